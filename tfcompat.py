@@ -1,0 +1,110 @@
+"""TensorFlow 1 graphs and tf-slim on today's TensorFlow.
+
+    from tfcompat import dropout, slim, tf
+
+`tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0 with the names
+that TensorFlow has moved since put back where it looks for them. `dropout` takes the place of `slim.dropout`: its mask
+is a pure function of (seed, layer), so that a resumed run drops the same units as one that was never interrupted.
+
+Everything else in the project gets TensorFlow and tf_slim from here.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+import zlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # notices about CPU instructions and oneDNN at every start
+
+import tensorflow.compat.v1 as tf
+
+# v1 names announce their deprecation one by one; using them is the point here.
+tf.get_logger().setLevel("ERROR")
+warnings.filterwarnings("ignore", message=r"`(layer\.apply|layer\.add_variable|tf\.layers\.\w+)` is deprecated")
+tf.disable_v2_behavior()
+tf.enable_resource_variables()  # unlike v1's reference variables, a read sees the writes it was ordered after
+
+# slim.batch_norm's layer class: TensorFlow lazy-loads it under this name, the tf_keras wheel ships it one level down.
+sys.modules["tf_keras.legacy_tf_layers.normalization"] = importlib.import_module(
+    "tf_keras.src.legacy_tf_layers.normalization"
+)
+
+# What tf_slim 1.1.0 still looks for: (module, name, the module that has it now), all under tensorflow.python.
+# TensorFlow split the large modules up after tf_slim's last release. The reason says what breaks without the row.
+MOVED_NAMES = (
+    ("framework.ops", "Tensor", "framework.tensor"),  # batch_norm with a tensor for is_training, gradient multipliers
+    ("framework.ops", "IndexedSlices", "framework.indexed_slices"),  # gradient clipping in create_train_op
+    ("ops.variables", "VariableV1", "ops.variable_v1"),  # slim's variable tests
+    ("ops.variable_scope", "variable", "ops.variable_v1"),  # slim.local_variable, slim.global_variable
+    ("ops.variable_scope", "resource_variables_enabled", "ops.resource_variables_toggle"),  # slim's own tests
+    ("ops.variable_scope", "enable_resource_variables", "ops.resource_variables_toggle"),
+    ("ops.variable_scope", "disable_resource_variables", "ops.resource_variables_toggle"),
+    ("ops.control_flow_ops", "cond", "ops.cond"),  # is_training as a tensor; decoders; streaming metrics
+    ("ops.array_ops", "stack", "ops.array_ops_stack"),  # tfexample_decoder, inner_flatten
+    ("ops.array_ops", "unstack", "ops.array_ops_stack"),
+)
+RENAMED = {"variable": "VariableV1"}  # variable_scope.variable was an alias of the class
+
+
+def _restore_moved_names() -> None:
+    for old_place, name, new_place in MOVED_NAMES:
+        old_module = importlib.import_module(f"tensorflow.python.{old_place}")
+        if not hasattr(old_module, name):
+            new_module = importlib.import_module(f"tensorflow.python.{new_place}")
+            setattr(old_module, name, getattr(new_module, RENAMED.get(name, name)))
+
+
+_restore_moved_names()
+
+import tf_slim as slim  # after the names it needs are back
+
+
+@slim.add_arg_scope
+def dropout(
+    inputs: tf.Tensor,
+    keep_prob: float = 0.5,
+    is_training: "bool | tf.Tensor" = True,
+    seed: "tf.Tensor | None" = None,
+    outputs_collections: str | None = None,
+    scope: str | None = None,
+) -> tf.Tensor:
+    """Drops units as a pure function of (seed, layer); kept units are scaled by 1 / keep_prob.
+
+    The training program sets the seed once for all layers, and the layer's scope name is folded in:
+
+        with slim.arg_scope([dropout], seed=tf.stack([seed, global_step])):
+            logits, end_points = net(images, ...)
+
+    Args:
+        inputs: floating point tensor of any rank.
+        keep_prob: probability in (0, 1] that a unit is kept.
+        is_training: when false, or a tensor that is false, inputs are returned as they are.
+        seed: integer tensor of shape [2], different at each step.
+        outputs_collections: collection that the output is added to under the scope's name.
+        scope: name; 'Dropout' by default.
+
+    Returns:
+        A tensor like `inputs`.
+
+    Raises:
+        ValueError: when training without a seed. `slim.dropout` would draw from hidden state there, and a resumed run
+            would differ from an uninterrupted one.
+
+    Source: Srivastava et al., Dropout, JMLR 15 (2014), with the scaling moved to training.
+    """
+    with tf.variable_scope(scope, "Dropout", [inputs]) as sc:
+        inputs = tf.convert_to_tensor(inputs)
+
+        def dropped() -> tf.Tensor:
+            if seed is None:
+                raise ValueError(
+                    f"{sc.name}: dropout in training needs a seed; "
+                    "set it with slim.arg_scope([dropout], seed=tf.stack([seed, global_step]))"
+                )
+            # Two draws from one seed are identical, so each layer folds its own name in.
+            layer_seed = tf.random.fold_in(seed, zlib.crc32(sc.name.encode()) & 0x7FFFFFFF)
+            return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=layer_seed)
+
+        outputs = slim.utils.smart_cond(is_training, dropped, lambda: tf.identity(inputs))
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, outputs)
