@@ -1,0 +1,227 @@
+"""The configuration of a run: one flat, typed, frozen record; presets; the command line; JSON.
+
+    python train.py [PRESET] [--key value ...]
+
+Defaults < preset < command line. This module knows nothing of TensorFlow, so `--help` answers at once.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from errors import UserError, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains an image classifier and leaves checkpoints, TensorBoard summaries and curves in its run directory."""
+
+    dataset: str = "digits"
+    """Where the pictures come from: digits, mnist or folder (class folders of your own pictures)."""
+    source: str | None = None
+    """Raw files already on disk, used when the shards are not made yet; without it a known dataset is downloaded."""
+    data: str | None = None
+    """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
+    train_examples: int | None = None
+    """Train on the first N of the shuffled training split only. Default: all."""
+
+    net: str = "preact_resnet_20"
+    """Name in the registry nets.NETS; a wrong name lists them."""
+    image_size: int | None = None
+    """Height and width of the pictures that the net sees. Default: the net's own."""
+    preprocessing: str | None = None
+    """How pictures become numbers: cifar, inception, lenet, unit or vgg. Default: the net's own."""
+    weight_decay: float | None = None
+    """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
+
+    batch_size: int = 64
+    """Pictures per step."""
+    total_steps: int = 1000
+    """Train until this step. May be raised when a run is resumed."""
+    optimizer: Literal["momentum", "adam", "rmsprop"] = "momentum"
+    """Update rule."""
+    momentum: float = 0.9
+    """Of momentum and RMSProp."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's first moment."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's second moment."""
+    rmsprop_decay: float = 0.9
+    """Decay of RMSProp's mean square."""
+    optimizer_epsilon: float = 1e-8
+    """Added to the denominator of Adam and RMSProp."""
+
+    learning_rate: float = 0.1
+    """Highest rate: what warm-up ends at and the schedule starts from."""
+    schedule: Literal["constant", "step", "exponential", "cosine"] = "cosine"
+    """Shape of the rate after warm-up. Cosine ends at end_learning_rate at total_steps."""
+    warmup_steps: int = 0
+    """Steps of linear increase to learning_rate."""
+    decay_at_steps: tuple[int, ...] = ()
+    """Step schedule: the rate is multiplied by decay_rate at each of these steps."""
+    decay_steps: int | None = None
+    """Exponential schedule: the rate is multiplied by decay_rate over this many steps."""
+    decay_rate: float = 0.1
+    """Factor of the step and exponential schedules."""
+    end_learning_rate: float = 0.0
+    """Where the cosine schedule ends."""
+
+    display_every_steps: int = 10
+    """Log loss, accuracy, rate and speed."""
+    validate_every_steps: int = 200
+    """Evaluate the validation split, keep the best checkpoint, and write histograms, pictures and curves.png."""
+    snapshot_every_steps: int = 200
+    """Save a checkpoint; training resumes from the newest."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints stay, beside the best one."""
+
+    seed: int = 0
+    """Of the weights, the order, the augmentation and dropout."""
+    compute_threads: int = 0
+    """Threads of the session. 0 takes all cores; a resumed run takes the number it was started with."""
+    run_dir: str = "runs/digits"
+    """Checkpoints, events, metrics.jsonl and curves.png. The same command resumes what it holds."""
+
+
+PRESETS: Mapping[str, Config] = {
+    "digits": Config(),
+    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
+    "mnist_alexnet": Config(
+        dataset="mnist",
+        net="alexnet_mnist",
+        batch_size=100,
+        total_steps=1500,
+        optimizer="adam",
+        learning_rate=1e-3,
+        validate_every_steps=500,
+        snapshot_every_steps=250,
+        run_dir="runs/mnist_alexnet",
+    ),
+    # Class folders of the user's own pictures, small enough for a laptop.
+    "folder": Config(
+        dataset="folder",
+        preprocessing="cifar",
+        image_size=64,
+        total_steps=2000,
+        warmup_steps=100,
+        run_dir="runs/folder",
+    ),
+}
+
+# A resumed run may be longer and report otherwise. Where files lie is no setting of the run either: that the data are
+# the same is checked by their dataset.json.
+FREE_ON_RESUME = {
+    *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
+    *("source", "data", "run_dir"),
+}
+AT_LEAST_ONE = (
+    *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
+    *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
+)
+AT_LEAST_ZERO = ("weight_decay", "momentum", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
+BETWEEN_ZERO_AND_ONE = ("adam_beta1", "adam_beta2", "rmsprop_decay")
+
+
+def parse_command_line(args: list[str]) -> Config:
+    """The configuration that `[PRESET] [--key value ...]` asks for. Exits with 0 after --help, with 2 on a mistake."""
+    preset = "digits"
+    if args and not args[0].startswith("-"):
+        preset, args = args[0], args[1:]
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    rows = "\n".join(
+        f"  {name:<14} {config.net} on {config.dataset}, {config.total_steps} steps" for name, config in PRESETS.items()
+    )
+    about = f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}"
+    return tyro.cli(Config, args=args, default=PRESETS[preset], prog="train.py [PRESET]", description=about)
+
+
+def validate(config: Config, nets: Mapping[str, object], preprocessings: Collection[str]) -> None:
+    """Raises UserError for a value or a combination of values that cannot be trained, before anything is built."""
+    if config.net not in nets:
+        raise unknown("net", config.net, nets)
+    if config.preprocessing is not None and config.preprocessing not in preprocessings:
+        raise unknown("preprocessing", config.preprocessing, preprocessings)
+    for keys, lowest in ((AT_LEAST_ONE, 1), (AT_LEAST_ZERO, 0)):
+        for key in keys:
+            value = getattr(config, key)
+            if value is not None and not value >= lowest:
+                raise UserError(f"{_flag(key)} is {value}; it must be at least {lowest}")
+    for key in BETWEEN_ZERO_AND_ONE:
+        if not 0 <= getattr(config, key) < 1:
+            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at least 0 and below 1")
+    for key in ("learning_rate", "decay_rate", "optimizer_epsilon"):
+        if not getattr(config, key) > 0:
+            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0")
+    if config.seed >= 2**31:
+        raise UserError(f"--seed is {config.seed}; it must be below 2147483648")
+    if config.warmup_steps >= config.total_steps:
+        raise UserError(f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}")
+    if config.schedule == "step" and not config.decay_at_steps:
+        raise UserError("--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750")
+    if list(config.decay_at_steps) != sorted(set(config.decay_at_steps)) or min(config.decay_at_steps, default=1) < 1:
+        raise UserError(f"--decay-at-steps is {config.decay_at_steps}; steps must rise and start at 1 or later")
+    if config.schedule == "exponential" and config.decay_steps is None:
+        raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500")
+    if config.end_learning_rate > config.learning_rate:
+        raise UserError(
+            f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {config.learning_rate}"
+        )
+
+
+def resolve(config: Config, nets: Mapping[str, object]) -> Config:
+    """Fills in what follows from the net and the machine, so that config.json leaves nothing open."""
+    net = nets[config.net]
+    return dataclasses.replace(
+        config,
+        data=os.path.abspath(config.data or os.path.join("data", config.dataset)),
+        image_size=config.image_size or net.image_size,
+        preprocessing=config.preprocessing or net.preprocessing,
+        weight_decay=net.weight_decay if config.weight_decay is None else config.weight_decay,
+        compute_threads=config.compute_threads or os.cpu_count(),
+    )
+
+
+def check_resumable(stored: Config, asked: Config, run_dir: str) -> None:
+    """Raises UserError where a run would be resumed with settings it was not started with."""
+    differences = [
+        f"{_flag(field.name)} was {getattr(stored, field.name)}, now {getattr(asked, field.name)}"
+        for field in dataclasses.fields(Config)
+        if field.name not in FREE_ON_RESUME and getattr(stored, field.name) != getattr(asked, field.name)
+    ]
+    if differences:
+        raise UserError(
+            f"{run_dir} holds a run with other settings: {'; '.join(differences)}. "
+            "Give the same settings to resume it, or another --run-dir to start a new run"
+        )
+
+
+def save(config: Config, path: str) -> None:
+    """Writes the configuration as JSON. A reader never finds half a file."""
+    partial = Path(f"{path}.partial")
+    partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    partial.replace(path)
+
+
+def load(path: str) -> Config:
+    """Reads what `save` wrote. Raises UserError where the file is missing or is no configuration of this version."""
+    try:
+        values = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: its directory is not a run") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error})") from None
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(values, dict) or set(values) - fields:
+        raise UserError(f"{path} has keys that this version does not know: {sorted(set(values) - fields)}")
+    values["decay_at_steps"] = tuple(values.get("decay_at_steps", ()))
+    return Config(**values)
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")

@@ -1,0 +1,93 @@
+"""Pre-activation ResNets for small pictures: normalise and activate first, so that the sum stays an identity path.
+
+He, Zhang, Ren and Sun, Identity mappings in deep residual networks (arXiv:1603.05027), figure 4(e), on the CIFAR layout
+of Deep residual learning (arXiv:1512.03385, §4.2): a 3×3 convolution, three stages of units at 1, ½ and ¼ of the size,
+global average pool. Where the shape changes, the shortcut is a strided 1×1 convolution of the activated input, as in
+the authors' code for the bottleneck nets; the CIFAR nets of 2015 padded with zeros instead.
+
+He initializer (arXiv:1502.01852), SAME convolutions without biases (batch norm follows each, or the sum does),
+batch norm of decay 0.9 and epsilon 1e-5 as in the authors' Torch code, no dropout, weight decay on all weights.
+"""
+
+from tfcompat import slim, tf
+
+WEIGHT_DECAY = 1e-4
+WIDTHS = (16, 32, 64)
+DEPTHS = {20: (3, False), 56: (9, False), 110: (18, False), 164: (18, True)}  # units in a stage, bottleneck or not
+
+
+def preact_resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
+    """Initializer, regularizer, padding and batch norm settings; the net adds is_training to them."""
+    with (
+        slim.arg_scope(
+            [slim.conv2d, slim.fully_connected],
+            weights_initializer=slim.variance_scaling_initializer(),
+            weights_regularizer=slim.l2_regularizer(weight_decay),
+            activation_fn=None,
+        ),
+        slim.arg_scope([slim.conv2d], biases_initializer=None, padding="SAME"),
+        slim.arg_scope([slim.batch_norm], decay=0.9, epsilon=1e-5, scale=True, activation_fn=tf.nn.relu) as scope,
+    ):
+        return scope
+
+
+@slim.add_arg_scope
+def preact_unit(
+    inputs: tf.Tensor,
+    width: int,
+    stride: int,
+    bottleneck: bool,
+    outputs_collections: str | None = None,
+    scope: str | None = None,
+) -> tf.Tensor:
+    """Two 3×3 convolutions, or 1×1, 3×3 and a four times wider 1×1, each behind batch norm and ReLU, plus the input.
+
+    inputs is [N, H, W, C]; the output [N, ⌈H/stride⌉, ⌈W/stride⌉, width, or 4 · width with a bottleneck].
+    """
+    with tf.variable_scope(scope, "preact_unit", [inputs]) as sc:
+        width_out = 4 * width if bottleneck else width
+        preact = slim.batch_norm(inputs, scope="preact")
+        shortcut = inputs
+        if stride != 1 or inputs.shape[3] != width_out:
+            shortcut = slim.conv2d(preact, width_out, 1, stride, scope="shortcut")
+        with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
+            if bottleneck:
+                residual = slim.conv2d(preact, width, 1, scope="conv1")
+                residual = slim.conv2d(residual, width, 3, stride, scope="conv2")
+            else:
+                residual = slim.conv2d(preact, width, 3, stride, scope="conv1")
+        last = ("conv3", 1) if bottleneck else ("conv2", 3)
+        residual = slim.conv2d(residual, width_out, last[1], scope=last[0])
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, shortcut + residual)
+
+
+def preact_resnet(
+    inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, depth: int
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds the net of a depth in DEPTHS.
+
+    Args:
+        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
+        num_classes: width of the logits.
+        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
+        scope: variable scope.
+        depth: number of layers with weights, shortcuts not counted.
+
+    Returns:
+        Logits [N, num_classes], and the output of every layer by its scope name.
+    """
+    units, bottleneck = DEPTHS[depth]
+    with tf.variable_scope(scope, f"preact_resnet_{depth}", [inputs]) as sc:
+        collection = sc.original_name_scope + "_end_points"
+        with (
+            slim.arg_scope([slim.conv2d, slim.fully_connected, preact_unit], outputs_collections=collection),
+            slim.arg_scope([slim.batch_norm], is_training=is_training),
+        ):
+            net = slim.conv2d(inputs, WIDTHS[0], 3, scope="conv1")
+            for i, width in enumerate(WIDTHS, start=1):
+                strides = (1 if i == 1 else 2,) + (1,) * (units - 1)
+                net = slim.stack(net, preact_unit, [(width, s, bottleneck) for s in strides], scope=f"block{i}")
+            net = slim.batch_norm(net, scope="postnorm")
+            net = tf.reduce_mean(net, [1, 2], name="pool")
+            logits = slim.fully_connected(net, num_classes, scope="logits")
+        return logits, slim.utils.convert_collection_to_dict(collection)

@@ -1,0 +1,66 @@
+"""VGG: stacks of 3×3 convolutions, each stack followed by a 2×2 max pool, then three dense layers.
+
+Simonyan and Zisserman, Very deep convolutional networks for large-scale image recognition (arXiv:1409.1556), table 1,
+configurations A, B, D and E. Names, initializers and the dense layers stored as convolutions are TF-Slim's: Xavier
+weights where the paper starts deep nets from a trained configuration A, zero biases, SAME convolutions, VALID pools,
+dropout after each of the two hidden dense layers. Larger inputs give a map of logits, which is averaged (§3.2).
+"""
+
+from tfcompat import dropout, slim, tf
+
+WEIGHT_DECAY = 5e-4
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def vgg_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
+    """Activation, initial biases, regularizer and padding."""
+    with slim.arg_scope(
+        [slim.conv2d],
+        activation_fn=tf.nn.relu,
+        biases_initializer=tf.zeros_initializer(),
+        weights_regularizer=slim.l2_regularizer(weight_decay),
+        padding="SAME",
+    ) as scope:
+        return scope
+
+
+def vgg(
+    inputs: tf.Tensor,
+    num_classes: int,
+    is_training: "bool | tf.Tensor",
+    scope: str,
+    depth: int,
+    dropout_keep_prob: float = 0.5,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Builds the net of a depth in CONVOLUTIONS.
+
+    Args:
+        inputs: pictures [N, H, W, C], float32, preprocessed; H and W are at least 224 at the published weights.
+        num_classes: width of the logits.
+        is_training: whether dropout is active.
+        scope: variable scope; the published names start with it.
+        depth: number of layers with weights.
+        dropout_keep_prob: share of units that dropout keeps.
+
+    Returns:
+        Logits [N, num_classes], and the output of every layer by its scope name.
+    """
+    with tf.variable_scope(scope, f"vgg_{depth}", [inputs]) as sc:
+        collection = sc.original_name_scope + "_end_points"
+        with slim.arg_scope([slim.conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
+            net = inputs
+            for i, (convolutions, width) in enumerate(zip(CONVOLUTIONS[depth], WIDTHS, strict=True), start=1):
+                net = slim.repeat(net, convolutions, slim.conv2d, width, 3, scope=f"conv{i}")
+                net = slim.max_pool2d(net, 2, scope=f"pool{i}")
+            with (
+                slim.arg_scope([slim.conv2d], padding="VALID"),
+                slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training),
+            ):
+                net = slim.conv2d(net, 4096, 7, scope="fc6")
+                net = dropout(net, scope="dropout6")
+                net = slim.conv2d(net, 4096, 1, scope="fc7")
+                net = dropout(net, scope="dropout7")
+                net = slim.conv2d(net, num_classes, 1, activation_fn=None, scope="fc8")
+        logits = tf.reduce_mean(net, [1, 2], name="logits")
+        return logits, slim.utils.convert_collection_to_dict(collection)

@@ -1,0 +1,167 @@
+"""The data sets that convert knows. A source is one function: from the user's files to pictures with labels.
+
+def name(source: Path | None, cache: Path) -> Source
+"""
+
+import gzip
+import hashlib
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+
+from errors import UserError
+from pipeline.images import EXTENSIONS
+
+SPLITS = ("train", "validation", "test")
+SPLIT_SEED = 0  # of the data set, not of a run: all runs share their test pictures
+
+
+class Example(NamedTuple):
+    """A picture, not yet decoded where it is a file."""
+
+    filename: str
+    label: int
+    image: np.ndarray | Path  # uint8 [H, W, C], or where the file lies
+
+
+class Source(NamedTuple):
+    """A data set: its classes in label order, and its splits."""
+
+    class_names: list[str]
+    channels: int
+    splits: dict[str, list[Example]]
+
+
+def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """Splits off a fraction of each class, at least one picture: those whose seeded hash of the file name is lowest.
+
+    Returns (rest, part), in the order given. A file keeps its side when others come and go, but for those at the edge.
+    """
+    examples = list(examples)
+    by_class = defaultdict(list)
+    for example in examples:
+        key = hashlib.sha256(f"{SPLIT_SEED}/{example.filename}".encode()).digest()
+        by_class[example.label].append((key, example.filename))
+    chosen = set()
+    for keys in by_class.values():
+        chosen.update(name for _, name in sorted(keys)[: max(1, round(fraction * len(keys)))])
+    return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
+
+
+def digits(source: Path | None, cache: Path) -> Source:
+    """1,797 handwritten digits of 8×8 pixels and 17 grey levels, embedded in scikit-learn (Alpaydin and Kaynak, the
+    test part of UCI's optdigits). 360 are for test and 180 for validation."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    examples = [
+        Example(f"digit{i:04d}.png", int(label), image)
+        for i, (image, label) in enumerate(zip(pixels, bunch.target, strict=True))
+    ]
+    rest, test = carve(examples, 0.2)
+    train, validation = carve(rest, 0.125)
+    return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
+
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_FILES = {  # with the checksums of LeCun's files
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+def mnist(source: Path | None, cache: Path) -> Source:
+    """70,000 handwritten digits of 28×28 (LeCun, Cortes and Burges), as the four IDX .gz files. The 10,000 test
+    pictures stay as they are; a twelfth of the 60,000 training pictures, 5,000, becomes the validation split."""
+    arrays = []
+    for name, checksum in MNIST_FILES.items():
+        path = source / name if source else _download(MNIST_URL + name, checksum, cache)
+        arrays.append(read_idx(path))
+    train_images, train_labels, test_images, test_labels = arrays
+    splits = {
+        part: [
+            Example(f"{part}{i:05d}.png", int(label), image)
+            for i, (image, label) in enumerate(zip(images, labels, strict=True))
+        ]
+        for part, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels))
+    }
+    splits["train"], splits["validation"] = carve(splits["train"], 1 / 12)
+    return Source([str(i) for i in range(10)], 1, splits)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
+    try:
+        data = gzip.decompress(path.read_bytes())
+        zero, kind, rank = struct.unpack_from(">HBB", data)
+        shape = struct.unpack_from(f">{rank}i", data, 4)
+    except (OSError, EOFError, struct.error) as error:
+        raise UserError(f"{path} is no gzipped IDX file ({error})") from None
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
+    if (zero, kind) != (0, 8) or values.size != np.prod(shape):
+        raise UserError(f"{path} is no complete IDX file of unsigned bytes")
+    return values.reshape(shape)
+
+
+def folder(source: Path | None, cache: Path) -> Source:
+    """Class folders of pictures, with train and test, validation or val folders above them, or without. What is
+    missing is carved from train: a tenth for validation, and where there is no split at all, a tenth for test."""
+    if source is None:
+        raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
+    if not source.is_dir():
+        raise UserError(f"--source {source} is no directory")
+    names = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+    parts = {names[d.name]: d for d in _subdirectories(source) if d.name in names} or {"train": source}
+    if "train" not in parts:
+        raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
+    class_names = [d.name for d in _subdirectories(parts["train"])]
+    if len(class_names) < 2:
+        raise UserError(
+            f"{parts['train']} holds {len(class_names)} class folders; at least two are needed, each with its pictures"
+        )
+    splits = {}
+    for split, directory in parts.items():
+        strangers = {d.name for d in _subdirectories(directory)} - set(class_names)
+        if strangers:
+            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(strangers))}")
+        splits[split] = [
+            Example(str(path.relative_to(source)), label, path)
+            for label, name in enumerate(class_names)
+            for path in sorted((directory / name).rglob("*"))
+            if path.suffix.lower() in EXTENSIONS and path.is_file()
+        ]
+    for label, name in enumerate(class_names):
+        if sum(e.label == label for e in splits["train"]) < 3:
+            raise UserError(
+                f"{parts['train'] / name} holds fewer than 3 pictures ({', '.join(sorted(EXTENSIONS))}); "
+                "a class needs one each for training, validation and test"
+            )
+    if set(splits) == {"train"}:
+        splits["train"], splits["test"] = carve(splits["train"], 0.1)
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = carve(splits["train"], 0.1)
+    return Source(class_names, 3, splits)
+
+
+def _subdirectories(directory: Path) -> list[Path]:
+    return sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _download(url: str, checksum: str, cache: Path) -> Path:
+    try:
+        return Path(pooch.retrieve(url, checksum, fname=url.rsplit("/", 1)[1], path=cache, progressbar=True))
+    except (OSError, ValueError) as error:  # no network, or a checksum that differs
+        raise UserError(f"{url} could not be downloaded ({error}); give files you have with --source DIR") from None
+
+
+SOURCES: dict[str, Callable[[Path | None, Path], Source]] = {"digits": digits, "mnist": mnist, "folder": folder}
