@@ -35,7 +35,7 @@ class Config:
     image_size: int | None = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
     preprocessing: str | None = None
-    """How pictures become numbers: cifar, inception, lenet, unit or vgg. Default: the net's own."""
+    """How pictures become numbers: cifar, digits, inception, lenet, unit or vgg. Default: the net's own."""
     weight_decay: float | None = None
     """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
 
@@ -89,11 +89,13 @@ class Config:
 
 
 PRESETS: Mapping[str, Config] = {
-    "digits": Config(),
+    # 8×8 pictures: an epoch is 20 steps.
+    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
     "mnist_alexnet": Config(
         dataset="mnist",
         net="alexnet_mnist",
+        weight_decay=0.0,
         batch_size=100,
         total_steps=1500,
         optimizer="adam",
@@ -187,8 +189,12 @@ def resolve(config: Config, nets: Mapping[str, object]) -> Config:
     )
 
 
-def check_resumable(stored: Config, asked: Config, run_dir: str) -> None:
-    """Raises UserError where a run would be resumed with settings it was not started with."""
+def resumed(stored: Config, asked: Config) -> Config:
+    """The configuration of a run that goes on: what was asked, with the threads it was started with.
+
+    Raises UserError where the rest differs from what the run was started with.
+    """
+    asked = dataclasses.replace(asked, compute_threads=stored.compute_threads)
     differences = [
         f"{_flag(field.name)} was {getattr(stored, field.name)}, now {getattr(asked, field.name)}"
         for field in dataclasses.fields(Config)
@@ -196,9 +202,10 @@ def check_resumable(stored: Config, asked: Config, run_dir: str) -> None:
     ]
     if differences:
         raise UserError(
-            f"{run_dir} holds a run with other settings: {'; '.join(differences)}. "
+            f"{asked.run_dir} holds a run with other settings: {'; '.join(differences)}. "
             "Give the same settings to resume it, or another --run-dir to start a new run"
         )
+    return asked
 
 
 def save(config: Config, path: str) -> None:

@@ -1,22 +1,31 @@
-"""Mistakes that the user can mend: one line that says how, exit code 2, no traceback."""
+"""Failures that are told in one line, without a traceback."""
 
+import contextlib
 import difflib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-    """Names the value, what is allowed and the remedy. Anything that is our own fault raises something else."""
+    """A mistake the user can mend: names the value, what is allowed and the remedy."""
+
+    exit_code = 2
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs a script's `main` and exits with its code (0 where it returns None), with 2 after a UserError."""
-    program = sys.argv[0].rsplit("/", 1)[-1]
+class TrainingError(UserError):
+    """The training itself failed, as with a loss that is not finite."""
+
+    exit_code = 1
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Ends the program with the message of a UserError on standard error and its exit code."""
     try:
-        sys.exit(main() or 0)
+        yield
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -6,13 +6,14 @@ networks (arXiv:1404.5997), without the local response normalisation of 2012, Xa
 its normalisation, first stride 1 instead of 4, one tower instead of two groups.
 
 What both share, as in TF-Slim: Xavier convolutions, dense weights from a truncated normal of deviation 0.005, biases
-0.1 (the classifier's 0), SAME convolutions (alexnet_v2's first is VALID), VALID pools of 3 with stride 2, dropout after
+0.1 (the classifier's 0), SAME convolutions but for the first, VALID pools of 3 with stride 2, dropout after
 each of the two hidden dense layers. The dense layers are stored as convolutions, so larger inputs give a map of
 logits, which is averaged.
 """
 
 from typing import NamedTuple
 
+from nets.layers import dense_conv2d
 from tfcompat import dropout, slim, tf
 
 WEIGHT_DECAY = 5e-4
@@ -21,15 +22,14 @@ WEIGHT_DECAY = 5e-4
 class _Row(NamedTuple):
     conv1_width: int
     conv1_stride: int
-    conv1_padding: str
     widths: tuple[int, int, int, int]  # of conv2 to conv5
     local_response_norm: bool  # after the first two convolutions, §3.3
     fc6_kernel: int  # side of the map that the last pool leaves at the default image size
 
 
 VARIANTS = {
-    "alexnet_v2": _Row(64, 4, "VALID", (192, 384, 384, 256), False, 5),
-    "alexnet_mnist": _Row(96, 1, "SAME", (256, 384, 384, 256), True, 2),
+    "alexnet_v2": _Row(64, 4, (192, 384, 384, 256), False, 5),
+    "alexnet_mnist": _Row(96, 1, (256, 384, 384, 256), True, 1),
 }
 
 
@@ -37,12 +37,12 @@ def alexnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
     """Activation, initial biases, regularizer and padding of all variants."""
     with (
         slim.arg_scope(
-            [slim.conv2d],
+            [slim.conv2d, dense_conv2d],
             activation_fn=tf.nn.relu,
             biases_initializer=tf.constant_initializer(0.1),
             weights_regularizer=slim.l2_regularizer(weight_decay),
-            padding="SAME",
         ),
+        slim.arg_scope([slim.conv2d], padding="SAME"),
         slim.arg_scope([slim.max_pool2d], kernel_size=3, stride=2, padding="VALID") as scope,
     ):
         return scope
@@ -77,8 +77,8 @@ def alexnet(
     row = VARIANTS[variant]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
-        with slim.arg_scope([slim.conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
-            net = slim.conv2d(inputs, row.conv1_width, 11, row.conv1_stride, padding=row.conv1_padding, scope="conv1")
+        with slim.arg_scope([slim.conv2d, dense_conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
+            net = slim.conv2d(inputs, row.conv1_width, 11, row.conv1_stride, padding="VALID", scope="conv1")
             if row.local_response_norm:
                 net = local_response_norm(net)
             net = slim.max_pool2d(net, scope="pool1")
@@ -91,16 +91,14 @@ def alexnet(
             net = slim.max_pool2d(net, scope="pool5")
 
             with (
-                slim.arg_scope(
-                    [slim.conv2d], weights_initializer=tf.truncated_normal_initializer(stddev=0.005), padding="VALID"
-                ),
+                slim.arg_scope([dense_conv2d], weights_initializer=tf.truncated_normal_initializer(stddev=0.005)),
                 slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training),
             ):
-                net = slim.conv2d(net, 4096, row.fc6_kernel, scope="fc6")
+                net = dense_conv2d(net, 4096, row.fc6_kernel, scope="fc6")
                 net = dropout(net, scope="dropout6")
-                net = slim.conv2d(net, 4096, 1, scope="fc7")
+                net = dense_conv2d(net, 4096, 1, scope="fc7")
                 net = dropout(net, scope="dropout7")
-                net = slim.conv2d(
+                net = dense_conv2d(
                     net, num_classes, 1, activation_fn=None, biases_initializer=tf.zeros_initializer(), scope="fc8"
                 )
         logits = tf.reduce_mean(net, [1, 2], name="logits")

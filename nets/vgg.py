@@ -6,6 +6,7 @@ weights where the paper starts deep nets from a trained configuration A, zero bi
 dropout after each of the two hidden dense layers. Larger inputs give a map of logits, which is averaged (§3.2).
 """
 
+from nets.layers import dense_conv2d
 from tfcompat import dropout, slim, tf
 
 WEIGHT_DECAY = 5e-4
@@ -15,13 +16,15 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 def vgg_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
     """Activation, initial biases, regularizer and padding."""
-    with slim.arg_scope(
-        [slim.conv2d],
-        activation_fn=tf.nn.relu,
-        biases_initializer=tf.zeros_initializer(),
-        weights_regularizer=slim.l2_regularizer(weight_decay),
-        padding="SAME",
-    ) as scope:
+    with (
+        slim.arg_scope(
+            [slim.conv2d, dense_conv2d],
+            activation_fn=tf.nn.relu,
+            biases_initializer=tf.zeros_initializer(),
+            weights_regularizer=slim.l2_regularizer(weight_decay),
+        ),
+        slim.arg_scope([slim.conv2d], padding="SAME") as scope,
+    ):
         return scope
 
 
@@ -48,19 +51,16 @@ def vgg(
     """
     with tf.variable_scope(scope, f"vgg_{depth}", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
-        with slim.arg_scope([slim.conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
+        with slim.arg_scope([slim.conv2d, dense_conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
             net = inputs
             for i, (convolutions, width) in enumerate(zip(CONVOLUTIONS[depth], WIDTHS, strict=True), start=1):
                 net = slim.repeat(net, convolutions, slim.conv2d, width, 3, scope=f"conv{i}")
                 net = slim.max_pool2d(net, 2, scope=f"pool{i}")
-            with (
-                slim.arg_scope([slim.conv2d], padding="VALID"),
-                slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training),
-            ):
-                net = slim.conv2d(net, 4096, 7, scope="fc6")
+            with slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training):
+                net = dense_conv2d(net, 4096, 7, scope="fc6")
                 net = dropout(net, scope="dropout6")
-                net = slim.conv2d(net, 4096, 1, scope="fc7")
+                net = dense_conv2d(net, 4096, 1, scope="fc7")
                 net = dropout(net, scope="dropout7")
-                net = slim.conv2d(net, num_classes, 1, activation_fn=None, scope="fc8")
+                net = dense_conv2d(net, num_classes, 1, activation_fn=None, scope="fc8")
         logits = tf.reduce_mean(net, [1, 2], name="logits")
         return logits, slim.utils.convert_collection_to_dict(collection)

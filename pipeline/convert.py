@@ -156,4 +156,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    with errors.reported():
+        main()

@@ -46,6 +46,10 @@ def _flip(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return stateless.stateless_random_flip_left_right(image, key)
 
 
+def _pad(image: tf.Tensor, border: int) -> tf.Tensor:
+    return tf.pad(image, [[border, border], [border, border], [0, 0]])
+
+
 def _random_crop(image: tf.Tensor, size: int, key: tf.Tensor) -> tf.Tensor:
     return stateless.stateless_random_crop(image, [size, size, image.shape[2]], key)
 
@@ -53,6 +57,15 @@ def _random_crop(image: tf.Tensor, size: int, key: tf.Tensor) -> tf.Tensor:
 def unit(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
     """Squashed to size, x / 255. No augmentation."""
     return resize(image, size, size) / 255.0
+
+
+def digits(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
+    """As unit; training pads an eighth of the size with zeros on each side and crops: digits move but are no mirror
+    images."""
+    image = unit(image, size, None)
+    if key is not None:
+        image = _random_crop(_pad(image, size // 8), size, key)
+    return image
 
 
 def lenet(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
@@ -65,8 +78,7 @@ def cifar(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
     side (4 of 32), crops and flips (He et al., arXiv:1512.03385, §4.2; without TF-Slim's brightness and contrast)."""
     image = resize(image, size, size)
     if key is not None:
-        image = tf.pad(image, [[size // 8, size // 8], [size // 8, size // 8], [0, 0]])
-        image = _flip(_random_crop(image, size, tf.random.fold_in(key, 0)), tf.random.fold_in(key, 1))
+        image = _flip(_random_crop(_pad(image, size // 8), size, tf.random.fold_in(key, 0)), tf.random.fold_in(key, 1))
     return tf.image.per_image_standardization(image)
 
 
@@ -106,4 +118,4 @@ def inception(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
     return tf.clip_by_value(image, 0.0, 1.0) * 2.0 - 1.0
 
 
-PREPROCESSINGS: dict[str, Callable] = {f.__name__: f for f in (cifar, inception, lenet, unit, vgg)}
+PREPROCESSINGS: dict[str, Callable] = {f.__name__: f for f in (cifar, digits, inception, lenet, unit, vgg)}

@@ -1,0 +1,108 @@
+"""Evaluates a checkpoint, every picture of a split exactly once: python eval.py --ckpt PATH
+
+PATH is a run directory (its newest valid checkpoint; RUN/best for the best by validation), a checkpoint prefix, or a
+single file of the old V1 format (vgg_16.ckpt). With a run directory nothing else is needed.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import config as configuration
+import errors
+
+
+def parse_command_line() -> argparse.Namespace:
+    """The arguments of this script."""
+    parser = argparse.ArgumentParser(
+        prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ckpt", required=True, metavar="PATH", help="what to evaluate")
+    parser.add_argument(
+        "--split", choices=["train", "validation", "test"], help="default: test, validation where the data has no test"
+    )
+    parser.add_argument("--json", action="store_true", help="print one object: examples, loss, top1, top5")
+    parser.add_argument("--data", metavar="DIR", help="shards to evaluate on (default: those of the run)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the run's, or 64)")
+    alone = parser.add_argument_group("for a checkpoint without a run directory")
+    alone.add_argument("--net", metavar="NAME", help="name in the registry nets.NETS")
+    alone.add_argument("--image-size", type=int, metavar="N", help="default: the net's own")
+    alone.add_argument("--preprocessing", metavar="NAME", help="default: the net's own")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and --help should not
+    ARGS = parse_command_line()
+
+from engine.checkpoint import check_restorable, locate, step_of
+from engine.metrics import Evaluation, evaluate, per_example
+from engine.session import session_config
+from nets import NETS
+from pipeline.dataset import evaluation_batches
+from pipeline.preprocess import PREPROCESSINGS
+from pipeline.records import load_dataset, load_index
+from tfcompat import slim, tf
+
+
+def run_of(path: str) -> str | None:
+    """The run directory that a --ckpt PATH belongs to: itself, or one or two levels up (RUN/best/PREFIX)."""
+    path = os.path.abspath(path)
+    for directory in (path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+        if os.path.isfile(os.path.join(directory, "config.json")):
+            return directory
+    return None
+
+
+def settings(args: argparse.Namespace) -> configuration.Config:
+    """The configuration to evaluate with: the run's, or what the flags say of a checkpoint that has none."""
+    run = run_of(args.ckpt)
+    named = {
+        key: getattr(args, key) for key in ("net", "image_size", "preprocessing", "data", "batch_size")
+        if getattr(args, key) is not None
+    }  # fmt: skip
+    if run:
+        config = configuration.load(os.path.join(run, "config.json"))
+        for key in ("net", "image_size", "preprocessing"):
+            if key in named and named[key] != getattr(config, key):
+                raise errors.UserError(
+                    f"--{key.replace('_', '-')} {named[key]} contradicts {run}/config.json, which says "
+                    f"{getattr(config, key)}; leave it out"
+                )
+        config = configuration.Config(**{**vars(config), **named})
+    else:
+        for key in ("net", "data"):
+            if key not in named:
+                raise errors.UserError(f"{args.ckpt} lies in no run directory, so --{key} is needed")
+        config = configuration.Config(**named)
+    configuration.validate(config, NETS, PREPROCESSINGS)
+    return configuration.resolve(config, NETS)
+
+
+def run_evaluation(args: argparse.Namespace) -> Evaluation:
+    """Builds the evaluation graph, restores the checkpoint and passes over the split."""
+    prefix = locate(args.ckpt)
+    config = settings(args)
+    dataset = load_dataset(config.data)
+    split = args.split or ("test" if dataset["splits"].get("test", {}).get("examples") else "validation")
+    index = load_index(config.data, dataset, split)
+    net = NETS[config.net]
+    with tf.Graph().as_default():
+        batches = evaluation_batches(
+            index, dataset["channels"], config.preprocessing, config.image_size, config.batch_size
+        )
+        with slim.arg_scope(net.arg_scope(config.weight_decay)):
+            logits, _ = net.function(batches.images, len(dataset["class_names"]), is_training=False, scope=net.scope)
+        metrics = per_example(logits, batches.labels)
+        check_restorable(prefix, tf.global_variables())
+        saver = tf.train.Saver(tf.global_variables())
+        with tf.Session(config=session_config(config.compute_threads)) as session:
+            saver.restore(session, prefix)
+            print(f"{prefix}, step {step_of(prefix)}, on the {split} split of {config.data}", file=sys.stderr)
+            return evaluate(session, batches, metrics)
+
+
+if __name__ == "__main__":
+    with errors.reported():
+        result = run_evaluation(ARGS)
+        print(json.dumps(result._asdict()) if ARGS.json else result)

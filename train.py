@@ -1,0 +1,277 @@
+"""Trains an image classifier: python train.py [PRESET] [--key value ...]
+
+Killed at any step, the same command goes on from the newest checkpoint and ends with the same weights, bit for bit.
+"""
+
+import sys
+
+import config as configuration
+import errors
+
+if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and --help should not
+    with errors.reported():
+        CONFIG = configuration.parse_command_line(sys.argv[1:])
+
+import json
+import math
+import os
+import time
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from engine import summaries
+from engine.checkpoint import CheckpointDirectory, newest_valid, step_of
+from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
+from engine.metrics import PerExample, evaluate, per_example
+from engine.optimizer import learning_rate, optimizer
+from engine.session import StopSignal, make_deterministic, session_config
+from nets import NETS
+from pipeline.convert import convert
+from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches
+from pipeline.preprocess import PREPROCESSINGS
+from pipeline.records import DATASET_JSON, load_dataset, load_index
+from tfcompat import dropout, slim, tf
+
+
+class Model(NamedTuple):
+    """What the loop needs of the graph."""
+
+    graph: tf.Graph
+    batches: Batches
+    step: dict[str, tf.Tensor]  # fetched at every step; runs the update
+    picture_summary: tf.Tensor
+    histogram_summary: tf.Tensor
+    validation: Batches
+    validation_metrics: PerExample
+    initializer: tf.Operation
+    saver: tf.train.Saver
+
+
+def build(config: configuration.Config, dataset: dict) -> Model:
+    """The graph: data, the net twice over the same variables (to train, to validate), loss, train op, summaries."""
+    train_index = first_shuffled(load_index(config.data, dataset, "train"), config.train_examples, config.seed)
+    validation_index = load_index(config.data, dataset, "validation")
+    picture = (dataset["channels"], config.preprocessing, config.image_size)
+    num_classes = len(dataset["class_names"])
+    net = NETS[config.net]
+
+    with tf.Graph().as_default() as graph:
+        make_deterministic(config.seed)
+        batches = training_batches(train_index, *picture, config.batch_size, config.seed)
+        validation = evaluation_batches(validation_index, *picture, config.batch_size)
+        global_step = tf.train.get_or_create_global_step()
+
+        with slim.arg_scope(net.arg_scope(config.weight_decay)):
+            with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step])):
+                logits, _ = net.function(batches.images, num_classes, is_training=True, scope=net.scope)
+            with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
+                validation_logits, _ = net.function(validation.images, num_classes, is_training=False, scope=net.scope)
+
+        metrics = per_example(logits, batches.labels)
+        loss = tf.reduce_mean(metrics.loss)
+        regularization_loss = tf.losses.get_regularization_loss()
+        rate = learning_rate(
+            global_step,
+            config.learning_rate,
+            config.schedule,
+            config.total_steps,
+            config.warmup_steps,
+            config.decay_at_steps,
+            config.decay_steps,
+            config.decay_rate,
+            config.end_learning_rate,
+        )
+        rule = optimizer(
+            config.optimizer,
+            rate,
+            config.momentum,
+            config.adam_beta1,
+            config.adam_beta2,
+            config.rmsprop_decay,
+            config.optimizer_epsilon,
+        )
+        gradients = rule.compute_gradients(loss + regularization_loss)
+        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's moving averages
+            train_op = rule.apply_gradients(gradients, global_step)
+
+        model = Model(
+            graph,
+            batches,
+            {
+                "train_op": train_op,
+                "loss": loss,
+                "regularization_loss": regularization_loss,
+                "top1": tf.reduce_mean(metrics.top1),
+                "learning_rate": rate,
+            },
+            summaries.pictures(batches.images),
+            summaries.histograms(),
+            validation,
+            per_example(validation_logits, validation.labels),
+            tf.global_variables_initializer(),
+            tf.train.Saver(tf.global_variables(), max_to_keep=None),
+        )
+        graph.finalize()
+    return model
+
+
+def train(config: configuration.Config) -> int:
+    """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
+    # Configuration
+    configuration.validate(config, NETS, PREPROCESSINGS)
+    config = configuration.resolve(config, NETS)
+    run = config.run_dir
+    newest = newest_valid(run)
+    if newest or os.path.exists(os.path.join(run, "config.json")):
+        config = configuration.resumed(configuration.load(os.path.join(run, "config.json")), config)
+    if newest and step_of(newest) >= config.total_steps:
+        print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
+        print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))
+        return 0
+
+    # Data and graph; nothing is written to the run directory before both are sound
+    if not os.path.exists(os.path.join(config.data, DATASET_JSON)):
+        print(f"making {config.data} from {config.source or config.dataset}", flush=True)
+        convert(config.dataset, config.data, config.source)
+    dataset = load_dataset(config.data)
+    check_same_data(dataset, config)
+    model = build(config, dataset)
+    os.makedirs(run, exist_ok=True)
+    configuration.save(config, os.path.join(run, "config.json"))
+    with open(os.path.join(run, DATASET_JSON), "w") as file:
+        json.dump(dataset, file, indent=2)
+
+    stop = StopSignal()
+    with tf.Session(graph=model.graph, config=session_config(config.compute_threads)) as session:
+        # Where a run starts: 1. the run directory's newest valid checkpoint; 2. fresh variables.
+        if newest:
+            model.saver.restore(session, newest)
+            step = step_of(newest)
+            print(f"resuming {run} from {newest}, step {step} of {config.total_steps}", flush=True)
+        else:
+            session.run(model.initializer)
+            step = 0
+            print(f"starting {run} with fresh variables, seed {config.seed}", flush=True)
+        model.batches.start(session, step)
+        journal = Journal(os.path.join(run, "metrics.jsonl"), step)
+        writer = summaries.open_writer(run, step, model.graph)
+        validation_writer = summaries.open_writer(os.path.join(run, "val"), step)
+        checkpoints = CheckpointDirectory(run, config.keep_checkpoints, model.saver)
+        best_checkpoint = CheckpointDirectory(os.path.join(run, "best"), 1, model.saver)
+
+        window, seconds = [], 0.0  # since the last log
+        progress = tqdm(total=config.total_steps, initial=step, unit="step", disable=not sys.stderr.isatty())
+        while step < config.total_steps and stop.exit_code is None:
+            step += 1
+            last = step == config.total_steps
+            validate = last or step % config.validate_every_steps == 0
+
+            began = time.perf_counter()
+            fetches = {**model.step, "pictures": model.picture_summary} if validate else model.step
+            values = session.run(fetches)  # the one sync point of a step: the loss has to reach us for the check below
+            seconds += time.perf_counter() - began
+            window.append(values)
+            progress.update()
+            if not math.isfinite(values["loss"]):
+                raise errors.TrainingError(
+                    f"the loss is {values['loss']} at step {step}, learning rate {values['learning_rate']:.3g}; what "
+                    "was saved before stays. Try a lower --learning-rate or more --warmup-steps"
+                )
+
+            if last or step % config.display_every_steps == 0:
+                log(config, step, window, seconds, journal, writer, progress)
+                window, seconds = [], 0.0
+            if validate:
+                result = evaluate(session, model.validation, model.validation_metrics)
+                tqdm.write(f"step {step}/{config.total_steps}: validation {result}")
+                journal.add(step, VALIDATION, **result._asdict())
+                scalars = {"loss/cross_entropy": result.loss, "accuracy/top1": result.top1}
+                summaries.add_scalars(validation_writer, step, {**scalars, "accuracy/top5": result.top5})
+                writer.add_summary(values["pictures"], step)
+                writer.add_summary(session.run(model.histogram_summary), step)
+                draw_curves(journal, os.path.join(run, "curves.png"), os.path.basename(os.path.abspath(run)))
+                if journal.best()["step"] == step:
+                    best_checkpoint.save(session, step)
+            if last or step % config.snapshot_every_steps == 0 or stop.exit_code is not None:
+                checkpoints.save(session, step)
+        progress.close()
+        writer.close()
+        validation_writer.close()
+
+    if step < config.total_steps:
+        print(f"stopped by a signal at step {step}, which is saved; the same command goes on from there")
+        return stop.exit_code
+    print(f"finished {run} at step {step}")
+    print_result(run, journal)
+    return 0
+
+
+def log(
+    config: configuration.Config,
+    step: int,
+    window: list[dict],
+    seconds: float,
+    journal: Journal,
+    writer: tf.summary.FileWriter,
+    progress: tqdm,
+) -> None:
+    """Tells journal, TensorBoard and the user of the steps since the last log: means of loss and accuracy."""
+    loss, top1 = (sum(float(values[key]) for values in window) / len(window) for key in ("loss", "top1"))
+    regularization_loss, rate = float(window[-1]["regularization_loss"]), float(window[-1]["learning_rate"])
+    speed = len(window) * config.batch_size / seconds
+    journal.add(
+        step,
+        TRAIN,
+        loss=loss,
+        top1=top1,
+        regularization_loss=regularization_loss,
+        learning_rate=rate,
+        images_per_second=round(speed, 1),
+    )
+    scalars = {
+        "loss/cross_entropy": loss,
+        "loss/regularization": regularization_loss,
+        "loss/total": loss + regularization_loss,
+        "accuracy/top1": top1,
+        "progress/learning_rate": rate,
+        "progress/images_per_second": speed,
+    }
+    summaries.add_scalars(writer, step, scalars)
+    if progress.disable:
+        left = time.strftime("%H:%M:%S", time.gmtime((config.total_steps - step) * config.batch_size / speed))
+        print(
+            f"step {step}/{config.total_steps}: loss {loss:.4f}, top-1 {top1:.2%}, learning rate {rate:.3g}, "
+            f"{speed:,.0f} images/s, {left} left",
+            flush=True,
+        )
+    else:
+        progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
+
+
+def check_same_data(dataset: dict, config: configuration.Config) -> None:
+    """Raises UserError where the shards are of another source than asked for, or not those the run was started with."""
+    source = config.source and os.path.abspath(config.source)
+    if source and dataset.get("source") not in (None, source):
+        raise errors.UserError(
+            f"{config.data} was made from {dataset['source']}, not from {source}; name another directory with --data"
+        )
+    stored = os.path.join(config.run_dir, DATASET_JSON)
+    if os.path.exists(stored) and load_dataset(config.run_dir) != dataset:
+        raise errors.UserError(
+            f"{config.data} is not the data that {config.run_dir} was started with; "
+            "name that with --data, or start a new run with another --run-dir"
+        )
+
+
+def print_result(run: str, journal: Journal) -> None:
+    """Says how good the run is and what to do next."""
+    best = journal.best()
+    if best:
+        print(f"best validation: top-1 {best['top1']:.2%}, loss {best['loss']:.4f} at step {best['step']}")
+    print(f"evaluate: python eval.py --ckpt {run}    watch: tensorboard --logdir {run}")
+
+
+if __name__ == "__main__":
+    with errors.reported():
+        sys.exit(train(CONFIG))
