@@ -37,7 +37,7 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
 
 from engine.checkpoint import check_restorable, locate, step_of
 from engine.metrics import Evaluation, evaluate, per_example
-from engine.session import session_config
+from engine.session import make_deterministic, session_config
 from nets import NETS
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
@@ -84,10 +84,16 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
     prefix = locate(args.ckpt)
     config = settings(args)
     dataset = load_dataset(config.data)
+    run = run_of(args.ckpt)
+    if run and dataset["class_names"] != load_dataset(run)["class_names"]:
+        raise errors.UserError(
+            f"{config.data} has other classes than the run was trained on; name its data with --data"
+        )
     split = args.split or ("test" if dataset["splits"].get("test", {}).get("examples") else "validation")
     index = load_index(config.data, dataset, split)
     net = NETS[config.net]
     with tf.Graph().as_default():
+        make_deterministic(config.seed)
         batches = evaluation_batches(
             index, dataset["channels"], config.preprocessing, config.image_size, config.batch_size
         )

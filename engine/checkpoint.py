@@ -23,7 +23,7 @@ class CheckpointDirectory:
     """Saves into a directory and keeps the newest few."""
 
     def __init__(self, directory: str, keep: int, saver: tf.train.Saver):
-        self.directory, self.keep, self.saver = Path(directory), keep, saver
+        self.directory, self.keep, self.saver = Path(directory).absolute(), keep, saver
 
     def save(self, session: tf.Session, step: int) -> None:
         """Writes model.ckpt-STEP durably, then names it in `checkpoint`, then removes what is too old."""
@@ -33,7 +33,8 @@ class CheckpointDirectory:
             _fsync(path)
         _fsync(self.directory)
         kept = [*(name for s, name in _checkpoints(self.directory) if s < step), Path(prefix).name][-self.keep :]
-        tf.train.update_checkpoint_state(str(self.directory), kept[-1], kept)
+        # It turns names relative to an absolute directory into relative ones, and does so within the list it is given.
+        tf.train.update_checkpoint_state(str(self.directory), kept[-1], list(kept))
         _fsync(self.directory / "checkpoint")
         _fsync(self.directory)
         for path in self.directory.iterdir():
@@ -122,7 +123,7 @@ def _damage(prefix: str) -> str | None:
         reader = tf.train.NewCheckpointReader(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except (tf.errors.OpError, ValueError) as error:
+    except Exception as error:  # DataLossError, ValueError, IndexError: the reader's binding translates some, not all
         return str(error).splitlines()[0][:200]
     return None
 

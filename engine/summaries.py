@@ -16,8 +16,9 @@ def pictures(images: tf.Tensor) -> tf.Tensor:
 
 
 def histograms() -> tf.Tensor:
-    """A summary op of the distribution of every trained variable."""
-    return tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in tf.trainable_variables()])
+    """A summary op of the distribution of every trained variable, under its name."""
+    # tf.summary.histogram would make the tag unique among the graph's names: conv1/weights_1.
+    return tf.summary.merge([tf.raw_ops.HistogramSummary(tag=v.op.name, values=v) for v in tf.trainable_variables()])
 
 
 def open_writer(directory: str, step: int, graph: tf.Graph | None = None) -> tf.summary.FileWriter:

@@ -1,8 +1,10 @@
 """The nets, and what the rest of the program asks of each.
 
-net = NETS["vgg_16"]
-with slim.arg_scope(net.arg_scope(weight_decay=5e-4)):
-    logits, end_points = net.function(images, num_classes, is_training=True, scope=net.scope)
+    net = NETS["vgg_16"]
+    with slim.arg_scope(net.arg_scope(weight_decay=5e-4)):
+        logits, end_points = net.function(images, num_classes, is_training=True, scope=net.scope)
+
+A new net is a function in a family's file and a record here.
 """
 
 import dataclasses

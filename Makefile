@@ -1,0 +1,34 @@
+# make train    installs into .venv if needed, trains the default (digits), evaluates it
+# make test     installs into .venv if needed, checks style, runs the tests; make test-slow runs the long proofs
+# make board    TensorBoard on runs/ at http://localhost:6006
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-slow lint board
+
+train: .venv/run
+	$(BIN)/python train.py
+	$(BIN)/python eval.py --ckpt runs/digits
+
+test: .venv/dev lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+board: .venv/run
+	$(BIN)/tensorboard --logdir runs --host localhost
+
+.venv/run: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

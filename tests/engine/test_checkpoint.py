@@ -1,0 +1,160 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from engine.checkpoint import CheckpointDirectory, check_restorable, locate, newest_valid, step_of
+from errors import UserError
+from tfcompat import tf
+
+
+@pytest.fixture
+def graph():
+    with tf.Graph().as_default() as graph:
+        tf.get_variable("global_step", initializer=np.int64(0), trainable=False)
+        tf.get_variable("weights", initializer=np.arange(1000, dtype=np.float32))
+        yield graph
+
+
+@pytest.fixture
+def session(graph):
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        yield session
+
+
+def saved(session, directory, steps, keep=10):
+    checkpoints = CheckpointDirectory(str(directory), keep, tf.train.Saver(max_to_keep=None))
+    for step in steps:
+        session.run(tf.global_variables()[0].assign(step))
+        checkpoints.save(session, step)
+    return checkpoints
+
+
+def names(directory):
+    return sorted(path.name for path in pathlib.Path(directory).glob("*.index"))
+
+
+def test_the_newest_few_stay_after_any_number_of_restarts(session, tmp_path):
+    for start in (1, 4, 7):
+        saved(session, tmp_path, range(start, start + 3), keep=2)
+    assert names(tmp_path) == ["model.ckpt-8.index", "model.ckpt-9.index"]
+    assert len(os.listdir(tmp_path)) == 5  # two files each, and `checkpoint`
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    assert state.model_checkpoint_path == str(tmp_path / "model.ckpt-9")
+    assert "/" not in (tmp_path / "checkpoint").read_text()  # a moved run still restores
+
+
+def test_a_relative_directory(session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(session, pathlib.Path("runs/digits"), [1, 2, 3], keep=2)
+    assert names(tmp_path / "runs/digits") == ["model.ckpt-2.index", "model.ckpt-3.index"]
+    assert newest_valid("runs/digits") == "runs/digits/model.ckpt-3"
+    paths = ["model_checkpoint_path", *["all_model_checkpoint_paths"] * 2]
+    lines = [f'{key}: "model.ckpt-{step}"' for key, step in zip(paths, (3, 2, 3), strict=True)]
+    assert (tmp_path / "runs/digits/checkpoint").read_text().splitlines() == lines
+
+
+def test_files_reach_the_disk_before_the_state_file_names_them(session, tmp_path, monkeypatch):
+    synced = []
+
+    def noting(descriptor, fsync=os.fsync):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        if len(synced) < 4:
+            assert not (tmp_path / "checkpoint").exists()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    saved(session, tmp_path, [5])
+    assert sorted(synced[:2]) == ["model.ckpt-5.data-00000-of-00001", "model.ckpt-5.index"]
+    assert synced[2:] == [tmp_path.name, "checkpoint", tmp_path.name]
+
+
+def flip_a_bit(run):
+    path = run / "model.ckpt-3.data-00000-of-00001"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(name, size):
+    return lambda run: os.truncate(run / name, size)
+
+
+def remove(name):
+    return lambda run: (run / name).unlink()
+
+
+DAMAGES = {
+    "bit flip": (flip_a_bit, 2),
+    "data cut": (cut("model.ckpt-3.data-00000-of-00001", 100), 2),
+    "data empty": (cut("model.ckpt-3.data-00000-of-00001", 0), 2),
+    "index cut": (cut("model.ckpt-3.index", 50), 2),
+    "index missing": (remove("model.ckpt-3.index"), 2),
+    "data missing": (remove("model.ckpt-3.data-00000-of-00001"), 2),
+    "state file empty": (cut("checkpoint", 0), 3),
+    "state file missing": (remove("checkpoint"), 3),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_newest_valid_checkpoint_is_found(session, tmp_path, damage, capsys):
+    saved(session, tmp_path, [1, 2, 3])
+    inflict, expected = DAMAGES[damage]
+    inflict(tmp_path)
+    assert newest_valid(str(tmp_path)) == str(tmp_path / f"model.ckpt-{expected}")
+    assert ("model.ckpt-3 cannot be read" in capsys.readouterr().out) == (expected == 2)
+
+
+def test_where_none_is_valid_nothing_starts_over(session, tmp_path):
+    saved(session, tmp_path, [3])
+    flip_a_bit(tmp_path)
+    with pytest.raises(UserError, match="none of the 1 checkpoints"):
+        newest_valid(str(tmp_path))
+    assert newest_valid(str(tmp_path / "nowhere")) is None
+
+
+def test_locate(session, tmp_path):
+    run = tmp_path / "run"
+    saved(session, run, [1, 2])
+    saved(session, run / "best", [1])
+    prefix = str(run / "model.ckpt-1")
+    assert locate(str(run)) == str(run / "model.ckpt-2")
+    assert locate(str(run / "best")) == str(run / "best" / "model.ckpt-1")
+    assert locate(prefix) == locate(prefix + ".index") == locate(prefix + ".data-00000-of-00001") == prefix
+    for path in (tmp_path, run / "model.ckpt-7", tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=str(path)):
+            locate(str(path))
+    (tmp_path / "text").write_text("no checkpoint")
+    with pytest.raises(UserError, match="cannot be read"):
+        locate(str(tmp_path / "text"))
+
+
+def test_a_v1_file_is_read_as_well(session, tmp_path):
+    path = str(tmp_path / "old.ckpt")
+    session.run(tf.global_variables()[0].assign(70))
+    tf.train.Saver(write_version=tf.train.SaverDef.V1).save(session, path, write_meta_graph=False)
+    assert not os.path.exists(path + ".index")
+    assert locate(path) == path
+    assert step_of(path) == 70
+    check_restorable(path, tf.global_variables())
+
+
+def test_step_of_a_checkpoint_without_global_step(session, tmp_path):
+    saver = tf.train.Saver([v for v in tf.global_variables() if v.op.name == "weights"])
+    assert step_of(saver.save(session, str(tmp_path / "m.ckpt"), 123)) == 123
+    assert step_of(saver.save(session, str(tmp_path / "m.ckpt"))) is None
+
+
+def test_what_does_not_fit_is_named(session, tmp_path):
+    saved(session, tmp_path, [1])
+    with tf.Graph().as_default():
+        fits = tf.get_variable("weights", [1000])
+        check_restorable(str(tmp_path / "model.ckpt-1"), [fits])
+        with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+            other = tf.get_variable("biases", [10])
+        with pytest.raises(UserError, match="biases is missing"):
+            check_restorable(str(tmp_path / "model.ckpt-1"), [fits, other])
+    with tf.Graph().as_default(), pytest.raises(UserError, match=r"weights is \[1000\], the net needs \[10\]"):
+        check_restorable(str(tmp_path / "model.ckpt-1"), [tf.get_variable("weights", [10])])

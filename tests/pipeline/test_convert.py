@@ -1,0 +1,531 @@
+"""From raw pictures to shards: the sources, what is stored, what is refused, and what is left behind."""
+
+import collections
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import pathlib
+import re
+import struct
+import subprocess
+import sys
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from errors import UserError
+from pipeline import convert as convert_module
+from pipeline import images, sources
+from pipeline.convert import convert
+from pipeline.preprocess import decode
+from tfcompat import tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def decoded(examples, channels):
+    encoded = tf.placeholder(tf.string, [])
+    pixels = decode(encoded, channels)
+    with tf.Session() as session:
+        return [session.run(pixels, {encoded: e["image/encoded"]}) for e in examples]
+
+
+def counts(dataset):
+    return {name: part["examples"] for name, part in dataset["splits"].items()}
+
+
+def names(examples):
+    return [e["image/filename"].decode() for e in examples]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    out = tmp_path_factory.mktemp("digits") / "out"
+    return out, convert("digits", str(out))
+
+
+def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
+    out, dataset = digits
+    assert json.loads((out / "dataset.json").read_text()) == dataset
+    assert counts(dataset) == {"train": 1259, "validation": 179, "test": 359}
+    assert {"dataset.json", *(s["file"] for p in dataset["splits"].values() for s in p["shards"])} == set(
+        os.listdir(out)
+    )
+    bunch, seen = load_digits(), []
+    for split, number in counts(dataset).items():
+        examples = read_split(out, dataset, split)
+        assert len(examples) == number
+        rows = [int(re.fullmatch(r"digit(\d{4})\.png", name)[1]) for name in names(examples)]
+        seen += rows
+        labels = [e["image/class/label"] for e in examples]
+        assert labels == bunch.target[rows].tolist()
+        assert [e["image/class/text"] for e in examples] == [b"%d" % label for label in labels]
+        assert {(e["image/format"], e["image/height"], e["image/width"]) for e in examples} == {(b"png", 8, 8)}
+        pixels = np.stack(decoded(examples, 1))[..., 0]
+        np.testing.assert_array_equal(pixels, np.rint(bunch.images[rows] / 16 * 255))
+        by_class = np.bincount(labels) / np.bincount(bunch.target)
+        np.testing.assert_allclose(by_class, number / 1797, atol=0.006)  # stratified: a class has 174 to 183 pictures
+    assert sorted(seen) == list(range(1797))
+
+
+def test_digits_converted_again_are_the_same_bytes(digits, tmp_path):
+    convert("digits", str(tmp_path / "again"))
+    assert sorted(os.listdir(tmp_path / "again")) == sorted(os.listdir(digits[0]))
+    for path in (tmp_path / "again").iterdir():
+        assert path.read_bytes() == (digits[0] / path.name).read_bytes(), path.name
+
+
+def assert_statistics(dataset, pictures):
+    rows = np.concatenate([p.reshape(-1, dataset["channels"]) for p in pictures]).astype(float)
+    statistics = {key: np.array(value) for key, value in dataset["statistics"].items()}
+    np.testing.assert_allclose(statistics["mean"], rows.mean(0))
+    np.testing.assert_allclose(statistics["deviation"], rows.std(0))
+    components, eigenvalues = statistics["components"], statistics["eigenvalues"]
+    covariance = np.cov(rows.T, bias=True).reshape(components.shape)
+    np.testing.assert_allclose(components.T @ np.diag(eigenvalues) @ components, covariance, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(components @ components.T, np.eye(len(components)), atol=1e-9)
+    assert list(eigenvalues) == sorted(eigenvalues, reverse=True)
+
+
+def test_statistics_are_those_of_all_training_pixels(digits, read_split):
+    out, dataset = digits
+    assert_statistics(dataset, decoded(read_split(out, dataset, "train"), 1))
+
+
+# MNIST
+
+
+def idx(array):
+    return gzip.compress(
+        struct.pack(f">HBB{array.ndim}i", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes(), mtime=0
+    )
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+FAKE_LABELS = {"train": np.arange(48) % 4, "t10k": np.arange(5)}
+FAKE_IMAGES = {
+    part: np.random.default_rng(i).integers(0, 256, (len(FAKE_LABELS[part]), 28, 28), np.uint8)
+    for i, part in enumerate(FAKE_LABELS)
+}
+
+
+@pytest.fixture
+def mnist_files(tmp_path):
+    """MNIST's four files with 48 and 5 pictures in them."""
+    directory = tmp_path / "raw"
+    directory.mkdir()
+    for part in FAKE_LABELS:
+        (directory / f"{part}-images-idx3-ubyte.gz").write_bytes(idx(FAKE_IMAGES[part]))
+        (directory / f"{part}-labels-idx1-ubyte.gz").write_bytes(idx(FAKE_LABELS[part]))
+    return directory
+
+
+def assert_is_the_fake_mnist(out, dataset, read_split):
+    assert counts(dataset) == {"train": 44, "validation": 4, "test": 5}
+    files = set()
+    for split in dataset["splits"]:
+        part = "t10k" if split == "test" else "train"
+        examples = read_split(out, dataset, split)
+        files |= set(names(examples))
+        rows = [int(name[-9:-4]) for name in names(examples)]
+        assert [e["image/class/label"] for e in examples] == FAKE_LABELS[part][rows].tolist()
+        np.testing.assert_array_equal(np.stack(decoded(examples, 1))[..., 0], FAKE_IMAGES[part][rows])
+        if split == "validation":  # a twelfth of each class
+            assert sorted(FAKE_LABELS[part][rows]) == [0, 1, 2, 3]
+    assert len(files) == 53
+
+
+def test_mnist_from_files(mnist_files, tmp_path, read_split):
+    dataset = convert("mnist", str(tmp_path / "out"), str(mnist_files))
+    assert dataset["source"] == str(mnist_files)
+    assert dataset["class_names"] == [str(i) for i in range(10)]
+    assert_is_the_fake_mnist(tmp_path / "out", dataset, read_split)
+
+
+def garbled(data, at):
+    return data[:at] + bytes(b ^ 0x55 for b in data[at : at + 40]) + data[at + 40 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (IMAGES, None),
+        (IMAGES, b""),
+        (IMAGES, b"<html>not found</html>"),
+        (IMAGES, idx(FAKE_IMAGES["train"])[:-2000]),
+        (IMAGES, garbled(idx(FAKE_IMAGES["train"]), 0)),
+        (IMAGES, garbled(idx(FAKE_IMAGES["train"]), 10)),  # where gzip's header ends
+        (IMAGES, garbled(idx(FAKE_IMAGES["train"]), 9000)),
+        (IMAGES, gzip.compress(gzip.decompress(idx(FAKE_IMAGES["train"]))[:-1])),
+        (IMAGES, gzip.compress(gzip.decompress(idx(FAKE_IMAGES["train"]))[:9])),
+        (IMAGES, gzip.compress(b"\0\0\x0d\3" + gzip.decompress(idx(FAKE_IMAGES["train"]))[4:])),  # of floats
+        (IMAGES, idx(FAKE_LABELS["train"])),  # another file under this name
+        (LABELS, idx(FAKE_IMAGES["train"])),
+        (LABELS, idx(FAKE_LABELS["train"][1:])),
+        (LABELS, idx(FAKE_LABELS["train"] + 7)),  # up to 10
+    ],
+    ids=[
+        *(
+            "missing",
+            "empty",
+            "html",
+            "cut",
+            "garbled at 0",
+            "garbled at 10",
+            "garbled at 9000",
+            "cut inside",
+            "cut header",
+            "floats",
+        ),
+        *("labels for images", "images for labels", "one label short", "label 10"),
+    ],
+)
+def test_a_damaged_mnist_file_is_named(name, data, mnist_files, tmp_path):
+    (mnist_files / name).unlink()
+    if data is not None:
+        (mnist_files / name).write_bytes(data)
+    with pytest.raises(UserError, match=re.escape(str(mnist_files / name))):
+        convert("mnist", str(tmp_path / "out"), str(mnist_files))
+    assert os.listdir(tmp_path) == ["raw"]
+
+
+@pytest.fixture
+def mnist_server(mnist_files, monkeypatch):
+    """Serves the files on this machine as MNIST's; stop() ends it."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=mnist_files))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.stop = lambda: (server.shutdown(), server.server_close())
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(sources, "MNIST_URL", f"http://127.0.0.1:{server.server_address[1]}/")
+    checksums = {n: "md5:" + hashlib.md5((mnist_files / n).read_bytes()).hexdigest() for n in sources.MNIST_FILES}
+    monkeypatch.setattr(sources, "MNIST_FILES", checksums)
+    yield server
+    server.stop()
+
+
+def test_mnist_is_downloaded_once(mnist_server, cache, tmp_path, read_split):
+    dataset = convert("mnist", str(tmp_path / "out"))
+    assert dataset["source"] is None
+    assert_is_the_fake_mnist(tmp_path / "out", dataset, read_split)
+    assert sorted(os.listdir(cache / "slimgraph" / "mnist")) == sorted(sources.MNIST_FILES)
+    mnist_server.stop()
+    assert convert("mnist", str(tmp_path / "again")) == dataset
+
+
+@pytest.mark.parametrize("trouble", ["checksum", "missing", "no server"])
+def test_a_download_that_fails_names_the_address_and_the_way_around(trouble, mnist_server, mnist_files, tmp_path):
+    if trouble == "checksum":
+        (mnist_files / LABELS).write_bytes(idx(FAKE_LABELS["train"][::-1]))
+    elif trouble == "missing":
+        (mnist_files / LABELS).unlink()
+    else:
+        mnist_server.stop()
+    failing = IMAGES if trouble == "no server" else LABELS
+    with pytest.raises(UserError, match=rf"{re.escape(sources.MNIST_URL + failing)} could not.*--source DIR"):
+        convert("mnist", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+# Folders
+
+QUADRANTS = np.kron(
+    np.uint8([[[250, 10, 10], [10, 250, 10]], [[10, 10, 250], [250, 250, 10]]]), np.ones((16, 24, 1), np.uint8)
+)
+
+
+def encoded(extension, pixels=QUADRANTS, **kwargs):
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    image.save(buffer, {".jpg": "JPEG", ".tif": "TIFF"}.get(extension, extension[1:].upper()), **kwargs)
+    return buffer.getvalue()
+
+
+def noise(seed):
+    return np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+
+
+def write_classes(directory, classes, number):
+    for label, name in enumerate(classes):
+        (directory / name).mkdir(parents=True)
+        for i in range(number):
+            (directory / name / f"{i:02d}.png").write_bytes(encoded(".png", noise(100 * label + i)))
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Two classes of four pictures, all for training, and one each for validation and test."""
+    directory = tmp_path / "raw"
+    for split, number in ("train", 4), ("val", 1), ("test", 1):
+        write_classes(directory / split, ("cat", "dog"), number)
+    return directory
+
+
+def left_behind(tmp_path):
+    return sorted(set(os.listdir(tmp_path)) - {"raw"})
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("train", "val", "test"), {"train": 30, "validation": 6, "test": 6}),
+        (("train", "validation"), {"train": 30, "validation": 6, "test": 0}),
+        (("train", "test"), {"train": 27, "validation": 3, "test": 6}),
+        (("train",), {"train": 24, "validation": 3, "test": 3}),
+        ((), {"train": 24, "validation": 3, "test": 3}),
+    ],
+)
+def test_class_folders_in_splits_and_without(folders, expected, tmp_path, read_split):
+    classes = ["10", "9", "ape"]  # as sorted by code point
+    raw = tmp_path / "raw"
+    for folder in folders or ("",):
+        write_classes(raw / folder, classes, 10 if folder in ("train", "") else 2)
+    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    assert dataset["class_names"] == classes
+    assert counts(dataset) == expected
+    seen = []
+    for split in expected:
+        examples = read_split(tmp_path / "out", dataset, split)
+        seen += names(examples)
+        parts = [pathlib.Path(name).parts for name in names(examples)]
+        assert [classes[e["image/class/label"]] for e in examples] == [p[-2] for p in parts]
+        assert [e["image/class/text"].decode() for e in examples] == [p[-2] for p in parts]
+        if len(folders) > 1 and split == "test":
+            assert {p[0] for p in parts} <= {"test"}
+        shares = collections.Counter(e["image/class/label"] for e in examples)
+        assert set(shares.values()) <= {expected[split] // 3}
+    assert sorted(seen) == sorted(str(p.relative_to(raw)) for p in raw.rglob("*.png"))
+
+
+def test_what_counts_as_a_picture(raw, tmp_path, read_split):
+    cats = raw / "train" / "cat"
+    (cats / "more" / "deep").mkdir(parents=True)
+    (cats / "more" / "deep" / "UPPER.JPG").write_bytes(encoded(".jpg"))
+    (cats / "notes.txt").write_text("no picture")
+    (raw / "train" / ".hidden").mkdir()
+    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    assert dataset["class_names"] == ["cat", "dog"]
+    assert dataset["skipped"] == []
+    found = names(read_split(tmp_path / "out", dataset, "train"))
+    assert [n for n in found if n.startswith("train/cat")] == [
+        *(f"train/cat/{i:02d}.png" for i in range(4)), "train/cat/more/deep/UPPER.JPG",
+    ]  # fmt: skip
+
+
+def stored(data, extension, raw, tmp_path, read_split):
+    """The example that a picture in a file becomes, and its pixels as training decodes them."""
+    (raw / "test" / "cat" / "00.png").unlink()
+    (raw / "test" / "cat" / f"it{extension}").write_bytes(data)
+    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    example = read_split(tmp_path / "out", dataset, "test")[0]
+    assert example["image/filename"].decode() == f"test/cat/it{extension}"
+    pixels = decoded([example], dataset["channels"])[0]
+    assert pixels.shape[:2] == (example["image/height"], example["image/width"])
+    return example, pixels
+
+
+GRAY = QUADRANTS[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("extension", "data"),
+    [
+        (".jpg", encoded(".jpg", quality=50)),
+        (".jpg", encoded(".jpg", progressive=True)),
+        (".jpeg", encoded(".jpeg", GRAY)),
+        (".png", encoded(".png")),
+        (".png", encoded(".png", GRAY)),
+        (".png", encoded(".jpg")),  # what it is, not what it is called
+    ],
+    ids=["JPEG", "progressive", "gray JPEG", "PNG", "gray PNG", "JPEG called PNG"],
+)
+def test_jpeg_and_png_are_stored_byte_for_byte(extension, data, raw, tmp_path, read_split):
+    example, pixels = stored(data, extension, raw, tmp_path, read_split)
+    assert example["image/encoded"] == data
+    assert example["image/format"] == (b"jpeg" if data.startswith(b"\xff\xd8") else b"png")
+    expected = np.dstack([GRAY] * 3) if Image.open(io.BytesIO(data)).mode == "L" else QUADRANTS
+    assert np.abs(pixels.astype(int) - expected).mean() < 8
+
+
+def rotated(extension, orientation, stored_pixels, **kwargs):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(extension, np.ascontiguousarray(stored_pixels), exif=exif, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("extension", "data", "tolerance"),
+    [
+        (".jpg", rotated(".jpg", 3, QUADRANTS[::-1, ::-1], quality=95), 8),
+        (".jpg", rotated(".jpg", 6, np.rot90(QUADRANTS), quality=95), 8),
+        (".jpg", rotated(".jpg", 5, QUADRANTS.transpose(1, 0, 2), quality=95), 8),
+        (".png", rotated(".png", 8, np.rot90(QUADRANTS, -1)), 0),
+        (".jpg", encoded(".jpg", Image.fromarray(QUADRANTS).convert("CMYK"), quality=95), 8),
+        (".png", encoded(".png", Image.fromarray(QUADRANTS).quantize(4)), 0),
+        (".png", encoded(".png", np.dstack([QUADRANTS, GRAY])), 0),
+        (".bmp", encoded(".bmp"), 0),
+        (".gif", encoded(".gif", Image.fromarray(QUADRANTS).quantize(4)), 0),
+        (".webp", encoded(".webp", lossless=True), 0),
+        (".tif", encoded(".tif"), 0),
+    ],
+    ids=[
+        *("EXIF 3", "EXIF 6", "EXIF 5", "EXIF 8 of PNG", "CMYK", "palette", "alpha"),
+        *("BMP", "GIF", "WebP", "TIFF"),
+    ],
+)
+def test_the_rest_is_stored_as_png_of_the_upright_rgb(extension, data, tolerance, raw, tmp_path, read_split):
+    example, pixels = stored(data, extension, raw, tmp_path, read_split)
+    assert example["image/format"] == b"png"
+    assert example["image/encoded"].startswith(b"\x89PNG")
+    assert pixels.shape == QUADRANTS.shape
+    assert np.abs(pixels.astype(int) - QUADRANTS).mean() <= tolerance
+
+
+def test_statistics_of_a_folder_are_those_of_its_training_pixels(raw, tmp_path, read_split):
+    (raw / "train" / "cat" / "rotated.jpg").write_bytes(rotated(".jpg", 6, np.rot90(QUADRANTS)))
+    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    assert dataset["channels"] == 3
+    assert_statistics(dataset, decoded(read_split(tmp_path / "out", dataset, "train"), 3))
+
+
+JPEG, PNG = encoded(".jpg", cv2.resize(noise(0), (64, 64)), quality=90), encoded(".png", cv2.resize(noise(0), (64, 64)))
+DAMAGED = {
+    "JPEG cut in half": (".jpg", JPEG[: len(JPEG) // 2]),
+    "JPEG cut by 2 bytes": (".jpg", JPEG[:-2]),
+    "JPEG with zeros": (".jpg", JPEG[:-200] + bytes(200)),
+    # OpenCV forgives a marker amid the pixels, TensorFlow does not: training would end there.
+    "JPEG with a marker": (".jpg", JPEG[:-300] + b"\xff\xd9" + JPEG[-298:]),
+    "PNG cut in half": (".png", PNG[: len(PNG) // 2]),
+    "PNG garbled": (".png", PNG[:200] + bytes([PNG[200] ^ 1]) + PNG[201:]),
+    "text": (".jpg", b"<html>not found</html>"),
+    "empty": (".png", b""),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_picture_is_named_and_stops(kind, raw, tmp_path):
+    extension, data = DAMAGED[kind]
+    path = raw / "train" / "dog" / f"damaged{extension}"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: .*--on-error skip"):
+        convert("folder", str(tmp_path / "out"), str(raw))
+    assert left_behind(tmp_path) == []
+
+
+def test_damaged_pictures_are_skipped_and_counted_where_asked(raw, tmp_path, read_split, capsys):
+    for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
+        extension, data = DAMAGED[kind]
+        (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
+    dataset = convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
+    assert [s["file"] for s in dataset["skipped"]] == ["train/dog/damaged.jpg", "test/dog/damaged.jpg"]
+    assert all(s["reason"] for s in dataset["skipped"])
+    assert capsys.readouterr().err.count("skipped") == 2
+    assert counts(dataset) == {"train": 8, "validation": 2, "test": 2}
+    for split in dataset["splits"]:
+        assert not any("damaged" in name for name in names(read_split(tmp_path / "out", dataset, split)))
+    assert left_behind(tmp_path) == ["out"]
+
+
+def test_a_picture_that_promises_too_many_pixels_is_not_decoded(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 30)
+    assert images.check(encoded(".png", noise(0))).pixels.shape == (5, 6, 3)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(images.ImageError, match="promises 6×6 pixels, more than 30"):
+        images.check(encoded(".png", np.zeros((6, 6), np.uint8)))
+
+
+def test_a_class_of_damaged_pictures_alone_is_named(raw, tmp_path):
+    for path in (raw / "train" / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="dog"):
+        convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
+    assert left_behind(tmp_path) == []
+
+
+def test_a_file_name_that_is_no_text_is_stored_or_named(raw, tmp_path):
+    try:
+        (raw / "train" / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(PNG)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with contextlib.suppress(UserError):
+        convert("folder", str(tmp_path / "out"), str(raw))
+        assert (tmp_path / "out" / "dataset.json").exists()
+
+
+def emptied(raw):
+    for path in [*raw.rglob("*")][::-1]:
+        path.unlink() if path.is_file() else path.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (emptied, "holds 0 class folders; at least two"),
+        (lambda raw: [p.unlink() for p in raw.rglob("*.png")], "cat holds fewer than 3 pictures"),
+        (lambda raw: [(raw / "train" / "dog" / f"0{i}.png").unlink() for i in (0, 1)], "dog holds fewer than 3"),
+        (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds 1 class folders; at least two"),
+        (lambda raw: (raw / "test" / "dog").rename(raw / "test" / "fox"), "test has classes that train lacks: fox"),
+        (lambda raw: (raw / "train").rename(raw.parent / "gone"), "test, val but no train"),
+        (lambda raw: raw.rename(raw.parent / "gone"), "raw is no directory"),
+    ],
+    ids=["empty", "no pictures", "two pictures", "one class", "a class of test alone", "no train", "missing"],
+)
+def test_folders_that_cannot_be_trained_on(change, message, raw, tmp_path):
+    change(raw)
+    with pytest.raises(UserError, match=message):
+        convert("folder", str(tmp_path / "out"), str(raw))
+    assert not [name for name in os.listdir(tmp_path) if "out" in name]
+
+
+def test_the_folder_source_needs_a_folder(tmp_path):
+    with pytest.raises(UserError, match="needs --source DIR"):
+        convert("folder", str(tmp_path / "out"))
+
+
+def test_out_is_made_where_it_is_empty_or_missing_and_never_overwritten(raw, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for out in tmp_path / "empty", tmp_path / "a" / "b":
+        convert("folder", str(out), str(raw))
+        assert (out / "dataset.json").stat().st_mode & 0o444 == 0o444
+        assert out.stat().st_mode & 0o777 == 0o755
+    before = sorted(p.read_bytes() for p in out.iterdir())
+    (tmp_path / "file").write_text("precious")
+    for out in tmp_path / "a" / "b", tmp_path / "file":
+        with pytest.raises(UserError, match=f"{re.escape(str(out))} exists and is not empty"):
+            convert("folder", str(out), str(raw))
+    assert sorted(p.read_bytes() for p in (tmp_path / "a" / "b").iterdir()) == before
+    assert (tmp_path / "file").read_text() == "precious"
+    assert left_behind(tmp_path) == ["a", "empty", "file"]
+
+
+# The command line
+
+
+def test_an_unknown_name_exits_with_2_and_the_nearest(tmp_path):
+    command = [sys.executable, "-m", "pipeline.convert", "digist", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: unknown data set 'digist': did you mean digits? known are")
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_command_line_tells_what_was_made(raw, tmp_path, monkeypatch, capsys):
+    (raw / "train" / "dog" / "damaged.png").write_bytes(b"")
+    out = str(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
+    convert_module.main()
+    assert capsys.readouterr().out == f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures skipped\n"

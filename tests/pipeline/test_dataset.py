@@ -1,0 +1,124 @@
+"""Batches: their order is a function of (seed, epoch, position), and starting at step N is starting there."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from pipeline.dataset import evaluation_batches, first_shuffled, training_batches
+from pipeline.records import load_index
+from tfcompat import tf
+
+EXAMPLES = 11
+SIZE = 6
+
+
+@pytest.fixture
+def split(write_split):
+    directory, dataset, pictures = write_split([4, 5, 2], SIZE)
+    return load_index(directory, dataset, "train"), pictures
+
+
+@pytest.fixture
+def index(split):
+    return split[0]
+
+
+def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
+    """(images, labels, rows) of some steps, one array each [steps, N, ...]."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = training_batches(index, 3, preprocessing, SIZE, batch_size, seed)
+        batches.start(session, start)
+        fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)]
+    return [np.stack(arrays) for arrays in zip(*fetched, strict=True)]
+
+
+def order(index, epochs, batch_size=1, seed=0):
+    steps = -(-epochs * EXAMPLES // batch_size)
+    rows = train(index, steps, batch_size, seed, preprocessing="unit")[2].reshape(-1)
+    return rows[: epochs * EXAMPLES].reshape(epochs, EXAMPLES)
+
+
+def test_each_epoch_is_a_permutation_of_its_own(index):
+    epochs = order(index, 4)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(EXAMPLES), (4, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    other_seed = order(index, 4, seed=1)
+    assert not {tuple(epoch) for epoch in epochs} & {tuple(epoch) for epoch in other_seed}
+
+
+@pytest.mark.parametrize("batch_size", [3, 11, 16])  # 16: more than an epoch
+def test_the_order_does_not_depend_on_the_batch_size(batch_size, index):
+    np.testing.assert_array_equal(order(index, 3, batch_size), order(index, 3))
+
+
+def test_pictures_and_labels_are_those_of_the_rows(split):
+    index, pictures = split
+    images, labels, rows = train(index, 6, preprocessing="unit")
+    np.testing.assert_array_equal(labels, rows)  # write_split's labels count the examples
+    np.testing.assert_allclose(images, pictures[rows] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [1, 4, 11])  # 4: the batch before it spans two epochs; 11: an epoch begins
+def test_starting_at_a_step_is_having_run_up_to_it(start, index):
+    for one, other in zip(train(index, start + 6), train(index, 6, start=start), strict=True):
+        np.testing.assert_array_equal(one[start:], other)
+
+
+def test_augmentation_differs_between_epochs_and_between_positions(write_split):
+    directory, dataset, _ = write_split([1], 16)
+    one = load_index(directory, dataset, "train")._replace(shards=np.zeros(8, np.int32), offsets=np.zeros(8, np.int64))
+    with tf.Session() as session:  # eight times the same picture, in two epochs
+        batches = training_batches(one, 3, "inception", SIZE, 8, 0)
+        batches.start(session)
+        images = np.concatenate([session.run(batches.images) for _ in range(2)])
+    assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
+def test_evaluation_gives_every_record_once_in_order(batch_size, split):
+    index, pictures = split
+    with tf.Session() as session:
+        batches = evaluation_batches(index, 3, "unit", SIZE, batch_size)
+        for _ in range(2):  # again from the start
+            batches.start(session)
+            fetched = []
+            with contextlib.suppress(tf.errors.OutOfRangeError):
+                while True:
+                    fetched.append(session.run((batches.images, batches.labels, batches.rows)))
+            images, labels, rows = map(np.concatenate, zip(*fetched, strict=True))
+            assert {len(f[2]) for f in fetched[:-1]} <= {batch_size}
+            assert rows.tolist() == labels.tolist() == list(range(EXAMPLES))
+            np.testing.assert_allclose(images, pictures / 255, atol=1e-6)
+    assert (batches.examples, batches.batch_size) == (EXAMPLES, batch_size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_and_types_are_static(channels, index):
+    training = training_batches(index, channels, "vgg", 8, 4, 0)
+    for batches in training, evaluation_batches(index, channels, "vgg", 8, 4):
+        assert batches.images.shape.as_list() == [None, 8, 8, channels]
+        assert (batches.images.dtype, batches.labels.dtype, batches.rows.dtype) == (tf.float32, tf.int64, tf.int64)
+
+
+def test_the_index_is_no_part_of_the_graph(index):
+    large = index._replace(shards=np.zeros(10**5, np.int32), offsets=np.arange(10**5))
+    batches = training_batches(large, 3, "unit", SIZE, 4, 0)
+    assert len(batches.images.graph.as_graph_def().SerializeToString()) < 10**5
+
+
+def test_smaller_training_sets_contain_one_another(index):
+    def places(examples, seed=0):
+        taken = first_shuffled(index, examples, seed)
+        assert taken.files == index.files
+        return list(zip(taken.shards.tolist(), taken.offsets.tolist(), strict=True))
+
+    everything = places(None)
+    assert everything == places(EXAMPLES) == places(EXAMPLES + 1)
+    for examples in range(1, EXAMPLES):
+        part = places(examples)
+        assert len(set(part)) == len(part) == examples
+        assert set(part) < set(places(examples + 1)) <= set(everything)
+    assert places(5) == places(5)
+    assert len({frozenset(places(5, seed)) for seed in range(4)}) > 1
+    assert places(5) != everything[:5]

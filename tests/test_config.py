@@ -1,0 +1,204 @@
+"""Defaults, presets, the command line, validation, and what lies in config.json."""
+
+import dataclasses
+import json
+import os
+import re
+
+import pytest
+
+import config
+from config import PRESETS, Config, parse_command_line
+from errors import UserError
+from nets import NETS
+from pipeline.preprocess import PREPROCESSINGS
+
+
+def test_defaults_then_preset_then_command_line():
+    assert parse_command_line([]) == PRESETS["digits"]
+    assert parse_command_line(["mnist_alexnet"]) == PRESETS["mnist_alexnet"]
+    asked = parse_command_line(["mnist_alexnet", "--batch-size", "7", "--optimizer", "rmsprop"])
+    assert asked == dataclasses.replace(PRESETS["mnist_alexnet"], batch_size=7, optimizer="rmsprop")
+    assert (asked.learning_rate, asked.momentum) == (1e-3, Config().momentum)  # of the preset; of neither
+
+
+def test_a_key_without_a_preset_changes_the_default_one():
+    assert parse_command_line(["--seed", "3"]) == dataclasses.replace(PRESETS["digits"], seed=3)
+
+
+def test_a_key_is_written_with_dashes_or_underscores():
+    arguments = ["--decay_at_steps", "5", "7", "--learning_rate=0.5"]
+    asked = parse_command_line(arguments)
+    assert (asked.decay_at_steps, asked.learning_rate) == ((5, 7), 0.5)
+    assert asked == parse_command_line([a.replace("_", "-") for a in arguments])
+
+
+def test_an_unknown_preset_names_the_nearest_and_all():
+    with pytest.raises(UserError, match=r"mnist_alexnt.*did you mean mnist_alexnet.*digits, folder, mnist_alexnet"):
+        parse_command_line(["mnist_alexnt"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lerning-rate", "0.1"], "--learning-rate"),  # the nearest
+        (["--optimizer", "sgd"], "momentum"),  # what there is
+        (["--batch-size", "many"], "--batch-size"),
+        (["digits", "mnist_alexnet"], "mnist_alexnet"),
+    ],
+)
+def test_a_mistake_on_the_command_line_exits_with_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_command_line(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_presets_and_keys(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_command_line(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for word in *PRESETS, *(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)):
+        assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), word
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_sound_and_lie_apart(preset):
+    config.validate(PRESETS[preset], NETS, PREPROCESSINGS)
+    assert len({p.run_dir for p in PRESETS.values()}) == len(PRESETS)
+
+
+AT_LEAST_ONE = (
+    *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
+    *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
+)
+AT_LEAST_ZERO = ("weight_decay", "momentum", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
+NAN, INFINITE = float("nan"), float("inf")
+BAD_VALUES = [
+    *((key, value) for key in AT_LEAST_ONE for value in (0, -1)),
+    *((key, -1) for key in AT_LEAST_ZERO),
+    *((key, value) for key in ("adam_beta1", "adam_beta2", "rmsprop_decay") for value in (-0.1, 1.0, NAN)),
+    *((key, value) for key in ("learning_rate", "decay_rate", "optimizer_epsilon") for value in (0.0, -1.0, NAN)),
+    *((key, NAN) for key in ("weight_decay", "momentum", "end_learning_rate")),
+    *(("learning_rate", INFINITE), ("momentum", INFINITE), ("weight_decay", INFINITE), ("decay_rate", INFINITE)),
+    ("seed", 2**31),
+    *(("decay_at_steps", value) for value in ((7, 5), (5, 5), (0, 5), (-1,))),
+    *(("warmup_steps", value) for value in (1000, 1001)),  # total_steps is 1000
+    ("end_learning_rate", 0.2),  # learning_rate is 0.1
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_VALUES)
+def test_a_bad_value_is_named_with_its_flag(key, value):
+    with pytest.raises(UserError) as error:
+        config.validate(Config(**{key: value}), NETS, PREPROCESSINGS)
+    assert re.search(rf"--{key.replace('_', '-')}\b.*{re.escape(str(value))}", str(error.value))
+
+
+@pytest.mark.parametrize(("schedule", "needs"), [("step", "--decay-at-steps"), ("exponential", "--decay-steps")])
+def test_a_schedule_names_what_it_needs(schedule, needs):
+    with pytest.raises(UserError, match=f"--schedule {schedule} needs {needs}"):
+        config.validate(Config(schedule=schedule), NETS, PREPROCESSINGS)
+    config.validate(Config(schedule=schedule, decay_at_steps=(500,), decay_steps=500), NETS, PREPROCESSINGS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "nearest", "known"),
+    [("net", "vgg16", "vgg_16", NETS), ("preprocessing", "cifr", "cifar", PREPROCESSINGS)],
+)
+def test_an_unknown_name_gets_the_nearest_and_all(key, value, nearest, known):
+    with pytest.raises(UserError) as error:
+        config.validate(Config(**{key: value}), NETS, PREPROCESSINGS)
+    assert all(word in str(error.value) for word in (f"unknown {key} '{value}'", f"did you mean {nearest}?", *known))
+
+
+def test_the_extremes_that_are_allowed():
+    extremes = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(AT_LEAST_ZERO, 0)
+    config.validate(Config(**extremes, adam_beta1=0.0), NETS, PREPROCESSINGS)
+    config.validate(Config(end_learning_rate=0.1, warmup_steps=999, seed=2**31 - 1), NETS, PREPROCESSINGS)
+
+
+def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
+    resolved = config.resolve(Config(dataset="mnist", net="vgg_16"), NETS)
+    still_open = {key for key, value in dataclasses.asdict(resolved).items() if value is None}
+    assert still_open == {"source", "train_examples", "decay_steps"}
+    net = NETS["vgg_16"]
+    assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (
+        net.image_size, net.preprocessing, net.weight_decay,
+    )  # fmt: skip
+    assert resolved.data == os.path.join(os.getcwd(), "data", "mnist")
+    assert resolved.compute_threads == os.cpu_count()
+
+
+def test_resolve_keeps_what_was_asked():
+    asked = Config(
+        data="/some/where", image_size=9, preprocessing="lenet", weight_decay=0.0, compute_threads=3, train_examples=5
+    )
+    assert config.resolve(asked, NETS) == asked
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "config.json"
+    saved = Config(decay_at_steps=(5, 7), weight_decay=1e-4, train_examples=None, schedule="step", source="/déjà/vu")
+    config.save(saved, str(path))
+    assert config.load(str(path)) == saved
+    assert isinstance(config.load(str(path)).decay_at_steps, tuple)
+    assert os.listdir(tmp_path) == ["config.json"]
+    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "missing"),
+        (b'{"batch_size": 64', "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b'{"batch_size": 64, "bacth_size": 32}', "bacth_size"),
+        (b"[1, 2]", ""),
+        (b"3", ""),
+        (b"null", ""),
+    ],
+)
+def test_what_is_no_configuration_is_refused_by_its_path(content, message, tmp_path):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{message}"):
+        config.load(str(path))
+
+
+OTHER_VALUES = {
+    "dataset": "mnist", "train_examples": 5, "net": "vgg_16", "image_size": 9, "preprocessing": "unit",
+    "weight_decay": 0.5, "batch_size": 9, "optimizer": "adam", "momentum": 0.5, "adam_beta1": 0.5, "adam_beta2": 0.5,
+    "rmsprop_decay": 0.5, "optimizer_epsilon": 0.5, "learning_rate": 0.5, "schedule": "step", "warmup_steps": 9,
+    "decay_at_steps": (9,), "decay_steps": 9, "decay_rate": 0.5, "end_learning_rate": 0.05, "seed": 9,
+    "total_steps": 9, "display_every_steps": 9, "validate_every_steps": 9, "snapshot_every_steps": 9,
+    "keep_checkpoints": 9, "source": "/other", "data": "/other", "run_dir": "/other", "compute_threads": 9,
+}  # fmt: skip
+FREE = {
+    "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",
+    "source", "data", "run_dir",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Config)])
+def test_a_resumed_run_may_differ_only_where_that_is_free(key):
+    stored = Config(compute_threads=4)
+    asked = dataclasses.replace(stored, **{key: OTHER_VALUES[key]})
+    if key == "compute_threads":  # the sums are split by thread
+        assert config.resumed(stored, asked) == stored
+    elif key in FREE:
+        assert config.resumed(stored, asked) == asked
+    else:
+        flag = "--" + key.replace("_", "-")
+        expected = f"{flag} was {getattr(stored, key)}, now {OTHER_VALUES[key]}"
+        with pytest.raises(UserError, match=re.escape(expected)) as error:
+            config.resumed(stored, asked)
+        assert str(error.value).count(" was ") == 1
+        assert stored.run_dir in str(error.value)
+
+
+def test_all_differences_are_named_at_once():
+    with pytest.raises(UserError, match=r"--net was .*--batch-size was .*--seed was "):
+        config.resumed(Config(), Config(net="vgg_16", batch_size=1, seed=1, total_steps=5))

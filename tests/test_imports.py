@@ -1,0 +1,70 @@
+"""Imports run one way only: scripts, then config, nets, pipeline and engine side by side, then tfcompat and errors."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = ("nets", "pipeline", "engine")
+FILES = sorted([*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
+PRODUCT = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
+TENSORFLOW = {"tensorflow", "tf_slim", "tf_keras", "keras"}
+
+
+def identified(path):
+    return str(path.relative_to(ROOT))
+
+
+def imported(path):
+    """First words of all that a file imports, inside functions too."""
+    words = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            words |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            words.add(path.relative_to(ROOT).parts[0] if node.level else node.module.split(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+            words |= {word.value.split(".")[0] for word in ast.walk(node) if isinstance(getattr(word, "value", 0), str)}
+    return words
+
+
+def allowed(path):
+    """What a file may import of the product; None for all, in the scripts."""
+    place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    leaves = {"errors": set(), "tfcompat": set(), "config": {"errors"}}
+    return leaves.get(place, {place, "tfcompat", "errors"} if place in PACKAGES else None)
+
+
+def test_the_files_are_found():
+    assert {"config", "errors", "tfcompat", "train", *PACKAGES} <= PRODUCT
+    assert imported(ROOT / "tfcompat.py") >= {"tensorflow", "tf_slim"}
+    assert imported(ROOT / "train.py") >= {"config", "errors", "tfcompat", *PACKAGES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=identified)
+def test_imports_run_one_way(path):
+    if allowed(path) is not None:
+        assert imported(path) & PRODUCT <= allowed(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=identified)
+def test_only_tfcompat_imports_tensorflow(path):
+    assert imported(path) & TENSORFLOW == set() or path == ROOT / "tfcompat.py"
+
+
+@pytest.mark.parametrize("path", FILES, ids=identified)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("modules", ["config", "pipeline.images, pipeline.sources"])
+def test_no_tensorflow_is_loaded(modules):
+    code = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert set(modules.split(", ")) <= loaded
+    assert loaded & (TENSORFLOW | {"tfcompat"}) == set()

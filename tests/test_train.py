@@ -1,0 +1,259 @@
+"""The program as a user runs it: train, look, evaluate."""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import eval as evaluation
+from engine.checkpoint import newest_valid
+from errors import UserError
+from pipeline.records import FEATURES
+from tfcompat import tf
+from tiny_net import configured
+from train import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run_script(*arguments, cwd=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def evaluated(ckpt, **options):
+    defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
+    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options}))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, digits_data):
+    """A finished run of the tiny net."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    assert train(configured("--run-dir", str(directory), "--data", digits_data, "--total-steps", "150")) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """Bare `python train.py`, as a newcomer types it, in an empty directory."""
+    directory = tmp_path_factory.mktemp("newcomer")
+    return directory, run_script(ROOT / "train.py", cwd=directory)
+
+
+def test_the_default_makes_its_data_and_reaches_its_accuracy(default_run):
+    directory, done = default_run
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [
+        f"making {directory}/data/digits from digits",
+        "starting runs/digits with fresh variables, seed 0",
+    ]
+    assert "evaluate: python eval.py --ckpt runs/digits" in lines[-1]
+    assert (directory / "data/digits/dataset.json").exists()
+
+    printed = run_script(ROOT / "eval.py", "--ckpt", "runs/digits", "--json", cwd=directory)
+    assert printed.returncode == 0, printed.stderr
+    result = json.loads(printed.stdout)
+    assert list(result) == ["examples", "loss", "top1", "top5"]
+    assert result["examples"] == 359
+    assert result["top1"] >= 0.975
+
+
+def test_a_finished_run_says_so(default_run):
+    directory, _ = default_run
+    before = sorted(os.listdir(directory / "runs/digits"))
+    again = run_script(ROOT / "train.py", cwd=directory)
+    assert again.returncode == 0, again.stderr
+    assert "runs/digits is finished: step 800 of 800" in again.stdout
+    assert "best validation: top-1 9" in again.stdout
+    assert sorted(os.listdir(directory / "runs/digits")) == before
+
+
+def test_what_a_run_directory_holds(run):
+    names = {path.name.split(".tfevents")[0] for path in run.iterdir()}
+    assert {"config.json", "dataset.json", "metrics.jsonl", "curves.png", "checkpoint", "best", "val"} <= names
+    assert cv2.imread(str(run / "curves.png")) is not None
+    assert json.loads((run / "config.json").read_text())["preprocessing"] == "digits"  # resolved
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "train"] == list(range(10, 151, 10))
+    assert rows[-1]["top1"] > rows[0]["top1"] + 0.3  # it learned
+
+
+def test_tensorboard_gets_everything(run):
+    def tags(directory):
+        return {
+            (value.tag, value.WhichOneof("value"))
+            for file in directory.glob("events*")
+            for event in tf.train.summary_iterator(str(file))
+            for value in event.summary.value
+        }
+
+    def has_graph(file):
+        return any(event.graph_def for event in tf.train.summary_iterator(str(file)))
+
+    scalars = {tag for tag, kind in tags(run) if kind == "simple_value"}
+    assert scalars == {
+        *("loss/cross_entropy", "loss/regularization", "loss/total", "accuracy/top1"),
+        *("progress/learning_rate", "progress/images_per_second"),
+    }
+    assert {tag for tag, _ in tags(run / "val")} == {"loss/cross_entropy", "accuracy/top1", "accuracy/top5"}
+    assert {tag for tag, kind in tags(run) if kind == "histo"} >= {"tiny/Conv/weights", "tiny/logits/biases"}
+    assert ("input/image/7", "image") in tags(run)
+    assert any(has_graph(file) for file in run.glob("events*"))
+
+
+def test_best_is_the_best_validation_row(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = max((r for r in rows if r["split"] == "validation"), key=lambda r: (r["top1"], -r["loss"]))
+    assert newest_valid(str(run / "best")).endswith(f"-{best['step']}")
+    again = evaluated(run / "best", split="validation")
+    assert again._asdict() == pytest.approx({key: best[key] for key in ("examples", "loss", "top1", "top5")}, rel=1e-6)
+
+
+def test_evaluation_counts_exactly_for_any_batch_size(run):
+    results = [evaluated(run, batch_size=size) for size in (1, 50, 1000)]
+    assert {(r.examples, r.top1, r.top5) for r in results} == {(359, results[0].top1, results[0].top5)}
+    np.testing.assert_allclose([r.loss for r in results], results[0].loss, rtol=1e-6)
+
+
+def test_splits(run, tmp_path, digits_data):
+    assert evaluated(run, split="train").examples == 1259
+    assert evaluated(run, split="validation").examples == 179
+    shutil.copytree(digits_data, tmp_path / "no_test")
+    dataset = json.loads((tmp_path / "no_test/dataset.json").read_text())
+    dataset["splits"]["test"] = {"examples": 0, "shards": []}
+    (tmp_path / "no_test/dataset.json").write_text(json.dumps(dataset))
+    assert evaluated(run, data=str(tmp_path / "no_test")).examples == 179
+    with pytest.raises(UserError, match="has no test split; it has train, validation"):
+        evaluated(run, data=str(tmp_path / "no_test"), split="test")
+    dataset["class_names"] = ["cat", "dog"]
+    (tmp_path / "no_test/dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match="classes"):
+        evaluated(run, data=str(tmp_path / "no_test"))
+
+
+def test_a_moved_run_and_a_bare_checkpoint_need_no_more_than_they_say(run, tmp_path, digits_data):
+    expected = evaluated(run)
+    shutil.copytree(run, tmp_path / "elsewhere")
+    assert evaluated(tmp_path / "elsewhere" / "model.ckpt-150.index") == expected
+
+    prefix = newest_valid(str(run))
+    reader = tf.train.NewCheckpointReader(prefix)
+    with tf.Graph().as_default(), tf.Session() as session:  # as TF-Slim's old checkpoints: one file, no run directory
+        for name in reader.get_variable_to_shape_map():
+            tf.get_variable(name, initializer=reader.get_tensor(name))
+        session.run(tf.global_variables_initializer())
+        v1 = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+        v1.save(session, str(tmp_path / "tiny.ckpt"), write_meta_graph=False)
+    assert evaluated(tmp_path / "tiny.ckpt", net="tiny", data=digits_data, batch_size=32) == expected
+    with pytest.raises(UserError, match="--net is needed"):
+        evaluated(tmp_path / "tiny.ckpt", data=digits_data)
+    with pytest.raises(UserError, match="does not fit the net"):
+        evaluated(tmp_path / "tiny.ckpt", net="preact_resnet_20", data=digits_data)
+    with pytest.raises(UserError, match="contradicts"):
+        evaluated(run, net="preact_resnet_20")
+
+
+def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkeypatch):
+    seen = set()
+    session_run = tf.Session.run
+
+    def noting(session, fetches, *args, **kwargs):
+        if isinstance(fetches, dict):
+            fetches = {**fetches, "rows": session.graph.get_tensor_by_name("batch:2")}
+            values = session_run(session, fetches, *args, **kwargs)
+            seen.update(values["rows"].tolist())
+            return values
+        return session_run(session, fetches, *args, **kwargs)
+
+    monkeypatch.setattr(tf.Session, "run", noting)
+    train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--train-examples", "50"))
+    assert len(seen) == 50
+
+
+def test_other_settings_are_refused_with_the_differences(run, digits_data):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(UserError, match=r"--learning-rate was 0.01, now 0.2.*--run-dir"):
+        train(
+            configured("--run-dir", str(run), "--data", digits_data, "--learning-rate", "0.2", "--total-steps", "200")
+        )
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_other_data_is_refused(run, digits_data, tmp_path):
+    shutil.copytree(digits_data, tmp_path / "other")
+    dataset = json.loads((tmp_path / "other/dataset.json").read_text())
+    dataset["class_names"][3] = "drei"
+    (tmp_path / "other/dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match="is not the data that"):
+        train(configured("--run-dir", str(run), "--data", str(tmp_path / "other"), "--total-steps", "200"))
+
+
+def test_more_steps_go_on_from_the_end(run, digits_data, tmp_path, capsys):
+    longer = tmp_path / "longer"
+    shutil.copytree(run, longer)
+    assert train(configured("--run-dir", str(longer), "--data", digits_data, "--total-steps", "160")) == 0
+    assert f"resuming {longer} from {longer}/model.ckpt-150, step 150 of 160" in capsys.readouterr().out
+    assert newest_valid(str(longer)).endswith("-160")
+
+
+def test_an_infinite_loss_stops_the_run_and_saves_nothing(tmp_path, digits_data):
+    arguments = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--optimizer", "momentum")
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+, learning rate 1e\+30") as failure:
+        train(configured(*arguments, "--learning-rate", "1e30", "--schedule", "constant"))
+    assert failure.value.exit_code == 1
+    assert newest_valid(str(tmp_path / "run")) is None
+
+
+def picture_folder(directory, classes=("cat", "dog"), count=12):
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (directory / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = (rng.integers(0, 100, (20, 24, 3)) + 100 * label).astype(np.uint8)
+            cv2.imwrite(str(directory / name / f"{i}.jpg"), pixels)
+    return directory
+
+
+def test_the_users_own_pictures(tmp_path):
+    pictures = picture_folder(tmp_path / "pictures")
+    place = ("--run-dir", str(tmp_path / "run"), "--data", str(tmp_path / "data"))
+    small = ("--image-size", "16", "--total-steps", "100", "--batch-size", "8", "--dataset", "folder")
+    assert train(configured(*place, *small, "--source", str(pictures))) == 0
+    assert evaluated(tmp_path / "run").top1 == 1.0
+    assert json.loads((tmp_path / "run/dataset.json").read_text())["class_names"] == ["cat", "dog"]
+    record = next(tf.io.tf_record_iterator(str(next((tmp_path / "data").glob("*test*.tfrecord")))))
+    assert set(tf.train.Example.FromString(record).features.feature) == set(FEATURES)
+    with pytest.raises(UserError, match="was made from"):
+        train(configured(*place, *small, "--source", str(picture_folder(tmp_path / "others"))))
+
+
+BAD_COMMANDS = {
+    "preset": (["train.py", "digist"], "unknown preset 'digist': did you mean digits?"),
+    "net": (["train.py", "--net", "vgg16"], "unknown net 'vgg16': did you mean vgg_16?"),
+    "flag": (["train.py", "--learning-rat", "1"], "--learning-rate"),
+    "checkpoint": (["eval.py", "--ckpt", "nowhere"], "--ckpt nowhere does not exist"),
+    "source": (["train.py", "folder"], "needs --source DIR"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_a_mistake_gets_one_line_and_exit_code_2(case, tmp_path):
+    (script, *arguments), message = BAD_COMMANDS[case]
+    done = run_script(ROOT / script, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if case != "flag":  # drawn as a box by tyro
+        assert [line for line in done.stderr.splitlines() if "error:" in line] == done.stderr.splitlines()[-1:]
+    assert not any((tmp_path / name).exists() for name in ("runs", "data/folder"))

@@ -1,0 +1,70 @@
+"""A net of one convolution, batch norm and dropout, and train.py with it:
+
+    python tests/tiny_net.py [--signal NAME --at-step N] --run-dir DIR --data DIR [--key value ...]
+
+With --signal, the process sends itself that signal once N steps of this process have run.
+"""
+
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import config as configuration
+import errors
+import train
+from nets import NETS, Net
+from tfcompat import dropout, slim, tf
+
+
+def tiny(inputs, num_classes, is_training, scope):
+    with tf.variable_scope(scope, "tiny", [inputs]):
+        norm = {"is_training": is_training, "decay": 0.9}
+        net = slim.conv2d(inputs, 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=norm)
+        net = dropout(slim.flatten(net), is_training=is_training)
+        return slim.fully_connected(net, num_classes, activation_fn=None, scope="logits"), {}
+
+
+def tiny_arg_scope(weight_decay):
+    with slim.arg_scope(
+        [slim.conv2d, slim.fully_connected], weights_regularizer=slim.l2_regularizer(weight_decay)
+    ) as scope:
+        return scope
+
+
+NETS["tiny"] = Net(
+    tiny, tiny_arg_scope, scope="tiny", head="logits", preprocessing="digits", weight_decay=1e-4, image_size=8
+)
+ARGUMENTS = ["--net", "tiny", "--total-steps", "40", "--batch-size", "32", "--compute-threads", "2"]
+ARGUMENTS += ["--snapshot-every-steps", "10", "--validate-every-steps", "15", "--display-every-steps", "10"]
+ARGUMENTS += ["--optimizer", "adam", "--learning-rate", "0.01"]
+
+
+def configured(*args):
+    return configuration.parse_command_line([*ARGUMENTS, *args])
+
+
+def send_signal_at(name, at_step):
+    run, steps = tf.Session.run, 0
+
+    def counted(session, fetches, *args, **kwargs):
+        nonlocal steps
+        result = run(session, fetches, *args, **kwargs)
+        if isinstance(fetches, dict):  # as only the training step does
+            steps += 1
+            if steps == at_step:
+                os.kill(os.getpid(), getattr(signal, name))
+        return result
+
+    tf.Session.run = counted
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments[0] == "--signal":
+        send_signal_at(arguments[1], int(arguments[3]))
+        arguments = arguments[4:]
+    with errors.reported():
+        sys.exit(train.train(configured(*arguments)))
