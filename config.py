@@ -7,6 +7,7 @@ Defaults < preset < command line. This module knows nothing of TensorFlow, so `-
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -125,8 +126,8 @@ AT_LEAST_ONE = (
     *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
     *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
 )
-AT_LEAST_ZERO = ("weight_decay", "momentum", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
-BETWEEN_ZERO_AND_ONE = ("adam_beta1", "adam_beta2", "rmsprop_decay")
+AT_LEAST_ZERO = ("weight_decay", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
+BETWEEN_ZERO_AND_ONE = ("momentum", "adam_beta1", "adam_beta2", "rmsprop_decay")
 
 
 def parse_command_line(args: list[str]) -> Config:
@@ -152,14 +153,14 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
     for keys, lowest in ((AT_LEAST_ONE, 1), (AT_LEAST_ZERO, 0)):
         for key in keys:
             value = getattr(config, key)
-            if value is not None and not value >= lowest:
-                raise UserError(f"{_flag(key)} is {value}; it must be at least {lowest}")
+            if value is not None and not lowest <= value < math.inf:
+                raise UserError(f"{_flag(key)} is {value}; it must be at least {lowest}, and finite")
     for key in BETWEEN_ZERO_AND_ONE:
         if not 0 <= getattr(config, key) < 1:
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at least 0 and below 1")
     for key in ("learning_rate", "decay_rate", "optimizer_epsilon"):
-        if not getattr(config, key) > 0:
-            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0")
+        if not 0 < getattr(config, key) < math.inf:
+            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0, and finite")
     if config.seed >= 2**31:
         raise UserError(f"--seed is {config.seed}; it must be below 2147483648")
     if config.warmup_steps >= config.total_steps:
@@ -170,6 +171,9 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
         raise UserError(f"--decay-at-steps is {config.decay_at_steps}; steps must rise and start at 1 or later")
     if config.schedule == "exponential" and config.decay_steps is None:
         raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500")
+    for key, schedule in (("decay_at_steps", "step"), ("decay_steps", "exponential"), ("end_learning_rate", "cosine")):
+        if getattr(config, key) and config.schedule != schedule:
+            raise UserError(f"{_flag(key)} belongs to --schedule {schedule}, but the schedule is {config.schedule}")
     if config.end_learning_rate > config.learning_rate:
         raise UserError(
             f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {config.learning_rate}"
@@ -221,11 +225,13 @@ def load(path: str) -> Config:
         values = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing: its directory is not a run") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or not even text
         raise UserError(f"{path} is not JSON ({error})") from None
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(values, dict) or set(values) - fields:
-        raise UserError(f"{path} has keys that this version does not know: {sorted(set(values) - fields)}")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no configuration: it holds no JSON object")
+    unknown_keys = set(values) - {field.name for field in dataclasses.fields(Config)}
+    if unknown_keys:
+        raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
     values["decay_at_steps"] = tuple(values.get("decay_at_steps", ()))
     return Config(**values)
 

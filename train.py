@@ -58,30 +58,36 @@ def build(config: configuration.Config, dataset: dict) -> Model:
 
     with tf.Graph().as_default() as graph:
         make_deterministic(config.seed)
-        batches = training_batches(train_index, *picture, config.batch_size, config.seed)
-        validation = evaluation_batches(validation_index, *picture, config.batch_size)
+        with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they do not reach the variables
+            batches = training_batches(train_index, *picture, config.batch_size, config.seed)
+        with tf.name_scope("validation_input"):
+            validation = evaluation_batches(validation_index, *picture, config.batch_size)
         global_step = tf.train.get_or_create_global_step()
 
         with slim.arg_scope(net.arg_scope(config.weight_decay)):
-            with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step])):
+            with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
                 logits, _ = net.function(batches.images, num_classes, is_training=True, scope=net.scope)
             with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
                 validation_logits, _ = net.function(validation.images, num_classes, is_training=False, scope=net.scope)
+                validation_metrics = per_example(validation_logits, validation.labels)
 
-        metrics = per_example(logits, batches.labels)
-        loss = tf.reduce_mean(metrics.loss)
-        regularization_loss = tf.losses.get_regularization_loss()
-        rate = learning_rate(
-            global_step,
-            config.learning_rate,
-            config.schedule,
-            config.total_steps,
-            config.warmup_steps,
-            config.decay_at_steps,
-            config.decay_steps,
-            config.decay_rate,
-            config.end_learning_rate,
-        )
+        with tf.name_scope("loss"):
+            metrics = per_example(logits, batches.labels)
+            loss = tf.reduce_mean(metrics.loss)
+            regularization_loss = tf.losses.get_regularization_loss()
+            total_loss = loss + regularization_loss
+        with tf.name_scope("learning_rate"):
+            rate = learning_rate(
+                global_step,
+                config.learning_rate,
+                config.schedule,
+                config.total_steps,
+                config.warmup_steps,
+                config.decay_at_steps,
+                config.decay_steps,
+                config.decay_rate,
+                config.end_learning_rate,
+            )
         rule = optimizer(
             config.optimizer,
             rate,
@@ -91,7 +97,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             config.rmsprop_decay,
             config.optimizer_epsilon,
         )
-        gradients = rule.compute_gradients(loss + regularization_loss)
+        gradients = rule.compute_gradients(total_loss)
         with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's moving averages
             train_op = rule.apply_gradients(gradients, global_step)
 
@@ -108,7 +114,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             summaries.pictures(batches.images),
             summaries.histograms(),
             validation,
-            per_example(validation_logits, validation.labels),
+            validation_metrics,
             tf.global_variables_initializer(),
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
@@ -125,17 +131,20 @@ def train(config: configuration.Config) -> int:
     newest = newest_valid(run)
     if newest or os.path.exists(os.path.join(run, "config.json")):
         config = configuration.resumed(configuration.load(os.path.join(run, "config.json")), config)
+    have_data = os.path.exists(os.path.join(config.data, DATASET_JSON))
+    if have_data:
+        check_same_data(config)
     if newest and step_of(newest) >= config.total_steps:
         print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
         print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))
         return 0
 
     # Data and graph; nothing is written to the run directory before both are sound
-    if not os.path.exists(os.path.join(config.data, DATASET_JSON)):
+    if not have_data:
         print(f"making {config.data} from {config.source or config.dataset}", flush=True)
         convert(config.dataset, config.data, config.source)
+        check_same_data(config)
     dataset = load_dataset(config.data)
-    check_same_data(dataset, config)
     model = build(config, dataset)
     os.makedirs(run, exist_ok=True)
     configuration.save(config, os.path.join(run, "config.json"))
@@ -249,8 +258,9 @@ def log(
         progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
 
 
-def check_same_data(dataset: dict, config: configuration.Config) -> None:
+def check_same_data(config: configuration.Config) -> None:
     """Raises UserError where the shards are of another source than asked for, or not those the run was started with."""
+    dataset = load_dataset(config.data)
     source = config.source and os.path.abspath(config.source)
     if source and dataset.get("source") not in (None, source):
         raise errors.UserError(

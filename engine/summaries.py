@@ -2,6 +2,8 @@
 
 from tfcompat import tf
 
+# raw_ops below, since tf.summary's own functions make tags unique among the graph's names: conv1/weights_1.
+
 
 def add_scalars(writer: tf.summary.FileWriter, step: int, values: dict[str, float]) -> None:
     """Writes scalars by tag; TensorBoard groups them by what is before the slash."""
@@ -12,12 +14,11 @@ def add_scalars(writer: tf.summary.FileWriter, step: int, values: dict[str, floa
 
 def pictures(images: tf.Tensor) -> tf.Tensor:
     """A summary op of the first eight pictures of a batch, as the net sees them."""
-    return tf.summary.image("input", images, max_outputs=8)
+    return tf.raw_ops.ImageSummary(tag="pictures", tensor=images, max_images=8)
 
 
 def histograms() -> tf.Tensor:
     """A summary op of the distribution of every trained variable, under its name."""
-    # tf.summary.histogram would make the tag unique among the graph's names: conv1/weights_1.
     return tf.summary.merge([tf.raw_ops.HistogramSummary(tag=v.op.name, values=v) for v in tf.trainable_variables()])
 
 

@@ -12,7 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from tqdm import tqdm
 
 import errors
 from errors import UserError
-from pipeline import records
+from pipeline import preprocess, records
 from pipeline.images import EncodedImage, ImageError, check, encode_png
 from pipeline.sources import SOURCES, SPLITS, Example
+from tfcompat import tf
 
 
 class PixelMoments:
@@ -78,8 +80,11 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
         raise UserError(f"--source {source} is no directory")
     data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made ({error})") from None
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:
         moments, skipped = PixelMoments(data.channels), []
         splits = {}
@@ -87,10 +92,14 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
             examples = data.splits.get(split, [])
             progress = tqdm(examples, desc=f"{name} {split}", unit="picture", disable=not sys.stderr.isatty())
             rows = _serialized(progress, data.class_names, on_error, skipped, moments if split == "train" else None)
-            shards = records.write_shards(rows, partial, f"{name}_{split}")
+            shards = records.write_shards(rows, unfinished, f"{name}_{split}")
             splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
-        if not splits["train"]["examples"]:
-            raise UserError(f"no picture of the training split could be used: {len(skipped)} were skipped")
+        left_out = {row["file"] for row in skipped}
+        train = data.splits["train"]
+        left = {example.label for example in train if example.filename not in left_out}
+        empty = [data.class_names[label] for label in sorted({example.label for example in train} - left)]
+        if empty:
+            raise UserError(f"every training picture was skipped of {', '.join(empty)}")
         dataset = {
             "name": name,
             "source": str(source_path.resolve()) if source_path else None,
@@ -100,39 +109,51 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
             "statistics": moments.statistics(),
             "skipped": skipped,
         }
-        (partial / records.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp makes it private
-        os.replace(partial, target)
+        (unfinished / records.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        os.replace(unfinished, target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return dataset
 
 
 def _serialized(
-    examples: "tqdm[Example]",
+    examples: Iterable[Example],
     class_names: list[str],
     on_error: str,
     skipped: list[dict],
     moments: PixelMoments | None,
 ) -> Iterator[bytes]:
-    for example in examples:
-        try:
-            image = _encoded(example)
-        except ImageError as error:
-            if on_error != "skip":
-                raise UserError(f"{example.image}: {error}. Mend or remove it, or go on with --on-error skip") from None
-            print(f"skipped {example.image}: {error}", file=sys.stderr)
-            skipped.append({"file": example.filename, "reason": str(error)})
-            continue
-        if moments:
-            moments.add(image.pixels)
-        yield records.serialize(image, example.label, class_names[example.label], example.filename)
+    with tf.Graph().as_default(), tf.Session() as session:
+        encoded = tf.placeholder(tf.string, [])
+        reader = partial(session.run, preprocess.decode(encoded, channels=3))
+        for example in examples:
+            try:
+                image = _encoded(example, lambda data: reader({encoded: data}))
+            except ImageError as error:
+                if on_error != "skip":
+                    raise UserError(
+                        f"{example.image}: {error}. Mend or remove it, or go on with python -m pipeline.convert … "
+                        "--on-error skip"
+                    ) from None
+                tqdm.write(f"skipped {example.image}: {error}", file=sys.stderr)
+                skipped.append({"file": example.filename, "reason": str(error)})
+                continue
+            if moments:
+                moments.add(image.pixels)
+            yield records.serialize(image, example.label, class_names[example.label], example.filename)
 
 
-def _encoded(example: Example) -> EncodedImage:
-    if isinstance(example.image, Path):
-        return check(example.image.read_bytes())
-    return encode_png(example.image)
+def _encoded(example: Example, read: Callable[[bytes], np.ndarray]) -> EncodedImage:
+    """What the record stores. `read` decodes as training will."""
+    if not isinstance(example.image, Path):
+        return encode_png(example.image)
+    image = check(example.image.read_bytes())
+    try:
+        same = np.array_equal(read(image.data), image.pixels)
+    except tf.errors.InvalidArgumentError:  # libjpeg's warnings, such as a stray marker, are TensorFlow's errors
+        raise ImageError("damaged: OpenCV decodes it, TensorFlow does not") from None
+    return image if same else encode_png(image.pixels)
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ def encode_png(pixels: np.ndarray) -> EncodedImage:
 
 
 def check(data: bytes) -> EncodedImage:
-    """Decodes the bytes of a picture file and gives what a record stores: the bytes themselves where TensorFlow's
-    decoder sees in them what OpenCV sees, else a lossless PNG of the upright RGB pixels.
+    """Decodes the bytes of a picture file and gives what a record stores: the bytes themselves of an upright 8-bit RGB
+    or grayscale JPEG or PNG, else a lossless PNG of the upright RGB pixels.
 
     Raises ImageError for what is damaged, no picture, or larger than MAX_PIXELS.
     """

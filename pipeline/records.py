@@ -3,7 +3,7 @@
 A shard is a TFRecord file of tf.train.Example with TF-Slim's keys (FEATURES). Beside the shards lies dataset.json:
 
     {"name", "source", "class_names", "channels",
-     "splits": {"train": {"examples": 1437, "shards": [{"file": "…", "examples": 1437}]}, …},
+     "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
      "statistics": {"mean": [C], "deviation": [C], "components": [C][C], "eigenvalues": [C]}}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
@@ -56,10 +56,10 @@ def serialize(image: EncodedImage, label: int, class_name: str, filename: str) -
         "image/encoded": image.data,
         "image/format": image.format.encode(),
         "image/class/label": label,
-        "image/class/text": class_name.encode(),
+        "image/class/text": os.fsencode(class_name),
         "image/height": height,
         "image/width": width,
-        "image/filename": filename.encode(),
+        "image/filename": os.fsencode(filename),
     }
     features = {
         key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))

@@ -5,7 +5,9 @@ def name(source: Path | None, cache: Path) -> Source
 
 import gzip
 import hashlib
+import os
 import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -45,7 +47,7 @@ def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], 
     examples = list(examples)
     by_class = defaultdict(list)
     for example in examples:
-        key = hashlib.sha256(f"{SPLIT_SEED}/{example.filename}".encode()).digest()
+        key = hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{example.filename}")).digest()
         by_class[example.label].append((key, example.filename))
     chosen = set()
     for keys in by_class.values():
@@ -55,7 +57,9 @@ def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], 
 
 def digits(source: Path | None, cache: Path) -> Source:
     """1,797 handwritten digits of 8×8 pixels and 17 grey levels, embedded in scikit-learn (Alpaydin and Kaynak, the
-    test part of UCI's optdigits). 360 are for test and 180 for validation."""
+    test part of UCI's optdigits): a fifth for test, an eighth of the rest for validation."""
+    if source is not None:
+        raise UserError("digits are embedded in scikit-learn and take no --source")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -81,35 +85,42 @@ MNIST_FILES = {  # with the checksums of LeCun's files
 def mnist(source: Path | None, cache: Path) -> Source:
     """70,000 handwritten digits of 28×28 (LeCun, Cortes and Burges), as the four IDX .gz files. The 10,000 test
     pictures stay as they are; a twelfth of the 60,000 training pictures, 5,000, becomes the validation split."""
-    arrays = []
-    for name, checksum in MNIST_FILES.items():
-        path = source / name if source else _download(MNIST_URL + name, checksum, cache)
-        arrays.append(read_idx(path))
-    train_images, train_labels, test_images, test_labels = arrays
-    splits = {
-        part: [
-            Example(f"{part}{i:05d}.png", int(label), image)
+    paths = {
+        name: source / name if source else _download(MNIST_URL + name, checksum, cache)
+        for name, checksum in MNIST_FILES.items()
+    }
+    splits = {}
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        image_path, label_path = paths[f"{prefix}-images-idx3-ubyte.gz"], paths[f"{prefix}-labels-idx1-ubyte.gz"]
+        images, labels = read_idx(image_path, rank=3), read_idx(label_path, rank=1)
+        if len(images) != len(labels):
+            raise UserError(f"{image_path} holds {len(images)} pictures, {label_path} {len(labels)} labels")
+        if labels.max(initial=0) > 9:
+            raise UserError(f"{label_path} holds the label {labels.max()}; digits are 0 to 9")
+        splits[split] = [
+            Example(f"{split}{i:05d}.png", int(label), image)
             for i, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
-        for part, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels))
-    }
     splits["train"], splits["validation"] = carve(splits["train"], 1 / 12)
     return Source([str(i) for i in range(10)], 1, splits)
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data."""
+def read_idx(path: Path, rank: int) -> np.ndarray:
+    """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data.
+
+    Raises UserError where the file is missing, damaged, or of another rank.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
     try:
         data = gzip.decompress(path.read_bytes())
-        zero, kind, rank = struct.unpack_from(">HBB", data)
+        start = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{rank}i", data, 4)
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"{path} is no gzipped IDX file ({error})") from None
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
-    if (zero, kind) != (0, 8) or values.size != np.prod(shape):
-        raise UserError(f"{path} is no complete IDX file of unsigned bytes")
+    if start != (0, 8, rank) or values.size != np.prod(shape):
+        raise UserError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
     return values.reshape(shape)
 
 
@@ -121,6 +132,8 @@ def folder(source: Path | None, cache: Path) -> Source:
     if not source.is_dir():
         raise UserError(f"--source {source} is no directory")
     names = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+    if (source / "val").is_dir() and (source / "validation").is_dir():
+        raise UserError(f"{source} has both val and validation; one of them has to go")
     parts = {names[d.name]: d for d in _subdirectories(source) if d.name in names} or {"train": source}
     if "train" not in parts:
         raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
@@ -138,7 +151,7 @@ def folder(source: Path | None, cache: Path) -> Source:
             Example(str(path.relative_to(source)), label, path)
             for label, name in enumerate(class_names)
             for path in sorted((directory / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS and path.is_file()
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
         ]
     for label, name in enumerate(class_names):
         if sum(e.label == label for e in splits["train"]) < 3:
@@ -146,6 +159,9 @@ def folder(source: Path | None, cache: Path) -> Source:
                 f"{parts['train'] / name} holds fewer than 3 pictures ({', '.join(sorted(EXTENSIONS))}); "
                 "a class needs one each for training, validation and test"
             )
+    empty = [str(directory) for split, directory in parts.items() if not splits[split]]
+    if empty:
+        raise UserError(f"{', '.join(empty)} holds no pictures; fill or remove it")
     if set(splits) == {"train"}:
         splits["train"], splits["test"] = carve(splits["train"], 0.1)
     if "validation" not in splits:

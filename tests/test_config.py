@@ -100,7 +100,10 @@ def test_a_bad_value_is_named_with_its_flag(key, value):
 def test_a_schedule_names_what_it_needs(schedule, needs):
     with pytest.raises(UserError, match=f"--schedule {schedule} needs {needs}"):
         config.validate(Config(schedule=schedule), NETS, PREPROCESSINGS)
-    config.validate(Config(schedule=schedule, decay_at_steps=(500,), decay_steps=500), NETS, PREPROCESSINGS)
+    key, value = {"step": ("decay_at_steps", (500,)), "exponential": ("decay_steps", 500)}[schedule]
+    config.validate(Config(schedule=schedule, **{key: value}), NETS, PREPROCESSINGS)
+    with pytest.raises(UserError, match=f"{needs} belongs to --schedule {schedule}, but the schedule is constant"):
+        config.validate(Config(schedule="constant", **{key: value}), NETS, PREPROCESSINGS)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_an_unknown_name_gets_the_nearest_and_all(key, value, nearest, known):
 
 def test_the_extremes_that_are_allowed():
     extremes = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(AT_LEAST_ZERO, 0)
-    config.validate(Config(**extremes, adam_beta1=0.0), NETS, PREPROCESSINGS)
+    config.validate(Config(**extremes, adam_beta1=0.0, schedule="exponential"), NETS, PREPROCESSINGS)
     config.validate(Config(end_learning_rate=0.1, warmup_steps=999, seed=2**31 - 1), NETS, PREPROCESSINGS)
 
 

@@ -108,7 +108,7 @@ def test_tensorboard_gets_everything(run):
     }
     assert {tag for tag, _ in tags(run / "val")} == {"loss/cross_entropy", "accuracy/top1", "accuracy/top5"}
     assert {tag for tag, kind in tags(run) if kind == "histo"} >= {"tiny/Conv/weights", "tiny/logits/biases"}
-    assert ("input/image/7", "image") in tags(run)
+    assert ("pictures/image/7", "image") in tags(run)
     assert any(has_graph(file) for file in run.glob("events*"))
 
 
@@ -170,7 +170,7 @@ def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkey
 
     def noting(session, fetches, *args, **kwargs):
         if isinstance(fetches, dict):
-            fetches = {**fetches, "rows": session.graph.get_tensor_by_name("batch:2")}
+            fetches = {**fetches, "rows": session.graph.get_tensor_by_name("input/batch:2")}
             values = session_run(session, fetches, *args, **kwargs)
             seen.update(values["rows"].tolist())
             return values

@@ -407,7 +407,7 @@ DAMAGED = {
     "JPEG cut by 2 bytes": (".jpg", JPEG[:-2]),
     "JPEG with zeros": (".jpg", JPEG[:-200] + bytes(200)),
     # OpenCV forgives a marker amid the pixels, TensorFlow does not: training would end there.
-    "JPEG with a marker": (".jpg", JPEG[:-300] + b"\xff\xd9" + JPEG[-298:]),
+    "JPEG with a marker": (".jpg", JPEG[:-300] + b"\xff\xc4" + JPEG[-298:]),
     "PNG cut in half": (".png", PNG[: len(PNG) // 2]),
     "PNG garbled": (".png", PNG[:200] + bytes([PNG[200] ^ 1]) + PNG[201:]),
     "text": (".jpg", b"<html>not found</html>"),

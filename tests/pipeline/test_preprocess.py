@@ -136,7 +136,6 @@ def test_cifar_moves_and_mirrors():
     tops, lefts, mirrored = zip(*(f[0] for f in found), strict=True)
     assert set(tops) == set(lefts) == set(range(5))
     assert 6 < sum(mirrored) < 26  # of 32: 3.5 deviations
-    assert len({(top, m) for top, m in zip(tops, mirrored, strict=True)}) > 5  # drawn apart from one another
 
 
 def test_vgg_scales_crops_and_mirrors():
