@@ -11,11 +11,17 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from errors import UserError, unknown
+
+# Optional values; their help says what stands in where none is given.
+_Directory, _Name, _Count, _Factor = (
+    Annotated[kind | None, tyro.conf.arg(metavar=metavar, help_behavior_hint="")]
+    for kind, metavar in ((str, "DIR"), (str, "NAME"), (int, "N"), (float, "FLOAT"))
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +30,20 @@ class Config:
 
     dataset: str = "digits"
     """Where the pictures come from: digits, mnist or folder (class folders of your own pictures)."""
-    source: str | None = None
+    source: _Directory = None
     """Raw files already on disk, used when the shards are not made yet; without it a known dataset is downloaded."""
-    data: str | None = None
+    data: _Directory = None
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
-    train_examples: int | None = None
+    train_examples: _Count = None
     """Train on the first N of the shuffled training split only. Default: all."""
 
     net: str = "preact_resnet_20"
     """Name in the registry nets.NETS; a wrong name lists them."""
-    image_size: int | None = None
+    image_size: _Count = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
-    preprocessing: str | None = None
+    preprocessing: _Name = None
     """How pictures become numbers: cifar, digits, inception, lenet, unit or vgg. Default: the net's own."""
-    weight_decay: float | None = None
+    weight_decay: _Factor = None
     """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
 
     batch_size: int = 64
@@ -65,7 +71,7 @@ class Config:
     """Steps of linear increase to learning_rate."""
     decay_at_steps: tuple[int, ...] = ()
     """Step schedule: the rate is multiplied by decay_rate at each of these steps."""
-    decay_steps: int | None = None
+    decay_steps: _Count = None
     """Exponential schedule: the rate is multiplied by decay_rate over this many steps."""
     decay_rate: float = 0.1
     """Factor of the step and exponential schedules."""
@@ -91,11 +97,15 @@ class Config:
 
 PRESETS: Mapping[str, Config] = {
     # 8×8 pictures: an epoch is 20 steps.
-    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
-    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
+    "digits": Config(
+        image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20, validate_every_steps=100
+    ),
+    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3,
+    # random shifts. The literal recipe of the posts: --schedule constant --preprocessing unit.
     "mnist_alexnet": Config(
         dataset="mnist",
         net="alexnet_mnist",
+        preprocessing="digits",
         weight_decay=0.0,
         batch_size=100,
         total_steps=1500,

@@ -5,12 +5,13 @@ networks (arXiv:1404.5997), without the local response normalisation of 2012, Xa
 `alexnet_mnist` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012) brought to 28×28×1 pictures: its widths and
 its normalisation, first stride 1 instead of 4, one tower instead of two groups.
 
-What both share, as in TF-Slim: Xavier convolutions, dense weights from a truncated normal of deviation 0.005, biases
-0.1 (the classifier's 0), SAME convolutions but for the first, VALID pools of 3 with stride 2, dropout after
-each of the two hidden dense layers. The dense layers are stored as convolutions, so larger inputs give a map of
-logits, which is averaged.
+What both share, as in TF-Slim: Xavier convolutions, biases 0.1 (the classifier's 0), SAME convolutions but for the
+first, VALID pools of 3 with stride 2, dropout after each of the two hidden dense layers. The dense layers are stored as
+convolutions, so larger inputs give a map of logits, which is averaged. Their weights start from a truncated normal of
+deviation 0.005 in alexnet_v2, from Xavier's in alexnet_mnist: with the former it stands still for its first 100 steps.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from nets.layers import dense_conv2d
@@ -25,11 +26,12 @@ class _Row(NamedTuple):
     widths: tuple[int, int, int, int]  # of conv2 to conv5
     local_response_norm: bool  # after the first two convolutions, §3.3
     fc6_kernel: int  # side of the map that the last pool leaves at the default image size
+    dense_initializer: Callable
 
 
 VARIANTS = {
-    "alexnet_v2": _Row(64, 4, (192, 384, 384, 256), False, 5),
-    "alexnet_mnist": _Row(96, 1, (256, 384, 384, 256), True, 1),
+    "alexnet_v2": _Row(64, 4, (192, 384, 384, 256), False, 5, tf.truncated_normal_initializer(stddev=0.005)),
+    "alexnet_mnist": _Row(96, 1, (256, 384, 384, 256), True, 1, slim.xavier_initializer()),
 }
 
 
@@ -91,7 +93,7 @@ def alexnet(
             net = slim.max_pool2d(net, scope="pool5")
 
             with (
-                slim.arg_scope([dense_conv2d], weights_initializer=tf.truncated_normal_initializer(stddev=0.005)),
+                slim.arg_scope([dense_conv2d], weights_initializer=row.dense_initializer),
                 slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training),
             ):
                 net = dense_conv2d(net, 4096, row.fc6_kernel, scope="fc6")
