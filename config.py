@@ -31,7 +31,7 @@ class Config:
     dataset: str = "digits"
     """Where the pictures come from: digits, mnist or folder (class folders of your own pictures)."""
     source: _Directory = None
-    """Raw files already on disk, used when the shards are not made yet; without it a known dataset is downloaded."""
+    """Raw files already on disk, for making the shards. mnist is downloaded without it, folder needs it."""
     data: _Directory = None
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
     train_examples: _Count = None
@@ -66,13 +66,13 @@ class Config:
     learning_rate: float = 0.1
     """Highest rate: what warm-up ends at and the schedule starts from."""
     schedule: Literal["constant", "step", "exponential", "cosine"] = "cosine"
-    """Shape of the rate after warm-up. Cosine ends at end_learning_rate at total_steps."""
+    """Shape of the rate after warm-up. Cosine ends with --end-learning-rate at --total-steps."""
     warmup_steps: int = 0
-    """Steps of linear increase to learning_rate."""
-    decay_at_steps: tuple[int, ...] = ()
-    """Step schedule: the rate is multiplied by decay_rate at each of these steps."""
+    """Steps of linear increase to --learning-rate."""
+    decay_at_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N …", help_behavior_hint="")] = ()
+    """Step schedule: the rate is multiplied by --decay-rate at each of these steps."""
     decay_steps: _Count = None
-    """Exponential schedule: the rate is multiplied by decay_rate over this many steps."""
+    """Exponential schedule: the rate is multiplied by --decay-rate over this many steps."""
     decay_rate: float = 0.1
     """Factor of the step and exponential schedules."""
     end_learning_rate: float = 0.0
@@ -121,7 +121,6 @@ PRESETS: Mapping[str, Config] = {
         preprocessing="cifar",
         image_size=64,
         total_steps=2000,
-        warmup_steps=100,
         run_dir="runs/folder",
     ),
 }
@@ -150,7 +149,10 @@ def parse_command_line(args: list[str]) -> Config:
     rows = "\n".join(
         f"  {name:<14} {config.net} on {config.dataset}, {config.total_steps} steps" for name, config in PRESETS.items()
     )
-    about = f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}"
+    about = (
+        f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
+        "PRESET --help shows the values of that preset."
+    )
     return tyro.cli(Config, args=args, default=PRESETS[preset], prog="train.py [PRESET]", description=about)
 
 
@@ -174,7 +176,10 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
     if config.seed >= 2**31:
         raise UserError(f"--seed is {config.seed}; it must be below 2147483648")
     if config.warmup_steps >= config.total_steps:
-        raise UserError(f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}")
+        raise UserError(
+            f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}; "
+            "--warmup-steps 0 goes without"
+        )
     if config.schedule == "step" and not config.decay_at_steps:
         raise UserError("--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750")
     if list(config.decay_at_steps) != sorted(set(config.decay_at_steps)) or min(config.decay_at_steps, default=1) < 1:

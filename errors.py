@@ -20,12 +20,15 @@ class TrainingError(UserError):
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Ends the program with the message of a UserError on standard error and its exit code."""
+    """Ends the program with the message of a UserError on standard error and its exit code, on Ctrl-C with 130."""
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

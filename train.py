@@ -141,7 +141,7 @@ def train(config: configuration.Config) -> int:
 
     # Data and graph; nothing is written to the run directory before both are sound
     if not have_data:
-        print(f"making {config.data} from {config.source or config.dataset}", flush=True)
+        print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
         convert(config.dataset, config.data, config.source)
         check_same_data(config)
     dataset = load_dataset(config.data)
@@ -279,7 +279,7 @@ def print_result(run: str, journal: Journal) -> None:
     best = journal.best()
     if best:
         print(f"best validation: top-1 {best['top1']:.2%}, loss {best['loss']:.4f} at step {best['step']}")
-    print(f"evaluate: python eval.py --ckpt {run}    watch: tensorboard --logdir {run}")
+    print(f"evaluate: python eval.py --ckpt {run}, or {run}/best    watch: tensorboard --logdir {run}")
 
 
 if __name__ == "__main__":

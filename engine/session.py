@@ -1,5 +1,6 @@
 """The session: threads, determinism, and signals that ask it to end."""
 
+import os
 import signal
 
 from tfcompat import tf
@@ -30,4 +31,5 @@ class StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
+        os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant
         signal.signal(number, signal.SIG_DFL)

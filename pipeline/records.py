@@ -101,7 +101,10 @@ def load_dataset(directory: str) -> dict:
     try:
         dataset = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}") from None
+        raise UserError(
+            f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
+            "or name another directory of shards with --data"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
     if not isinstance(dataset, dict) or not {"class_names", "channels", "splits"} <= set(dataset):

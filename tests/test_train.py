@@ -55,7 +55,7 @@ def test_the_default_makes_its_data_and_reaches_its_accuracy(default_run):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:2] == [
-        f"making {directory}/data/digits from digits",
+        f"making {directory}/data/digits: digits from the known source",
         "starting runs/digits with fresh variables, seed 0",
     ]
     assert "evaluate: python eval.py --ckpt runs/digits" in lines[-1]
