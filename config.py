@@ -100,12 +100,11 @@ PRESETS: Mapping[str, Config] = {
     "digits": Config(
         image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20, validate_every_steps=100
     ),
-    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3,
-    # random shifts. The literal recipe of the posts: --schedule constant --preprocessing unit.
+    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
+    # The literal recipe of the posts: --schedule constant.
     "mnist_alexnet": Config(
         dataset="mnist",
         net="alexnet_mnist",
-        preprocessing="digits",
         weight_decay=0.0,
         batch_size=100,
         total_steps=1500,

@@ -5,10 +5,11 @@ networks (arXiv:1404.5997), without the local response normalisation of 2012, Xa
 `alexnet_mnist` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012) brought to 28×28×1 pictures: its widths and
 its normalisation, first stride 1 instead of 4, one tower instead of two groups.
 
-What both share, as in TF-Slim: Xavier convolutions, biases 0.1 (the classifier's 0), SAME convolutions but for the
-first, VALID pools of 3 with stride 2, dropout after each of the two hidden dense layers. The dense layers are stored as
-convolutions, so larger inputs give a map of logits, which is averaged. Their weights start from a truncated normal of
-deviation 0.005 in alexnet_v2, from Xavier's in alexnet_mnist: with the former it stands still for its first 100 steps.
+What both share, as in TF-Slim: biases 0.1 (the classifier's 0), SAME convolutions but for the first, VALID pools of 3
+with stride 2, dropout after each of the two hidden dense layers. The dense layers are stored as convolutions, so larger
+inputs give a map of logits, which is averaged. Weights start from Xavier's initializer, in dense layers from a
+truncated normal of deviation 0.005, in alexnet_v2; from He's (arXiv:1502.01852) in alexnet_mnist, where the halving of
+the signal at each ReLU and its division by the normalisation cost the first 150 steps otherwise.
 """
 
 from collections.abc import Callable
@@ -26,12 +27,21 @@ class _Row(NamedTuple):
     widths: tuple[int, int, int, int]  # of conv2 to conv5
     local_response_norm: bool  # after the first two convolutions, §3.3
     fc6_kernel: int  # side of the map that the last pool leaves at the default image size
+    convolution_initializer: Callable
     dense_initializer: Callable
 
 
 VARIANTS = {
-    "alexnet_v2": _Row(64, 4, (192, 384, 384, 256), False, 5, tf.truncated_normal_initializer(stddev=0.005)),
-    "alexnet_mnist": _Row(96, 1, (256, 384, 384, 256), True, 1, slim.xavier_initializer()),
+    "alexnet_v2": _Row(
+        *(64, 4, (192, 384, 384, 256), False, 5),
+        slim.xavier_initializer(),
+        tf.truncated_normal_initializer(stddev=0.005),
+    ),
+    "alexnet_mnist": _Row(
+        *(96, 1, (256, 384, 384, 256), True, 1),
+        slim.variance_scaling_initializer(),
+        slim.variance_scaling_initializer(),
+    ),
 }
 
 
@@ -79,7 +89,10 @@ def alexnet(
     row = VARIANTS[variant]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
-        with slim.arg_scope([slim.conv2d, dense_conv2d, slim.max_pool2d, dropout], outputs_collections=collection):
+        with (
+            slim.arg_scope([slim.conv2d, dense_conv2d, slim.max_pool2d, dropout], outputs_collections=collection),
+            slim.arg_scope([slim.conv2d], weights_initializer=row.convolution_initializer),
+        ):
             net = slim.conv2d(inputs, row.conv1_width, 11, row.conv1_stride, padding="VALID", scope="conv1")
             if row.local_response_norm:
                 net = local_response_norm(net)
