@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -135,6 +136,11 @@ AT_LEAST_ONE = (
     *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
 )
 AT_LEAST_ZERO = ("weight_decay", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
+AT_MOST = {
+    **dict.fromkeys(("seed", "total_steps", "warmup_steps", "decay_steps", "train_examples"), 2**31 - 1),
+    **{"image_size": 4096, "batch_size": 65536, "compute_threads": 1024},
+    **dict.fromkeys(("learning_rate", "weight_decay", "decay_rate", "optimizer_epsilon"), 1e30),
+}
 BETWEEN_ZERO_AND_ONE = ("momentum", "adam_beta1", "adam_beta2", "rmsprop_decay")
 
 
@@ -172,8 +178,11 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
     for key in ("learning_rate", "decay_rate", "optimizer_epsilon"):
         if not 0 < getattr(config, key) < math.inf:
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0, and finite")
-    if config.seed >= 2**31:
-        raise UserError(f"--seed is {config.seed}; it must be below 2147483648")
+    for key, highest in AT_MOST.items():
+        if (getattr(config, key) or 0) > highest:
+            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at most {highest}")
+    if re.search(r"[*?\[\]\\\x00-\x1f]", os.path.abspath(config.run_dir)):
+        raise UserError(f"--run-dir {config.run_dir!r} holds one of * ? [ ] \\; TensorFlow takes those for wildcards")
     if config.warmup_steps >= config.total_steps:
         raise UserError(
             f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}; "

@@ -42,7 +42,7 @@ from nets import NETS
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import load_dataset, load_index
-from tfcompat import slim, tf
+from tfcompat import tf
 
 
 def run_of(path: str) -> str | None:
@@ -91,14 +91,16 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
         )
     split = args.split or ("test" if dataset["splits"].get("test", {}).get("examples") else "validation")
     index = load_index(config.data, dataset, split)
-    net = NETS[config.net]
     with tf.Graph().as_default():
         make_deterministic(config.seed)
         batches = evaluation_batches(
-            index, dataset["channels"], config.preprocessing, config.image_size, config.batch_size
+            index,
+            dataset["channels"],
+            config.preprocessing,
+            config.image_size,
+            min(config.batch_size, len(index.offsets)),
         )
-        with slim.arg_scope(net.arg_scope(config.weight_decay)):
-            logits, _ = net.function(batches.images, len(dataset["class_names"]), is_training=False, scope=net.scope)
+        logits, _ = NETS[config.net].build(batches.images, len(dataset["class_names"]), False, config.weight_decay)
         metrics = per_example(logits, batches.labels)
         check_restorable(prefix, tf.global_variables())
         saver = tf.train.Saver(tf.global_variables())

@@ -25,7 +25,7 @@ from engine.checkpoint import CheckpointDirectory, newest_valid, step_of
 from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
 from engine.metrics import PerExample, evaluate, per_example
 from engine.optimizer import learning_rate, optimizer
-from engine.session import StopSignal, make_deterministic, session_config
+from engine.session import StopSignal, exclusive, make_deterministic, session_config
 from nets import NETS
 from pipeline.convert import convert
 from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches
@@ -44,6 +44,7 @@ class Model(NamedTuple):
     histogram_summary: tf.Tensor
     validation: Batches
     validation_metrics: PerExample
+    finite: tf.Tensor  # whether all variables are
     initializer: tf.Operation
     saver: tf.train.Saver
 
@@ -64,12 +65,11 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             validation = evaluation_batches(validation_index, *picture, config.batch_size)
         global_step = tf.train.get_or_create_global_step()
 
-        with slim.arg_scope(net.arg_scope(config.weight_decay)):
-            with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
-                logits, _ = net.function(batches.images, num_classes, is_training=True, scope=net.scope)
-            with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
-                validation_logits, _ = net.function(validation.images, num_classes, is_training=False, scope=net.scope)
-                validation_metrics = per_example(validation_logits, validation.labels)
+        with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
+            logits, _ = net.build(batches.images, num_classes, True, config.weight_decay)
+        with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            validation_logits, _ = net.build(validation.images, num_classes, False, config.weight_decay)
+            validation_metrics = per_example(validation_logits, validation.labels)
 
         with tf.name_scope("loss"):
             metrics = per_example(logits, batches.labels)
@@ -115,6 +115,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             summaries.histograms(),
             validation,
             validation_metrics,
+            tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables() if v.dtype.is_floating]),
             tf.global_variables_initializer(),
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
@@ -124,13 +125,25 @@ def build(config: configuration.Config, dataset: dict) -> Model:
 
 def train(config: configuration.Config) -> int:
     """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
-    # Configuration
     configuration.validate(config, NETS, PREPROCESSINGS)
-    config = configuration.resolve(config, NETS)
+    with exclusive(config.run_dir):
+        return run_training(configuration.resolve(config, NETS))
+
+
+def run_training(config: configuration.Config) -> int:
+    """As `train`, with a resolved configuration and the run directory held."""
+    # Is there a run already, and is it the one that is asked for?
     run = config.run_dir
     newest = newest_valid(run)
-    if newest or os.path.exists(os.path.join(run, "config.json")):
+    if os.listdir(run):
+        if not os.path.exists(os.path.join(run, "config.json")):
+            raise errors.UserError(f"{run} is not empty and holds no run (no config.json); choose another --run-dir")
         config = configuration.resumed(configuration.load(os.path.join(run, "config.json")), config)
+    if newest is None and newest_valid(os.path.join(run, "best")):
+        raise errors.UserError(
+            f"{run} holds a best checkpoint but none to resume from, and starting over would replace it; copy "
+            f"{run}/best/model.ckpt-* to {run} to go on from there, or choose another --run-dir"
+        )
     have_data = os.path.exists(os.path.join(config.data, DATASET_JSON))
     if have_data:
         check_same_data(config)
@@ -146,10 +159,11 @@ def train(config: configuration.Config) -> int:
         check_same_data(config)
     dataset = load_dataset(config.data)
     model = build(config, dataset)
-    os.makedirs(run, exist_ok=True)
+    if not os.path.exists(os.path.join(run, DATASET_JSON)):
+        with open(os.path.join(run, f"{DATASET_JSON}.partial"), "w") as file:
+            json.dump(dataset, file, indent=2)
+        os.replace(file.name, os.path.join(run, DATASET_JSON))
     configuration.save(config, os.path.join(run, "config.json"))
-    with open(os.path.join(run, DATASET_JSON), "w") as file:
-        json.dump(dataset, file, indent=2)
 
     stop = StopSignal()
     with tf.Session(graph=model.graph, config=session_config(config.compute_threads)) as session:
@@ -175,6 +189,7 @@ def train(config: configuration.Config) -> int:
             step += 1
             last = step == config.total_steps
             validate = last or step % config.validate_every_steps == 0
+            snapshot = last or step % config.snapshot_every_steps == 0
 
             began = time.perf_counter()
             fetches = {**model.step, "pictures": model.picture_summary} if validate else model.step
@@ -182,10 +197,12 @@ def train(config: configuration.Config) -> int:
             seconds += time.perf_counter() - began
             window.append(values)
             progress.update()
-            if not math.isfinite(values["loss"]):
+            save = snapshot or stop.exit_code is not None
+            if not math.isfinite(values["loss"]) or ((save or validate) and not session.run(model.finite)):
                 raise errors.TrainingError(
-                    f"the loss is {values['loss']} at step {step}, learning rate {values['learning_rate']:.3g}; what "
-                    "was saved before stays. Try a lower --learning-rate or more --warmup-steps"
+                    f"loss {values['loss']} or a variable is not finite at step {step}, learning rate "
+                    f"{values['learning_rate']:.3g}; what was saved before stays. Try a lower --learning-rate or more "
+                    "--warmup-steps, with another --run-dir"
                 )
 
             if last or step % config.display_every_steps == 0:
@@ -202,7 +219,7 @@ def train(config: configuration.Config) -> int:
                 draw_curves(journal, os.path.join(run, "curves.png"), os.path.basename(os.path.abspath(run)))
                 if journal.best()["step"] == step:
                     best_checkpoint.save(session, step)
-            if last or step % config.snapshot_every_steps == 0 or stop.exit_code is not None:
+            if save:
                 checkpoints.save(session, step)
         progress.close()
         writer.close()
@@ -261,7 +278,12 @@ def log(
 def check_same_data(config: configuration.Config) -> None:
     """Raises UserError where the shards are of another source than asked for, or not those the run was started with."""
     dataset = load_dataset(config.data)
-    source = config.source and os.path.abspath(config.source)
+    if dataset.get("name", config.dataset) != config.dataset:
+        raise errors.UserError(
+            f"{config.data} holds {dataset['name']}, not {config.dataset}; give --dataset {dataset['name']}, or name "
+            "another directory with --data"
+        )
+    source = config.source and os.path.realpath(config.source)
     if source and dataset.get("source") not in (None, source):
         raise errors.UserError(
             f"{config.data} was made from {dataset['source']}, not from {source}; name another directory with --data"

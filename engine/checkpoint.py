@@ -8,6 +8,7 @@ newest that can be read to its last byte, whatever the `checkpoint` file says.
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
@@ -16,7 +17,8 @@ from errors import UserError
 from tfcompat import tf
 
 NAME = "model.ckpt"
-_PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-.*|meta)$")
+_PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-\d{{5}}-of-\d{{5}}|meta)$")
+_ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # what a killed save leaves
 
 
 class CheckpointDirectory:
@@ -39,7 +41,7 @@ class CheckpointDirectory:
         _fsync(self.directory)
         for path in self.directory.iterdir():
             match = _PREFIX.match(path.name)
-            if (match and match[1] not in kept) or ".tempstate" in path.name:  # the latter: orphans of a killed save
+            if (match and int(match[2]) < step and match[1] not in kept) or _ORPHAN.match(path.name):
                 path.unlink()
 
 
@@ -54,7 +56,7 @@ def newest_valid(directory: str) -> str | None:
         damage = _damage(prefix)
         if damage is None:
             return prefix
-        print(f"{prefix} cannot be read ({damage}); trying the one before")
+        print(f"{prefix} cannot be read ({damage}); trying the one before", file=sys.stderr)
     if found:
         raise UserError(
             f"none of the {len(found)} checkpoints in {directory} can be read; "

@@ -17,7 +17,7 @@ class Journal:
     def __init__(self, path: str, step: int):
         """Reads the file and cuts it at `step`, where the run continues: what came after will come again."""
         self.path = Path(path)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
@@ -41,9 +41,12 @@ class Journal:
 
 def _parse(line: str) -> dict | None:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except ValueError:  # the last line of a killed run may be half a line; its step comes again
         return None
+    if not isinstance(row, dict) or row.get("split") not in (TRAIN, VALIDATION):
+        return None
+    return row if all(isinstance(row.get(key), int | float) for key in ("step", "loss", "top1")) else None
 
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
@@ -63,7 +66,7 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
     if best:
         axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
         title += f": best validation {best['top1']:.2%} at step {best['step']:,}"
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a run may be called cost $
     partial = Path(path).with_suffix(".partial.png")
     figure.savefig(partial, dpi=100)
     plt.close(figure)

@@ -1,8 +1,12 @@
-"""The session: threads, determinism, and signals that ask it to end."""
+"""The session: threads, determinism, one training in a directory, and signals that ask it to end."""
 
+import contextlib
+import fcntl
 import os
 import signal
+from collections.abc import Iterator
 
+from errors import UserError
 from tfcompat import tf
 
 
@@ -19,6 +23,31 @@ def session_config(compute_threads: int) -> tf.ConfigProto:
         inter_op_parallelism_threads=compute_threads,
         allow_soft_placement=True,
     )
+
+
+@contextlib.contextmanager
+def exclusive(directory: str) -> Iterator[None]:
+    """Makes the run directory and holds it: two trainings in one would delete each other's checkpoints. A directory
+    that is still empty in the end goes again.
+
+    Raises UserError where it cannot be made, or another process holds it.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(
+            f"another training is writing {directory}; wait for it, stop it, or choose another --run-dir"
+        ) from None
+    finally:
+        os.close(descriptor)
+        if not os.listdir(directory):
+            os.removedirs(directory)
 
 
 class StopSignal:

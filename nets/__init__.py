@@ -1,8 +1,6 @@
 """The nets, and what the rest of the program asks of each.
 
-    net = NETS["vgg_16"]
-    with slim.arg_scope(net.arg_scope(weight_decay=5e-4)):
-        logits, end_points = net.function(images, num_classes, is_training=True, scope=net.scope)
+    logits, end_points = NETS["vgg_16"].build(images, num_classes, is_training=False, weight_decay=5e-4)
 
 A new net is a function in a family's file and a record here.
 """
@@ -11,12 +9,14 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
+from errors import UserError
 from nets.alexnet import WEIGHT_DECAY as ALEXNET_DECAY
 from nets.alexnet import alexnet, alexnet_arg_scope
 from nets.preact_resnet import DEPTHS, preact_resnet, preact_resnet_arg_scope
 from nets.preact_resnet import WEIGHT_DECAY as PREACT_DECAY
 from nets.vgg import CONVOLUTIONS, vgg, vgg_arg_scope
 from nets.vgg import WEIGHT_DECAY as VGG_DECAY
+from tfcompat import slim, tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,24 @@ class Net:
     image_size: int
     channels: int = 3
     label_offset: int = 0  # the published checkpoint's index of the first class: 1 where 0 means background
+
+    def build(
+        self, inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", weight_decay: float
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Logits [N, num_classes] and end points of the net under its arg scope.
+
+        Raises UserError where the pictures are too small for it.
+        """
+        try:
+            with slim.arg_scope(self.arg_scope(weight_decay)):
+                return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
+        except ValueError as error:
+            if "Negative dimension size" not in str(error):
+                raise
+            raise UserError(
+                f"{self.scope} cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}; "
+                f"its own --image-size is {self.image_size}"
+            ) from None
 
     @property
     def new_scopes(self) -> tuple[str, ...]:

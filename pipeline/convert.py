@@ -72,7 +72,7 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
     """
     if name not in SOURCES:
         raise errors.unknown("data set", name, SOURCES)
-    target = Path(out)
+    target = Path(os.path.realpath(out))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out} exists and is not empty; remove it or choose another directory")
     source_path = Path(source) if source else None
@@ -111,7 +111,12 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
         }
         (unfinished / records.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
         unfinished.chmod(0o755)  # mkdtemp makes it private
-        os.replace(unfinished, target)
+        try:
+            os.replace(unfinished, target)
+        except OSError as error:  # a mount point, or the working directory
+            raise UserError(
+                f"{out} cannot be replaced ({error.strerror}); choose a directory that is not there"
+            ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return dataset

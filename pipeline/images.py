@@ -1,8 +1,10 @@
 """Picture files: header first, then pixels. Free of TensorFlow."""
 
 import io
+import os
 from typing import NamedTuple
 
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of a damaged picture, our error says
 import cv2
 import numpy as np
 from PIL import Image

@@ -107,7 +107,15 @@ def load_dataset(directory: str) -> dict:
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
-    if not isinstance(dataset, dict) or not {"class_names", "channels", "splits"} <= set(dataset):
+    well_formed = isinstance(dataset, dict) and (
+        isinstance(dataset.get("class_names"), list)
+        and len(dataset["class_names"]) >= 2
+        and all(isinstance(name, str) for name in dataset["class_names"])
+        and dataset.get("channels") in (1, 3)
+        and isinstance(dataset.get("splits"), dict)
+        and all(isinstance(part, dict) and {"examples", "shards"} <= set(part) for part in dataset["splits"].values())
+    )
+    if not well_formed:
         raise UserError(f"{path} is no description of a data set; convert the data again")
     return dataset
 

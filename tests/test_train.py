@@ -14,6 +14,7 @@ import pytest
 
 import eval as evaluation
 from engine.checkpoint import newest_valid
+from engine.session import exclusive
 from errors import UserError
 from pipeline.records import FEATURES
 from tfcompat import tf
@@ -209,7 +210,7 @@ def test_more_steps_go_on_from_the_end(run, digits_data, tmp_path, capsys):
 
 def test_an_infinite_loss_stops_the_run_and_saves_nothing(tmp_path, digits_data):
     arguments = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--optimizer", "momentum")
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+, learning rate 1e\+30") as failure:
+    with pytest.raises(UserError, match=r"not finite at step \d+, learning rate 1e\+30") as failure:
         train(configured(*arguments, "--learning-rate", "1e30", "--schedule", "constant"))
     assert failure.value.exit_code == 1
     assert newest_valid(str(tmp_path / "run")) is None
@@ -257,3 +258,32 @@ def test_a_mistake_gets_one_line_and_exit_code_2(case, tmp_path):
     if case != "flag":  # drawn as a box by tyro
         assert [line for line in done.stderr.splitlines() if "error:" in line] == done.stderr.splitlines()[-1:]
     assert not any((tmp_path / name).exists() for name in ("runs", "data/folder"))
+
+
+def test_two_trainings_do_not_share_a_run(run, digits_data):
+    with exclusive(str(run)), pytest.raises(UserError, match="another training is writing"):
+        train(configured("--run-dir", str(run), "--data", digits_data))
+    assert train(configured("--run-dir", str(run), "--data", digits_data, "--total-steps", "150")) == 0
+
+
+def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/metrics.jsonl").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        train(configured("--run-dir", str(tmp_path / "notes"), "--data", digits_data))
+    assert (tmp_path / "notes/metrics.jsonl").read_text() == "mine"
+
+    only_best = tmp_path / "only_best"
+    shutil.copytree(
+        run, only_best, ignore=lambda directory, names: [n for n in names if "ckpt" in n and directory == str(run)]
+    )
+    with pytest.raises(UserError, match="holds a best checkpoint but none to resume from"):
+        train(configured("--run-dir", str(only_best), "--data", digits_data, "--total-steps", "150"))
+    assert newest_valid(str(only_best / "best"))
+
+
+def test_pictures_too_small_for_a_net(tmp_path, digits_data):
+    arguments = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--net", "alexnet_v2", "--image-size", "32")
+    with pytest.raises(UserError, match="alexnet_v2 cannot take pictures of 32×32; its own --image-size is 224"):
+        train(configured(*arguments))
+    assert not (tmp_path / "run").exists()

@@ -104,7 +104,7 @@ def test_the_newest_valid_checkpoint_is_found(session, tmp_path, damage, capsys)
     inflict, expected = DAMAGES[damage]
     inflict(tmp_path)
     assert newest_valid(str(tmp_path)) == str(tmp_path / f"model.ckpt-{expected}")
-    assert ("model.ckpt-3 cannot be read" in capsys.readouterr().out) == (expected == 2)
+    assert ("model.ckpt-3 cannot be read" in capsys.readouterr().err) == (expected == 2)
 
 
 def test_where_none_is_valid_nothing_starts_over(session, tmp_path):
