@@ -24,7 +24,8 @@ def reported() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error).replace("\n", "\\n")  # a file may be called so
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

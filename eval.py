@@ -41,7 +41,7 @@ from engine.session import make_deterministic, session_config
 from nets import NETS
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import load_dataset, load_index
+from pipeline.records import DATASET_JSON, load_dataset, load_index
 from tfcompat import tf
 
 
@@ -49,7 +49,7 @@ def run_of(path: str) -> str | None:
     """The run directory that a --ckpt PATH belongs to: itself, or one or two levels up (RUN/best/PREFIX)."""
     path = os.path.abspath(path)
     for directory in (path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
-        if os.path.isfile(os.path.join(directory, "config.json")):
+        if all(os.path.isfile(os.path.join(directory, name)) for name in ("config.json", DATASET_JSON)):
             return directory
     return None
 

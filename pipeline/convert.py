@@ -100,6 +100,9 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
         empty = [data.class_names[label] for label in sorted({example.label for example in train} - left)]
         if empty:
             raise UserError(f"every training picture was skipped of {', '.join(empty)}")
+        for split in ("train", "validation"):
+            if not splits[split]["examples"]:
+                raise UserError(f"no picture is left for the {split} split; {len(skipped)} were skipped")
         dataset = {
             "name": name,
             "source": str(source_path.resolve()) if source_path else None,
