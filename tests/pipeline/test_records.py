@@ -106,7 +106,7 @@ def test_a_dataset_json_that_is_none_is_named(content, message, tmp_path):
 
 
 def test_dataset_json_is_read_as_it_is(tmp_path):
-    dataset = {"class_names": ["a"], "channels": 1, "splits": {}, "more": [1]}
+    dataset = {"class_names": ["a", "b"], "channels": 1, "splits": {}, "more": [1]}
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
     assert load_dataset(str(tmp_path)) == dataset
 
