@@ -98,9 +98,7 @@ class Config:
 
 PRESETS: Mapping[str, Config] = {
     # 8×8 pictures: an epoch is 20 steps.
-    "digits": Config(
-        image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20, validate_every_steps=100
-    ),
+    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
     # The literal recipe of the posts: --schedule constant.
     "mnist_alexnet": Config(
