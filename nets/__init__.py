@@ -10,28 +10,26 @@ from collections.abc import Callable
 from functools import partial
 
 from errors import UserError
-from nets.alexnet import WEIGHT_DECAY as ALEXNET_DECAY
-from nets.alexnet import alexnet, alexnet_arg_scope
-from nets.preact_resnet import DEPTHS, preact_resnet, preact_resnet_arg_scope
-from nets.preact_resnet import WEIGHT_DECAY as PREACT_DECAY
-from nets.vgg import CONVOLUTIONS, vgg, vgg_arg_scope
-from nets.vgg import WEIGHT_DECAY as VGG_DECAY
+from nets import alexnet, googlenet, lenet, mobilenet_v1, preact_elu, preact_resnet, resnet, resnet_keras, teaching, vgg
 from tfcompat import slim, tf
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Net:
     """A registry record."""
 
     function: Callable  # (inputs, num_classes, is_training, scope) -> (logits [N, num_classes], end_points)
     arg_scope: Callable  # (weight_decay) -> arg scope to call `function` under
     scope: str  # variable scope of the published checkpoints
-    head: str  # scope under `scope` that fine-tuning on other classes leaves out
+    heads: tuple[str, ...]  # beginnings of the names under `scope` that a new task replaces, those of the logits first
     preprocessing: str  # family the published weights were trained with
     weight_decay: float
-    image_size: int
+    image_size: int  # the default
+    smallest_size: int = 1  # smaller pictures do not pass its pools
     channels: int = 3
-    label_offset: int = 0  # the published checkpoint's index of the first class: 1 where 0 means background
+    label_offset: int = 0  # the published checkpoint's output of the first class: 1 where output 0 is background
+    auxiliary: tuple[str, ...] = ()  # end points under `scope` that hold further logits to train
+    auxiliary_weight: float = 0.0  # of their losses
 
     def build(
         self, inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", weight_decay: float
@@ -40,52 +38,174 @@ class Net:
 
         Raises UserError where the pictures are too small for it.
         """
-        try:
-            with slim.arg_scope(self.arg_scope(weight_decay)):
-                return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
-        except ValueError as error:
-            if "Negative dimension size" not in str(error):
-                raise
+        if min(inputs.shape.as_list()[1:3]) < self.smallest_size:
             raise UserError(
-                f"{self.scope} cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}; "
-                f"its own --image-size is {self.image_size}"
-            ) from None
+                f"{self.scope} cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}: --image-size must be at "
+                f"least {self.smallest_size}, and is {self.image_size} by default"
+            )
+        with slim.arg_scope(self.arg_scope(weight_decay)):
+            return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
 
     @property
     def new_scopes(self) -> tuple[str, ...]:
-        """Scopes of the variables that a new task replaces."""
-        return (f"{self.scope}/{self.head}",)
+        """What the names of the variables that a new task replaces start with; those of the logits first."""
+        return tuple(f"{self.scope}/{head}" for head in self.heads)
 
 
-_VGG = partial(Net, arg_scope=vgg_arg_scope, head="fc8", preprocessing="vgg", weight_decay=VGG_DECAY, image_size=224)
-_ALEXNET = partial(Net, arg_scope=alexnet_arg_scope, head="fc8", weight_decay=ALEXNET_DECAY)
+_ALEXNET = {"arg_scope": alexnet.alexnet_arg_scope, "heads": ("fc8",), "weight_decay": alexnet.WEIGHT_DECAY}
+_VGG = {"arg_scope": vgg.vgg_arg_scope, "preprocessing": "vgg", "weight_decay": vgg.WEIGHT_DECAY, "image_size": 224}
+_RESNET = {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY}
+_KERAS = {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0}
+_TEACHING = {"arg_scope": teaching.teaching_arg_scope, "heads": ("logits",), "weight_decay": 0.0}
 
-NETS = {
-    "alexnet_v2": _ALEXNET(
-        partial(alexnet, variant="alexnet_v2"), scope="alexnet_v2", preprocessing="vgg", image_size=224
-    ),
-    "alexnet_mnist": _ALEXNET(
-        partial(alexnet, variant="alexnet_mnist"),
-        scope="alexnet_mnist",
-        preprocessing="unit",
-        image_size=28,
-        channels=1,
-    ),
+NETS: dict[str, Net] = {
+    **{
+        name: Net(
+            function=partial(alexnet.alexnet, variant=name),
+            scope=name,
+            preprocessing=preprocessing,
+            image_size=image_size,
+            smallest_size=smallest_size,
+            channels=channels,
+            **_ALEXNET,
+        )
+        for name, preprocessing, image_size, smallest_size, channels in (
+            ("alexnet_2012", "vgg", 224, 224, 3),
+            ("alexnet_half", "vgg", 224, 224, 3),
+            ("alexnet_mnist", "unit", 28, 25, 1),
+            ("alexnet_v2", "vgg", 224, 195, 3),
+        )
+    },
     # TF-Slim calls the 11-layer net by the paper's letter.
     **{
-        f"vgg_{depth}": _VGG(partial(vgg, depth=depth), scope="vgg_a" if depth == 11 else f"vgg_{depth}")
-        for depth in CONVOLUTIONS
+        f"vgg_{depth}": Net(
+            function=partial(vgg.vgg, depth=depth),
+            scope="vgg_a" if depth == 11 else f"vgg_{depth}",
+            heads=("fc8",),
+            smallest_size=224,
+            **_VGG,
+        )
+        for depth in vgg.CONVOLUTIONS
+    },
+    "vgg_16_transfer": Net(
+        function=partial(vgg.vgg, depth=16, fc6_kernel=None, dense_widths=(1024, 1024), dropout_first=True),
+        scope="vgg_16",
+        heads=("fc8", "fc6", "fc7"),
+        smallest_size=32,
+        **_VGG,
+    ),
+    "inception_v1": Net(
+        function=partial(googlenet.googlenet, as_published_2014=False),
+        arg_scope=googlenet.inception_v1_arg_scope,
+        scope="InceptionV1",
+        heads=("Logits",),
+        preprocessing="inception",
+        weight_decay=googlenet.WEIGHT_DECAY,
+        image_size=224,
+        label_offset=1,
+    ),
+    "googlenet_2014": Net(
+        function=partial(googlenet.googlenet, as_published_2014=True),
+        arg_scope=googlenet.googlenet_arg_scope,
+        scope="googlenet_2014",
+        heads=("Logits", *(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values())),
+        preprocessing="vgg",
+        weight_decay=googlenet.WEIGHT_DECAY,
+        image_size=224,
+        smallest_size=209,
+        auxiliary=tuple(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values()),
+        auxiliary_weight=googlenet.AUXILIARY_LOSS_WEIGHT,
+    ),
+    **{
+        f"resnet_v1_{depth}": Net(
+            function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v1),
+            scope=f"resnet_v1_{depth}",
+            preprocessing="vgg",
+            image_size=224,
+            **_RESNET,
+        )
+        for depth in resnet.UNITS
     },
     **{
-        f"preact_resnet_{depth}": Net(
-            partial(preact_resnet, depth=depth),
-            preact_resnet_arg_scope,
-            scope=f"preact_resnet_{depth}",
-            head="logits",
+        f"resnet_v2_{depth}": Net(
+            function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v2),
+            scope=f"resnet_v2_{depth}",
+            preprocessing="inception",  # TF-Slim's factory said vgg, which the published weights were not trained with
+            image_size=299,
+            label_offset=1,
+            **_RESNET,
+        )
+        for depth in resnet.UNITS
+    },
+    "resnet50_keras": Net(
+        function=partial(resnet_keras.resnet_keras, variant="resnet50_keras"),
+        scope="resnet50_keras",
+        preprocessing="vgg",
+        image_size=224,
+        **_KERAS,
+    ),
+    "resnet50_signs": Net(
+        function=partial(resnet_keras.resnet_keras, variant="resnet50_signs"),
+        scope="resnet50_signs",
+        preprocessing="unit",
+        image_size=64,
+        smallest_size=37,
+        **_KERAS,
+    ),
+    **{
+        name: Net(
+            function=partial(preact_resnet.preact_resnet, variant=name),
+            arg_scope=preact_resnet.preact_resnet_arg_scope,
+            scope=name,
+            heads=("logits",),
             preprocessing="cifar",
-            weight_decay=PREACT_DECAY,
+            weight_decay=preact_resnet.WEIGHT_DECAY,
             image_size=32,
         )
-        for depth in DEPTHS
+        for name in preact_resnet.VARIANTS
     },
+    "preact_elu": Net(
+        function=preact_elu.preact_elu,
+        arg_scope=preact_elu.preact_elu_arg_scope,
+        scope="preact_elu",
+        heads=("logits",),
+        preprocessing="cifar",
+        weight_decay=preact_elu.WEIGHT_DECAY,
+        image_size=32,
+    ),
+    # TF-Slim's names of the widths; all are published under one scope.
+    **{
+        f"mobilenet_v1{suffix}": Net(
+            function=partial(mobilenet_v1.mobilenet_v1, width=width),
+            arg_scope=mobilenet_v1.mobilenet_v1_arg_scope,
+            scope="MobilenetV1",
+            heads=("Logits",),
+            preprocessing="inception",
+            weight_decay=mobilenet_v1.WEIGHT_DECAY,
+            image_size=224,
+            label_offset=1,
+        )
+        for suffix, width in (("", 1.0), ("_075", 0.75), ("_050", 0.5), ("_025", 0.25))
+    },
+    "lenet": Net(
+        function=lenet.lenet,
+        arg_scope=lenet.lenet_arg_scope,
+        scope="LeNet",
+        heads=("fc4",),
+        preprocessing="lenet",
+        weight_decay=0.0,
+        image_size=28,
+        smallest_size=4,
+        channels=1,
+    ),
+    "inception_strided": Net(
+        function=teaching.inception_strided,
+        scope="inception_strided",
+        preprocessing="unit",
+        image_size=150,
+        **_TEACHING,
+    ),
+    "residual_cnn": Net(
+        function=teaching.residual_cnn, scope="residual_cnn", preprocessing="unit", image_size=256, **_TEACHING
+    ),
 }

@@ -1,57 +1,68 @@
 """AlexNet: five convolutions, three overlapping max pools, three dense layers.
 
-`alexnet_v2` is TF-Slim's: the single-tower form of Krizhevsky, One weird trick for parallelizing convolutional neural
-networks (arXiv:1404.5997), without the local response normalisation of 2012, Xavier instead of Gaussian initializers.
-`alexnet_mnist` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012) brought to 28×28×1 pictures: its widths and
-its normalisation, first stride 1 instead of 4, one tower instead of two groups.
+- `alexnet_2012` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012) as its figure draws it: conv2, conv4 and
+  conv5 in two groups, local response normalisation (§3.3), the initial values of §5. Each group is what one of the two
+  GPUs computed; here one grouped convolution holds both.
+- `alexnet_half` has half the units, one group and no normalisation; dropout stands before the dense layers.
+- `alexnet_mnist` brings widths and normalisation of 2012 to 28×28×1 pictures: first stride 1 instead of 4, one group.
+- `alexnet_v2` is TF-Slim's: the single-tower form of Krizhevsky, One weird trick for parallelizing convolutional neural
+  networks (arXiv:1404.5997), without normalisation, Xavier instead of Gaussian initializers.
 
-What both share, as in TF-Slim: biases 0.1 (the classifier's 0), SAME convolutions but for the first, VALID pools of 3
-with stride 2, dropout after each of the two hidden dense layers. The dense layers are stored as convolutions, so larger
-inputs give a map of logits, which is averaged. Weights start from Xavier's initializer, in dense layers from a
-truncated normal of deviation 0.005, in alexnet_v2; from He's (arXiv:1502.01852) in alexnet_mnist, where the halving of
-the signal at each ReLU and its division by the normalisation cost the first 150 steps otherwise.
+What all share, as in TF-Slim: SAME convolutions but for the first, VALID pools of 3 with stride 2, dropout at each of
+the two hidden dense layers, which are stored as convolutions: larger inputs give a map of logits, which is averaged.
+Biases start from 0.1 (the classifier's from 0), which keeps ReLUs alive, in 2012's net from its 1s and 0s.
+He's initializer (arXiv:1502.01852) replaces smaller ones in the two nets that train from scratch on small data: in
+alexnet_mnist the halving of the signal at each ReLU and its division by the normalisation cost the first 150 steps.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nets.layers import dense_conv2d
+from nets.layers import dense_conv2d, dense_head, local_response_norm
 from tfcompat import dropout, slim, tf
 
 WEIGHT_DECAY = 5e-4
 
 
 class _Row(NamedTuple):
-    conv1_width: int
+    padding: tuple[int, int]  # before and after; 224 and (1, 2) give the 227 that stride 4 needs to come out even
     conv1_stride: int
-    widths: tuple[int, int, int, int]  # of conv2 to conv5
-    local_response_norm: bool  # after the first two convolutions, §3.3
+    widths: tuple[int, int, int, int, int]
+    groups: tuple[int, int, int, int, int]
+    local_response_norm: bool  # after the first two convolutions
+    dense_widths: tuple[int, int]
+    dropout_first: bool
     fc6_kernel: int  # side of the map that the last pool leaves at the default image size
     convolution_initializer: Callable
     dense_initializer: Callable
+    initial_biases: tuple[float, ...]  # of conv1 to conv5, then of the hidden dense layers
 
 
+_HE, _GAUSSIAN = slim.variance_scaling_initializer(), tf.random_normal_initializer(stddev=0.01)
 VARIANTS = {
-    "alexnet_v2": _Row(
-        *(64, 4, (192, 384, 384, 256), False, 5),
-        slim.xavier_initializer(),
-        tf.truncated_normal_initializer(stddev=0.005),
+    "alexnet_2012": _Row(
+        *((1, 2), 4, (96, 256, 384, 384, 256), (1, 2, 1, 2, 2), True, (4096, 4096), False, 6),
+        *(_GAUSSIAN, _GAUSSIAN, (0, 1, 0, 1, 1, 1)),
+    ),
+    "alexnet_half": _Row(
+        *((1, 2), 4, (48, 128, 192, 192, 128), (1,) * 5, False, (2048, 2048), True, 6), *(_HE, _HE, (0.1,) * 6)
     ),
     "alexnet_mnist": _Row(
-        *(96, 1, (256, 384, 384, 256), True, 1),
-        slim.variance_scaling_initializer(),
-        slim.variance_scaling_initializer(),
+        *((0, 0), 1, (96, 256, 384, 384, 256), (1,) * 5, True, (4096, 4096), False, 1), *(_HE, _HE, (0.1,) * 6)
+    ),
+    "alexnet_v2": _Row(
+        *((0, 0), 4, (64, 192, 384, 384, 256), (1,) * 5, False, (4096, 4096), False, 5),
+        *(slim.xavier_initializer(), tf.truncated_normal_initializer(stddev=0.005), (0.1,) * 6),
     ),
 }
 
 
 def alexnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
-    """Activation, initial biases, regularizer and padding of all variants."""
+    """Activation, regularizer and padding of all variants."""
     with (
         slim.arg_scope(
-            [slim.conv2d, dense_conv2d],
+            [slim.conv2d, grouped_conv2d, dense_conv2d],
             activation_fn=tf.nn.relu,
-            biases_initializer=tf.constant_initializer(0.1),
             weights_regularizer=slim.l2_regularizer(weight_decay),
         ),
         slim.arg_scope([slim.conv2d], padding="SAME"),
@@ -60,9 +71,33 @@ def alexnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
         return scope
 
 
-def local_response_norm(net: tf.Tensor) -> tf.Tensor:
-    """§3.3 with the constants of 2012. TensorFlow does not divide alpha by the window (Caffe does)."""
-    return tf.nn.local_response_normalization(net, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+@slim.add_arg_scope
+def grouped_conv2d(
+    inputs: tf.Tensor,
+    num_outputs: int,
+    kernel_size: int,
+    groups: int,
+    activation_fn: Callable = tf.nn.relu,
+    weights_initializer: Callable | None = None,
+    weights_regularizer: Callable | None = None,
+    biases_initializer: Callable | None = None,
+    outputs_collections: str | None = None,
+    scope: str | None = None,
+) -> tf.Tensor:
+    """A SAME convolution in which each group of output channels sees its own group of input channels.
+
+    slim.conv2d has no groups. The variables are named as its are: weights [k, k, C / groups, num_outputs], biases.
+    inputs is [N, H, W, C]; the output [N, H, W, num_outputs].
+    """
+    with tf.variable_scope(scope, "Conv", [inputs]) as sc:
+        shape = [kernel_size, kernel_size, inputs.shape[3] // groups, num_outputs]
+        weights = slim.model_variable(
+            "weights", shape, initializer=weights_initializer, regularizer=weights_regularizer
+        )
+        biases = slim.model_variable("biases", [num_outputs], initializer=biases_initializer)
+        net = tf.nn.conv2d(inputs, weights, strides=1, padding="SAME")  # groups follow from the shapes
+        net = activation_fn(tf.nn.bias_add(net, biases))
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
 
 
 def alexnet(
@@ -87,34 +122,35 @@ def alexnet(
         Logits [N, num_classes], and the output of every layer by its scope name.
     """
     row = VARIANTS[variant]
+    biases = [tf.constant_initializer(value) for value in row.initial_biases]
+    layers = [slim.conv2d, grouped_conv2d, dense_conv2d, slim.max_pool2d, dropout]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with (
-            slim.arg_scope([slim.conv2d, dense_conv2d, slim.max_pool2d, dropout], outputs_collections=collection),
-            slim.arg_scope([slim.conv2d], weights_initializer=row.convolution_initializer),
+            slim.arg_scope(layers, outputs_collections=collection),
+            slim.arg_scope([slim.conv2d, grouped_conv2d], weights_initializer=row.convolution_initializer),
         ):
-            net = slim.conv2d(inputs, row.conv1_width, 11, row.conv1_stride, padding="VALID", scope="conv1")
-            if row.local_response_norm:
-                net = local_response_norm(net)
-            net = slim.max_pool2d(net, scope="pool1")
-            net = slim.conv2d(net, row.widths[0], 5, scope="conv2")
-            if row.local_response_norm:
-                net = local_response_norm(net)
-            net = slim.max_pool2d(net, scope="pool2")
-            for i, width in enumerate(row.widths[1:], start=3):
-                net = slim.conv2d(net, width, 3, scope=f"conv{i}")
+            net = tf.pad(inputs, [[0, 0], row.padding, row.padding, [0, 0]]) if any(row.padding) else inputs
+            net = slim.conv2d(
+                *(net, row.widths[0], 11, row.conv1_stride),
+                padding="VALID",
+                biases_initializer=biases[0],
+                scope="conv1",
+            )
+            for i, kernel in enumerate((5, 3, 3, 3), start=2):
+                if i < 4:
+                    if row.local_response_norm:
+                        net = local_response_norm(net)
+                    net = slim.max_pool2d(net, scope=f"pool{i - 1}")
+                arguments = {"biases_initializer": biases[i - 1], "scope": f"conv{i}"}
+                if row.groups[i - 1] == 1:
+                    net = slim.conv2d(net, row.widths[i - 1], kernel, **arguments)
+                else:
+                    net = grouped_conv2d(net, row.widths[i - 1], kernel, row.groups[i - 1], **arguments)
             net = slim.max_pool2d(net, scope="pool5")
-
             with (
-                slim.arg_scope([dense_conv2d], weights_initializer=row.dense_initializer),
+                slim.arg_scope([dense_conv2d], weights_initializer=row.dense_initializer, biases_initializer=biases[5]),
                 slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training),
             ):
-                net = dense_conv2d(net, 4096, row.fc6_kernel, scope="fc6")
-                net = dropout(net, scope="dropout6")
-                net = dense_conv2d(net, 4096, 1, scope="fc7")
-                net = dropout(net, scope="dropout7")
-                net = dense_conv2d(
-                    net, num_classes, 1, activation_fn=None, biases_initializer=tf.zeros_initializer(), scope="fc8"
-                )
-        logits = tf.reduce_mean(net, [1, 2], name="logits")
+                logits = dense_head(net, num_classes, row.fc6_kernel, row.dense_widths, row.dropout_first)
         return logits, slim.utils.convert_collection_to_dict(collection)

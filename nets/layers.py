@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from tfcompat import slim, tf
+from tfcompat import dropout, slim, tf
 
 
 @slim.add_arg_scope
 def dense_conv2d(
     inputs: tf.Tensor,
     num_outputs: int,
-    kernel_size: int,
+    kernel_size: "int | tuple[int, int]",
     activation_fn: Callable | None = tf.nn.relu,
     weights_initializer: Callable | None = None,
     weights_regularizer: Callable | None = None,
@@ -25,17 +25,18 @@ def dense_conv2d(
     Args:
         inputs: [N, H, W, C], H and W at least kernel_size.
         num_outputs: units.
-        kernel_size: side of the kernel.
+        kernel_size: side of the kernel, or its height and width.
         activation_fn, weights_initializer, weights_regularizer, biases_initializer, outputs_collections, scope: as in
             slim.conv2d.
 
     Returns:
         [N, H - kernel_size + 1, W - kernel_size + 1, num_outputs].
     """
+    kernel_size = slim.utils.two_element_tuple(kernel_size)
     height, width, channels = inputs.shape.as_list()[1:]
     weights_initializer = weights_initializer or slim.xavier_initializer()
     biases_initializer = biases_initializer or tf.zeros_initializer()
-    if (height, width) != (kernel_size, kernel_size):
+    if (height, width) != kernel_size:
         return slim.conv2d(
             inputs,
             num_outputs,
@@ -49,15 +50,54 @@ def dense_conv2d(
             scope=scope,
         )
     with tf.variable_scope(scope, "Conv", [inputs]) as sc:
-        shape = [kernel_size, kernel_size, channels, num_outputs]
+        shape = [height, width, channels, num_outputs]
         weights = slim.model_variable(
             "weights", shape, initializer=weights_initializer, regularizer=weights_regularizer
         )
         biases = slim.model_variable("biases", [num_outputs], initializer=biases_initializer)
-        units = kernel_size * kernel_size * channels
+        units = height * width * channels
         net = tf.matmul(tf.reshape(inputs, [-1, units]), tf.reshape(weights, [units, num_outputs]))
         net = tf.nn.bias_add(net, biases)
         if activation_fn is not None:
             net = activation_fn(net)
         net = tf.reshape(net, [-1, 1, 1, num_outputs])
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
+
+
+def dense_head(
+    net: tf.Tensor,
+    num_classes: int,
+    kernel_size: int | None,
+    widths: tuple[int, int] = (4096, 4096),
+    dropout_first: bool = False,
+) -> tf.Tensor:
+    """The three dense layers of AlexNet and VGG: fc6, fc7 with ReLU and dropout, fc8 without.
+
+    Args:
+        net: the last pool's output [N, H, W, C].
+        num_classes: units of fc8.
+        kernel_size: side of fc6's kernel; None takes the whole map, whatever its size.
+        widths: units of fc6 and fc7.
+        dropout_first: dropout before fc6 and fc7 instead of after them.
+
+    Returns:
+        Logits [N, num_classes]: where the map is larger than the kernel, their mean over all places.
+    """
+    if kernel_size is None:
+        kernel_size = tuple(net.shape.as_list()[1:3])
+    for i, (width, kernel) in enumerate(zip(widths, (kernel_size, 1), strict=True), start=6):
+        if dropout_first:
+            net = dropout(net, scope=f"dropout{i}")
+        net = dense_conv2d(net, width, kernel, scope=f"fc{i}")
+        if not dropout_first:
+            net = dropout(net, scope=f"dropout{i}")
+    net = dense_conv2d(net, num_classes, 1, activation_fn=None, biases_initializer=tf.zeros_initializer(), scope="fc8")
+    return tf.reduce_mean(net, [1, 2], name="logits")
+
+
+def local_response_norm(net: tf.Tensor) -> tf.Tensor:
+    """Normalisation over neighbouring channels, §3.3 of the AlexNet paper, with its constants.
+
+    Alpha multiplies the sum of squares, as in the paper. Caffe divides its alpha by the window of 5 first.
+    """
+    return tf.nn.local_response_normalization(net, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)

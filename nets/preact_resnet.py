@@ -7,13 +7,33 @@ the authors' code for the bottleneck nets; the CIFAR nets of 2015 padded with ze
 
 He initializer (arXiv:1502.01852), SAME convolutions without biases (batch norm follows each, or the sum does),
 batch norm of decay 0.9 and epsilon 1e-5 as in the authors' Torch code, no dropout, weight decay on all weights.
+
+The `plain` variants leave the shortcuts out, all else equal. At depth 56 they learn worse than at depth 20, which shows
+what the shortcuts are for (arXiv:1512.03385, figure 6).
 """
+
+from typing import NamedTuple
 
 from tfcompat import slim, tf
 
 WEIGHT_DECAY = 1e-4
 WIDTHS = (16, 32, 64)
-DEPTHS = {20: (3, False), 56: (9, False), 110: (18, False), 164: (18, True)}  # units in a stage, bottleneck or not
+
+
+class _Row(NamedTuple):
+    units: int  # in each of the three stages
+    bottleneck: bool = False
+    residual: bool = True
+
+
+VARIANTS = {
+    "preact_resnet_20": _Row(3),
+    "preact_resnet_56": _Row(9),
+    "preact_resnet_110": _Row(18),
+    "preact_resnet_164": _Row(18, bottleneck=True),
+    "plain_20": _Row(3, residual=False),
+    "plain_56": _Row(9, residual=False),
+}
 
 
 def preact_resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
@@ -37,10 +57,12 @@ def preact_unit(
     width: int,
     stride: int,
     bottleneck: bool,
+    residual: bool = True,
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """Two 3×3 convolutions, or 1×1, 3×3 and a four times wider 1×1, each behind batch norm and ReLU, plus the input.
+    """Two 3×3 convolutions, or 1×1, 3×3 and a four times wider 1×1, each behind batch norm and ReLU, plus the input
+    (unless `residual` is false).
 
     inputs is [N, H, W, C]; the output [N, ⌈H/stride⌉, ⌈W/stride⌉, width, or 4 · width with a bottleneck].
     """
@@ -48,36 +70,38 @@ def preact_unit(
         width_out = 4 * width if bottleneck else width
         preact = slim.batch_norm(inputs, scope="preact")
         shortcut = inputs
-        if stride != 1 or inputs.shape[3] != width_out:
+        if residual and (stride != 1 or inputs.shape[3] != width_out):
             shortcut = slim.conv2d(preact, width_out, 1, stride, scope="shortcut")
         with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
             if bottleneck:
-                residual = slim.conv2d(preact, width, 1, scope="conv1")
-                residual = slim.conv2d(residual, width, 3, stride, scope="conv2")
+                net = slim.conv2d(preact, width, 1, scope="conv1")
+                net = slim.conv2d(net, width, 3, stride, scope="conv2")
             else:
-                residual = slim.conv2d(preact, width, 3, stride, scope="conv1")
+                net = slim.conv2d(preact, width, 3, stride, scope="conv1")
         last = ("conv3", 1) if bottleneck else ("conv2", 3)
-        residual = slim.conv2d(residual, width_out, last[1], scope=last[0])
-        return slim.utils.collect_named_outputs(outputs_collections, sc.name, shortcut + residual)
+        net = slim.conv2d(net, width_out, last[1], scope=last[0])
+        if residual:
+            net = shortcut + net
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
 
 
 def preact_resnet(
-    inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, depth: int
+    inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, variant: str
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a depth in DEPTHS.
+    """Builds a row of VARIANTS.
 
     Args:
         inputs: pictures [N, H, W, C], float32, preprocessed; any size.
         num_classes: width of the logits.
         is_training: whether batch norm uses the batch's statistics and updates its moving averages.
         scope: variable scope.
-        depth: number of layers with weights, shortcuts not counted.
+        variant: key of VARIANTS; its number counts the layers with weights, without shortcuts.
 
     Returns:
         Logits [N, num_classes], and the output of every layer by its scope name.
     """
-    units, bottleneck = DEPTHS[depth]
-    with tf.variable_scope(scope, f"preact_resnet_{depth}", [inputs]) as sc:
+    row = VARIANTS[variant]
+    with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope([slim.conv2d, slim.fully_connected, preact_unit], outputs_collections=collection),
@@ -85,8 +109,9 @@ def preact_resnet(
         ):
             net = slim.conv2d(inputs, WIDTHS[0], 3, scope="conv1")
             for i, width in enumerate(WIDTHS, start=1):
-                strides = (1 if i == 1 else 2,) + (1,) * (units - 1)
-                net = slim.stack(net, preact_unit, [(width, s, bottleneck) for s in strides], scope=f"block{i}")
+                strides = (1 if i == 1 else 2,) + (1,) * (row.units - 1)
+                units = [(width, stride, row.bottleneck, row.residual) for stride in strides]
+                net = slim.stack(net, preact_unit, units, scope=f"block{i}")
             net = slim.batch_norm(net, scope="postnorm")
             net = tf.reduce_mean(net, [1, 2], name="pool")
             logits = slim.fully_connected(net, num_classes, scope="logits")

@@ -4,9 +4,13 @@ Simonyan and Zisserman, Very deep convolutional networks for large-scale image r
 configurations A, B, D and E. Names, initializers and the dense layers stored as convolutions are TF-Slim's: Xavier
 weights where the paper starts deep nets from a trained configuration A, zero biases, SAME convolutions, VALID pools,
 dropout after each of the two hidden dense layers. Larger inputs give a map of logits, which is averaged (§3.2).
+
+`vgg_16_transfer` puts a smaller head on the convolutions of VGG-16, for new classes: the whole map of the last pool,
+dropout, 1,024 units, dropout, 1,024 units, classes. It keeps the scope `vgg_16`, so that the convolutions of a
+published checkpoint restore; its dense layers are new.
 """
 
-from nets.layers import dense_conv2d
+from nets.layers import dense_conv2d, dense_head
 from tfcompat import dropout, slim, tf
 
 WEIGHT_DECAY = 5e-4
@@ -35,16 +39,20 @@ def vgg(
     scope: str,
     depth: int,
     dropout_keep_prob: float = 0.5,
+    fc6_kernel: int | None = 7,
+    dense_widths: tuple[int, int] = (4096, 4096),
+    dropout_first: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds the net of a depth in CONVOLUTIONS.
 
     Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; H and W are at least 224 at the published weights.
+        inputs: pictures [N, H, W, C], float32, preprocessed.
         num_classes: width of the logits.
         is_training: whether dropout is active.
         scope: variable scope; the published names start with it.
         depth: number of layers with weights.
         dropout_keep_prob: share of units that dropout keeps.
+        fc6_kernel, dense_widths, dropout_first: the head, see nets.layers.dense_head.
 
     Returns:
         Logits [N, num_classes], and the output of every layer by its scope name.
@@ -57,10 +65,5 @@ def vgg(
                 net = slim.repeat(net, convolutions, slim.conv2d, width, 3, scope=f"conv{i}")
                 net = slim.max_pool2d(net, 2, scope=f"pool{i}")
             with slim.arg_scope([dropout], keep_prob=dropout_keep_prob, is_training=is_training):
-                net = dense_conv2d(net, 4096, 7, scope="fc6")
-                net = dropout(net, scope="dropout6")
-                net = dense_conv2d(net, 4096, 1, scope="fc7")
-                net = dropout(net, scope="dropout7")
-                net = dense_conv2d(net, num_classes, 1, activation_fn=None, scope="fc8")
-        logits = tf.reduce_mean(net, [1, 2], name="logits")
+                logits = dense_head(net, num_classes, fc6_kernel, dense_widths, dropout_first)
         return logits, slim.utils.convert_collection_to_dict(collection)

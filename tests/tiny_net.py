@@ -35,7 +35,13 @@ def tiny_arg_scope(weight_decay):
 
 
 NETS["tiny"] = Net(
-    tiny, tiny_arg_scope, scope="tiny", head="logits", preprocessing="digits", weight_decay=1e-4, image_size=8
+    function=tiny,
+    arg_scope=tiny_arg_scope,
+    scope="tiny",
+    heads=("logits",),
+    preprocessing="digits",
+    weight_decay=1e-4,
+    image_size=8,
 )
 ARGUMENTS = ["--net", "tiny", "--total-steps", "40", "--batch-size", "32", "--compute-threads", "2"]
 ARGUMENTS += ["--snapshot-every-steps", "10", "--validate-every-steps", "15", "--display-every-steps", "10"]
