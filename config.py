@@ -17,11 +17,12 @@ from typing import Annotated, Literal
 import tyro
 
 from errors import UserError, unknown
+from files import whole_file
 
 # Optional values; their help says what stands in where none is given.
-_Directory, _Name, _Count, _Factor = (
+_Directory, _Name, _Weights, _Count, _Factor = (
     Annotated[kind | None, tyro.conf.arg(metavar=metavar, help_behavior_hint="")]
-    for kind, metavar in ((str, "DIR"), (str, "NAME"), (int, "N"), (float, "FLOAT"))
+    for kind, metavar in ((str, "DIR"), (str, "NAME"), (str, "CKPT"), (int, "N"), (float, "FLOAT"))
 )
 
 
@@ -30,9 +31,10 @@ class Config:
     """Trains an image classifier and leaves checkpoints, TensorBoard summaries and curves in its run directory."""
 
     dataset: str = "digits"
-    """Where the pictures come from: digits, mnist or folder (class folders of your own pictures)."""
+    """Where the pictures come from: digits, mnist or folder (class folders of your own pictures). imagenet can only be
+    evaluated."""
     source: _Directory = None
-    """Raw files already on disk, for making the shards. mnist is downloaded without it, folder needs it."""
+    """Raw files already on disk, for making the shards. mnist is downloaded without it, folder and imagenet need it."""
     data: _Directory = None
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
     train_examples: _Count = None
@@ -40,10 +42,14 @@ class Config:
 
     net: str = "preact_resnet_20"
     """Name in the registry nets.NETS; a wrong name lists them."""
+    init_from: _Weights = None
+    """Start from these weights, fresh only where the classes differ: a checkpoint, a run directory, or a name that
+    python -m nets.weights fetch knows, such as vgg_16."""
     image_size: _Count = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
     preprocessing: _Name = None
-    """How pictures become numbers: cifar, digits, inception, lenet, unit or vgg. Default: the net's own."""
+    """How pictures become numbers: cifar, digits, inception, inception_crop, lenet, unit or vgg. Default: the net's
+    own."""
     weight_decay: _Factor = None
     """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
 
@@ -235,9 +241,8 @@ def resumed(stored: Config, asked: Config) -> Config:
 
 def save(config: Config, path: str) -> None:
     """Writes the configuration as JSON. A reader never finds half a file."""
-    partial = Path(f"{path}.partial")
-    partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def load(path: str) -> Config:

@@ -1,7 +1,9 @@
 """Evaluates a checkpoint, every picture of a split exactly once: python eval.py --ckpt PATH
 
 PATH is a run directory (its newest valid checkpoint; RUN/best for the best by validation), a checkpoint prefix, or a
-single file of the old V1 format (vgg_16.ckpt). With a run directory nothing else is needed.
+single file of the old V1 format (vgg_16.ckpt). With a run directory nothing else is needed. TF-Slim's Inception,
+ResNet v2 and MobileNet have one output more than ImageNet has classes, the first: background. It is left out where a
+checkpoint without run directory has one output more than the data have classes.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from engine.checkpoint import check_restorable, locate, step_of
 from engine.metrics import Evaluation, evaluate, per_example
 from engine.session import make_deterministic, session_config
 from nets import NETS
+from nets.weights import head_width, shapes_of
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import DATASET_JSON, load_dataset, load_index
@@ -54,9 +57,8 @@ def run_of(path: str) -> str | None:
     return None
 
 
-def settings(args: argparse.Namespace) -> configuration.Config:
+def settings(args: argparse.Namespace, run: str | None) -> configuration.Config:
     """The configuration to evaluate with: the run's, or what the flags say of a checkpoint that has none."""
-    run = run_of(args.ckpt)
     named = {
         key: getattr(args, key) for key in ("net", "image_size", "preprocessing", "data", "batch_size")
         if getattr(args, key) is not None
@@ -82,15 +84,17 @@ def settings(args: argparse.Namespace) -> configuration.Config:
 def run_evaluation(args: argparse.Namespace) -> Evaluation:
     """Builds the evaluation graph, restores the checkpoint and passes over the split."""
     prefix = locate(args.ckpt)
-    config = settings(args)
-    dataset = load_dataset(config.data)
     run = run_of(args.ckpt)
+    config = settings(args, run)
+    dataset = load_dataset(config.data)
     if run and dataset["class_names"] != load_dataset(run)["class_names"]:
         raise errors.UserError(
             f"{config.data} has other classes than the run was trained on; name its data with --data"
         )
     split = args.split or ("test" if dataset["splits"].get("test", {}).get("examples") else "validation")
     index = load_index(config.data, dataset, split)
+    net, num_classes = NETS[config.net], len(dataset["class_names"])
+    background = run is None and head_width(shapes_of(prefix), net) == num_classes + 1
     with tf.Graph().as_default():
         make_deterministic(config.seed)
         batches = evaluation_batches(
@@ -100,13 +104,15 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             config.image_size,
             min(config.batch_size, len(index.offsets)),
         )
-        logits, _ = NETS[config.net].build(batches.images, len(dataset["class_names"]), False, config.weight_decay)
-        metrics = per_example(logits, batches.labels)
+        logits, _ = net.build(batches.images, num_classes + background, False, config.weight_decay)
+        metrics = per_example(logits[:, 1:] if background else logits, batches.labels)
         check_restorable(prefix, tf.global_variables())
         saver = tf.train.Saver(tf.global_variables())
         with tf.Session(config=session_config(config.compute_threads)) as session:
             saver.restore(session, prefix)
             print(f"{prefix}, step {step_of(prefix)}, on the {split} split of {config.data}", file=sys.stderr)
+            if background:
+                print(f"{num_classes + 1} outputs: the first, background, is left out", file=sys.stderr)
             return evaluate(session, batches, metrics)
 
 

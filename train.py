@@ -26,7 +26,9 @@ from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
 from engine.metrics import PerExample, evaluate, per_example
 from engine.optimizer import learning_rate, optimizer
 from engine.session import StopSignal, exclusive, make_deterministic, session_config
+from files import whole_file
 from nets import NETS
+from nets.weights import initial_weights, restorer
 from pipeline.convert import convert
 from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches
 from pipeline.preprocess import PREPROCESSINGS
@@ -46,11 +48,15 @@ class Model(NamedTuple):
     validation_metrics: PerExample
     finite: tf.Tensor  # whether all variables are
     initializer: tf.Operation
+    initial_saver: tf.train.Saver | None  # of the variables that --init-from restores
     saver: tf.train.Saver
 
 
-def build(config: configuration.Config, dataset: dict) -> Model:
-    """The graph: data, the net twice over the same variables (to train, to validate), loss, train op, summaries."""
+def build(config: configuration.Config, dataset: dict, initial: str | None = None) -> Model:
+    """The graph: data, the net twice over the same variables (to train, to validate), loss, train op, summaries.
+
+    initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit.
+    """
     train_index = first_shuffled(load_index(config.data, dataset, "train"), config.train_examples, config.seed)
     validation_index = load_index(config.data, dataset, "validation")
     picture = (dataset["channels"], config.preprocessing, config.image_size)
@@ -66,7 +72,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
         global_step = tf.train.get_or_create_global_step()
 
         with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
-            logits, _ = net.build(batches.images, num_classes, True, config.weight_decay)
+            logits, end_points = net.build(batches.images, num_classes, True, config.weight_decay)
         with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
             validation_logits, _ = net.build(validation.images, num_classes, False, config.weight_decay)
             validation_metrics = per_example(validation_logits, validation.labels)
@@ -76,6 +82,9 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             loss = tf.reduce_mean(metrics.loss)
             regularization_loss = tf.losses.get_regularization_loss()
             total_loss = loss + regularization_loss
+            for head in net.auxiliary:
+                head_loss = per_example(end_points[f"{net.scope}/{head}"], batches.labels).loss
+                total_loss += net.auxiliary_weight * tf.reduce_mean(head_loss)
         with tf.name_scope("learning_rate"):
             rate = learning_rate(
                 global_step,
@@ -101,6 +110,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
         with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's moving averages
             train_op = rule.apply_gradients(gradients, global_step)
 
+        initial_saver = restorer(initial, net) if initial else None
         model = Model(
             graph,
             batches,
@@ -117,6 +127,7 @@ def build(config: configuration.Config, dataset: dict) -> Model:
             validation_metrics,
             tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables() if v.dtype.is_floating]),
             tf.global_variables_initializer(),
+            initial_saver,
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
         graph.finalize()
@@ -146,7 +157,7 @@ def run_training(config: configuration.Config) -> int:
         )
     have_data = os.path.exists(os.path.join(config.data, DATASET_JSON))
     if have_data:
-        check_same_data(config)
+        check_data(config)
     if newest and step_of(newest) >= config.total_steps:
         print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
         print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))
@@ -156,26 +167,29 @@ def run_training(config: configuration.Config) -> int:
     if not have_data:
         print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
         convert(config.dataset, config.data, config.source)
-        check_same_data(config)
+        check_data(config)
     dataset = load_dataset(config.data)
-    model = build(config, dataset)
+    initial = initial_weights(config.init_from) if config.init_from and not newest else None
+    model = build(config, dataset, initial)
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
-        with open(os.path.join(run, f"{DATASET_JSON}.partial"), "w") as file:
-            json.dump(dataset, file, indent=2)
-        os.replace(file.name, os.path.join(run, DATASET_JSON))
+        with whole_file(os.path.join(run, DATASET_JSON)) as partial:
+            partial.write_text(json.dumps(dataset, indent=2) + "\n")
     configuration.save(config, os.path.join(run, "config.json"))
 
     stop = StopSignal()
     with tf.Session(graph=model.graph, config=session_config(config.compute_threads)) as session:
-        # Where a run starts: 1. the run directory's newest valid checkpoint; 2. fresh variables.
+        # Where a run starts: 1. the run directory's newest valid checkpoint; 2. --init-from, weights only, on top of
+        # fresh variables; 3. fresh variables.
         if newest:
             model.saver.restore(session, newest)
             step = step_of(newest)
             print(f"resuming {run} from {newest}, step {step} of {config.total_steps}", flush=True)
         else:
             session.run(model.initializer)
+            if initial:
+                model.initial_saver.restore(session, initial)
             step = 0
-            print(f"starting {run} with fresh variables, seed {config.seed}", flush=True)
+            print(f"starting {run} with {initial or 'fresh variables'}, seed {config.seed}", flush=True)
         model.batches.start(session, step)
         journal = Journal(os.path.join(run, "metrics.jsonl"), step)
         writer = summaries.open_writer(run, step, model.graph)
@@ -275,9 +289,15 @@ def log(
         progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
 
 
-def check_same_data(config: configuration.Config) -> None:
-    """Raises UserError where the shards are of another source than asked for, or not those the run was started with."""
+def check_data(config: configuration.Config) -> None:
+    """Raises UserError where the shards are for evaluation alone, of another source than asked for, or not those that
+    the run was started with."""
     dataset = load_dataset(config.data)
+    if not dataset["splits"].get("train", {}).get("examples"):
+        raise errors.UserError(
+            f"there are no training pictures in {config.data}; it can only be evaluated: "
+            f"python eval.py --ckpt PATH --data {config.data}"
+        )
     if dataset.get("name", config.dataset) != config.dataset:
         raise errors.UserError(
             f"{config.data} holds {dataset['name']}, not {config.dataset}; give --dataset {dataset['name']}, or name "

@@ -8,6 +8,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from files import whole_file
+
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -19,9 +21,8 @@ class Journal:
         self.path = Path(path)
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        partial.replace(self.path)
+        with whole_file(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, step: int, split: str, **values: float) -> None:
         """Appends a row."""
@@ -67,7 +68,6 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
         axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
         title += f": best validation {best['top1']:.2%} at step {best['step']:,}"
     figure.suptitle(title, parse_math=False)  # a run may be called cost $
-    partial = Path(path).with_suffix(".partial.png")
-    figure.savefig(partial, dpi=100)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=100)
     plt.close(figure)
-    partial.replace(path)

@@ -46,6 +46,13 @@ class Net:
         with slim.arg_scope(self.arg_scope(weight_decay)):
             return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
 
+    def variable_shapes(self, num_classes: int) -> dict[str, list[int]]:
+        """Name to shape of the variables that a checkpoint of the net holds, at its own image size."""
+        with tf.Graph().as_default():
+            inputs = tf.placeholder(tf.float32, [1, self.image_size, self.image_size, self.channels])
+            self.build(inputs, num_classes, is_training=False, weight_decay=0.0)
+            return {variable.op.name: variable.shape.as_list() for variable in slim.get_model_variables()}
+
     @property
     def new_scopes(self) -> tuple[str, ...]:
         """What the names of the variables that a new task replaces start with; those of the logits first."""

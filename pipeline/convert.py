@@ -2,16 +2,15 @@
 
     python -m pipeline.convert NAME --out DIR [--source RAW]
 
-NAME is digits (embedded in scikit-learn), mnist (the four IDX .gz files, downloaded without --source) or folder
-(one folder of pictures for each class, in train/ and test/ folders or without; labels follow the sorted folder names).
+NAME is digits (embedded in scikit-learn), mnist (the four IDX .gz files, downloaded without --source), folder (one
+folder of pictures for each class, in train/ and test/ folders or without; labels follow the sorted folder names) or
+imagenet (LOC_synset_mapping.txt, and pictures whose name begins with a synset or whose folder is called by one; all
+become the test split, to evaluate published weights on).
 """
 
 import argparse
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 import errors
 from errors import UserError
+from files import whole_directory
 from pipeline import preprocess, records
 from pipeline.images import EncodedImage, ImageError, check, encode_png
 from pipeline.sources import SOURCES, SPLITS, Example
@@ -68,24 +68,15 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
 
     Raises:
         UserError: an unknown name, an `out` that holds files, files that are missing or damaged, a class without
-            pictures.
+            training pictures, a split without pictures.
     """
     if name not in SOURCES:
         raise errors.unknown("data set", name, SOURCES)
-    target = Path(os.path.realpath(out))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{out} exists and is not empty; remove it or choose another directory")
     source_path = Path(source) if source else None
     if source_path and not source_path.is_dir():
         raise UserError(f"--source {source} is no directory")
-    data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out} cannot be made ({error})") from None
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
+    with whole_directory(out) as unfinished:
+        data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
         moments, skipped = PixelMoments(data.channels), []
         splits = {}
         for split in SPLITS:
@@ -95,12 +86,12 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
             shards = records.write_shards(rows, unfinished, f"{name}_{split}")
             splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
         left_out = {row["file"] for row in skipped}
-        train = data.splits["train"]
+        train = data.splits.get("train", [])
         left = {example.label for example in train if example.filename not in left_out}
         empty = [data.class_names[label] for label in sorted({example.label for example in train} - left)]
         if empty:
             raise UserError(f"every training picture was skipped of {', '.join(empty)}")
-        for split in ("train", "validation"):
+        for split in ("train", "validation") if "train" in data.splits else ("test",):
             if not splits[split]["examples"]:
                 raise UserError(f"no picture is left for the {split} split; {len(skipped)} were skipped")
         dataset = {
@@ -109,19 +100,10 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
             "class_names": data.class_names,
             "channels": data.channels,
             "splits": splits,
-            "statistics": moments.statistics(),
+            "statistics": moments.statistics() if train else None,
             "skipped": skipped,
         }
         (unfinished / records.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        try:
-            os.replace(unfinished, target)
-        except OSError as error:  # a mount point, or the working directory
-            raise UserError(
-                f"{out} cannot be replaced ({error.strerror}); choose a directory that is not there"
-            ) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return dataset
 
 

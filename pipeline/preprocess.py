@@ -42,6 +42,11 @@ def _resize_short_side(image: tf.Tensor, short_side: "int | tf.Tensor") -> tf.Te
     return resize(image, height, width)
 
 
+def _center_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Short side 256 for 224, then the centre."""
+    return tf.image.resize_with_crop_or_pad(_resize_short_side(image, round(size * 256 / 224)), size, size)
+
+
 def _flip(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return stateless.stateless_random_flip_left_right(image, key)
 
@@ -85,10 +90,10 @@ def cifar(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
 def vgg(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
     """Minus ImageNet's mean. Evaluation: short side 256 for 224, centre crop. Training: short side 256 to 512, random
     crop, flip (arXiv:1409.1556, §3.1). TF-Slim's vgg_preprocessing."""
-    lowest, highest = round(size * 256 / 224), round(size * 512 / 224)
     if key is None:
-        image = tf.image.resize_with_crop_or_pad(_resize_short_side(image, lowest), size, size)
+        image = _center_crop(image, size)
     else:
+        lowest, highest = round(size * 256 / 224), round(size * 512 / 224)
         side = tf.random.stateless_uniform([], tf.random.fold_in(key, 0), lowest, highest + 1, tf.int32)
         image = _resize_short_side(image, side)
         image = _flip(_random_crop(image, size, tf.random.fold_in(key, 1)), tf.random.fold_in(key, 2))
@@ -118,4 +123,14 @@ def inception(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
     return tf.clip_by_value(image, 0.0, 1.0) * 2.0 - 1.0
 
 
-PREPROCESSINGS: dict[str, Callable] = {f.__name__: f for f in (cifar, digits, inception, lenet, unit, vgg)}
+def inception_crop(image: tf.Tensor, size: int, key: tf.Tensor | None) -> tf.Tensor:
+    """To [-1, 1]. Evaluation: short side 256 for 224, centre crop, as Keras and torchvision evaluate. Training: as
+    inception."""
+    if key is not None:
+        return inception(image, size, key)
+    return _center_crop(image, size) / 127.5 - 1.0
+
+
+PREPROCESSINGS: dict[str, Callable] = {
+    f.__name__: f for f in (cifar, digits, inception, inception_crop, lenet, unit, vgg)
+}

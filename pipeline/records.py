@@ -7,7 +7,8 @@ A shard is a TFRecord file of tf.train.Example with TF-Slim's keys (FEATURES). B
      "statistics": {"mean": [C], "deviation": [C], "components": [C][C], "eigenvalues": [C]}}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
-the largest first, and row i of components is the unit vector of eigenvalue i.
+the largest first, and row i of components is the unit vector of eigenvalue i. Data without a training split, to be
+evaluated on, have null for statistics.
 """
 
 import json
@@ -112,6 +113,7 @@ def load_dataset(directory: str) -> dict:
         and len(dataset["class_names"]) >= 2
         and all(isinstance(name, str) for name in dataset["class_names"])
         and dataset.get("channels") in (1, 3)
+        and isinstance(dataset.get("statistics"), dict | None)
         and isinstance(dataset.get("splits"), dict)
         and all(isinstance(part, dict) and {"examples", "shards"} <= set(part) for part in dataset["splits"].values())
     )

@@ -6,9 +6,10 @@ def name(source: Path | None, cache: Path) -> Source
 import gzip
 import hashlib
 import os
+import re
 import struct
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set: its classes in label order, and its splits."""
+    """A data set: its classes in label order, and its splits: train and validation, or test alone."""
 
     class_names: list[str]
     channels: int
@@ -150,8 +151,7 @@ def folder(source: Path | None, cache: Path) -> Source:
         splits[split] = [
             Example(str(path.relative_to(source)), label, path)
             for label, name in enumerate(class_names)
-            for path in sorted((directory / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+            for path in _pictures(directory / name)
         ]
     for label, name in enumerate(class_names):
         if sum(e.label == label for e in splits["train"]) < 3:
@@ -169,6 +169,68 @@ def folder(source: Path | None, cache: Path) -> Source:
     return Source(class_names, 3, splits)
 
 
+IMAGENET_CLASSES = "LOC_synset_mapping.txt"
+_SYNSET = re.compile(r"n\d{8}(?!\d)")
+
+
+def imagenet(source: Path | None, cache: Path) -> Source:
+    """Pictures of the 1,000 classes of ILSVRC-2012 (Russakovsky et al., arXiv:1409.0575), to evaluate published weights
+    on: all are the test split. LOC_synset_mapping.txt gives the classes, in the order of the labels; a picture's file
+    name begins with its synset, else its folder is called so."""
+    if source is None:
+        raise UserError(
+            f"the imagenet source needs --source DIR with {IMAGENET_CLASSES}, which Kaggle has (imagenet-object-"
+            "localization-challenge), and pictures named by synset, such as those of "
+            "github.com/EliSchwartz/imagenet-sample-images"
+        )
+    class_names = _read_synsets(source)
+    labels = {synset: label for label, synset in enumerate(class_names)}
+    examples = []
+    for path in _pictures(source):
+        synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
+        if synset is None:
+            raise UserError(
+                f"{path} has no synset: neither its name begins with one, as n01443537_goldfish.JPEG does, nor is its "
+                "folder called by one; rename or remove it"
+            )
+        if synset[0] not in labels:
+            raise UserError(f"{path} is of {synset[0]}, which {IMAGENET_CLASSES} lacks; rename or remove it")
+        examples.append(Example(str(path.relative_to(source)), labels[synset[0]], path))
+    if not examples:
+        raise UserError(f"{source} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+    return Source(list(class_names.values()), 3, {"test": examples})
+
+
+def _read_synsets(source: Path) -> dict[str, str]:
+    """Synset to class name, in the order of the labels. A name that two classes share, as crane, gets its synset."""
+    paths = sorted(source.rglob(IMAGENET_CLASSES))
+    if len(paths) != 1:
+        found = ", ".join(map(str, paths)) or "none"
+        raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of the classes; found: {found}")
+    names = {}
+    for number, line in enumerate(paths[0].read_text("utf-8", "replace").splitlines(), start=1):
+        synset, _, name = line.partition(" ")
+        if not _SYNSET.fullmatch(synset) or not name.strip():
+            raise UserError(
+                f"{paths[0]}, line {number}, is {line[:80]!r}; it must be like 'n01440764 tench, Tinca tinca'"
+            )
+        if synset in names:
+            raise UserError(f"{paths[0]}, line {number}, has {synset} for the second time; remove one of them")
+        names[synset] = name.strip()
+    if len(names) < 2:
+        raise UserError(f"{paths[0]} holds {len(names)} classes; at least two are needed")
+    shared = Counter(names.values())
+    return {synset: f"{name} ({synset})" if shared[name] > 1 else name for synset, name in names.items()}
+
+
+def _pictures(directory: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+    )
+
+
 def _subdirectories(directory: Path) -> list[Path]:
     return sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
 
@@ -180,4 +242,9 @@ def _download(url: str, checksum: str, cache: Path) -> Path:
         raise UserError(f"{url} could not be downloaded ({error}); give files you have with --source DIR") from None
 
 
-SOURCES: dict[str, Callable[[Path | None, Path], Source]] = {"digits": digits, "mnist": mnist, "folder": folder}
+SOURCES: dict[str, Callable[[Path | None, Path], Source]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "folder": folder,
+    "imagenet": imagenet,
+}

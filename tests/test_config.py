@@ -125,7 +125,7 @@ def test_the_extremes_that_are_allowed():
 def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
     resolved = config.resolve(Config(dataset="mnist", net="vgg_16"), NETS)
     still_open = {key for key, value in dataclasses.asdict(resolved).items() if value is None}
-    assert still_open == {"source", "train_examples", "decay_steps"}
+    assert still_open == {"source", "train_examples", "decay_steps", "init_from"}
     net = NETS["vgg_16"]
     assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (
         net.image_size, net.preprocessing, net.weight_decay,

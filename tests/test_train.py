@@ -165,6 +165,50 @@ def test_a_moved_run_and_a_bare_checkpoint_need_no_more_than_they_say(run, tmp_p
         evaluated(run, net="preact_resnet_20")
 
 
+def bare_checkpoint(run, path, extra):
+    """The run's newest checkpoint in one file, its head with `extra` more outputs in front that dominate, or fewer."""
+    reader = tf.train.NewCheckpointReader(newest_valid(str(run)))
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name in reader.get_variable_to_shape_map():
+            value = reader.get_tensor(name)
+            if name.startswith("tiny/logits"):
+                border = [(0, 0)] * (value.ndim - 1) + [(max(extra, 0), 0)]
+                value = np.pad(value, border, constant_values=50.0)[..., max(-extra, 0) :]
+            tf.get_variable(name, initializer=value)
+        session.run(tf.global_variables_initializer())
+        v1 = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+        return v1.save(session, str(path), write_meta_graph=False)
+
+
+def test_a_background_output_is_left_out(run, tmp_path, digits_data, capsys):
+    expected = evaluated(run)
+    assert "background" not in capsys.readouterr().err
+    path = bare_checkpoint(run, tmp_path / "background.ckpt", 1)
+    assert evaluated(path, net="tiny", data=digits_data) == pytest.approx(expected, rel=1e-6)
+    assert "11 outputs: the first, background, is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [-1, 2])
+def test_other_widths_are_named(extra, run, tmp_path, digits_data):
+    path = bare_checkpoint(run, tmp_path / "other.ckpt", extra)
+    with pytest.raises(UserError, match=rf"logits/\w+ is \[.*{10 + extra}\], the net needs \[.*10\]"):
+        evaluated(path, net="tiny", data=digits_data)
+
+
+def test_data_without_training_pictures_can_only_be_evaluated(run, tmp_path, digits_data):
+    data = tmp_path / "data"
+    shutil.copytree(digits_data, data)
+    dataset = json.loads((data / "dataset.json").read_text())
+    dataset |= {"name": "imagenet", "statistics": None}
+    dataset["splits"] |= {split: {"examples": 0, "shards": []} for split in ("train", "validation")}
+    (data / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match=f"no training pictures in {data}; it can only be evaluated") as failure:
+        train(configured("--run-dir", str(tmp_path / "run"), "--data", str(data)))
+    assert failure.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+    assert evaluated(run, data=str(data)) == evaluated(run)
+
+
 def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkeypatch):
     seen = set()
     session_run = tf.Session.run
@@ -284,6 +328,6 @@ def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):
 
 def test_pictures_too_small_for_a_net(tmp_path, digits_data):
     arguments = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--net", "alexnet_v2", "--image-size", "32")
-    with pytest.raises(UserError, match="alexnet_v2 cannot take pictures of 32×32; its own --image-size is 224"):
+    with pytest.raises(UserError, match="alexnet_v2 cannot take pictures of 32×32: --image-size must be at least 195"):
         train(configured(*arguments))
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Every registered net: shapes, exact parameter counts, names, and the same numbers as tf_slim's own nets."""
+"""Every registered net: shapes, exact parameter counts, names, and small numbers by hand."""
 
 import functools
 import json
@@ -7,19 +7,34 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tf_slim.nets import alexnet as slim_alexnet
-from tf_slim.nets import vgg as slim_vgg
 
+import errors
 from nets import NETS
-from nets.alexnet import local_response_norm
-from nets.layers import dense_conv2d
+from nets.alexnet import grouped_conv2d
+from nets.layers import dense_conv2d, local_response_norm
+from nets.preact_elu import preact_elu_arg_scope, preact_elu_block
 from nets.preact_resnet import preact_resnet_arg_scope, preact_unit
+from nets.resnet import conv2d_same
+from nets.resnet_keras import convolutional_block, resnet_keras_arg_scope
+from nets.resnet_keras import identity_block as keras_identity_block
+from nets.teaching import identity_block, pooled_block, teaching_arg_scope
 from tfcompat import dropout, slim, tf
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 COUNTS = json.loads((GOLDEN / "parameter_counts.json").read_text())
-# Tests elsewhere register nets of their own.
-NAMES = [n for n, net in NETS.items() if getattr(net.function, "func", net.function).__module__.startswith("nets.")]
+
+
+def module(net):
+    return getattr(net.function, "func", net.function).__module__
+
+
+NAMES = [name for name, net in NETS.items() if module(net).startswith("nets.")]  # tests elsewhere register their own
+# What is costly to build is looked at in one depth of each family.
+ONE_OF_EACH = [
+    *("alexnet_2012", "alexnet_half", "alexnet_mnist", "alexnet_v2", "vgg_11", "vgg_16_transfer"),
+    *("inception_v1", "googlenet_2014", "resnet_v1_50", "resnet_v2_50", "resnet50_keras", "resnet50_signs"),
+    *("preact_resnet_20", "plain_20", "preact_elu", "mobilenet_v1_025", "lenet", "inception_strided", "residual_cnn"),
+]
 BATCH, CLASSES = 2, 1000
 
 
@@ -43,7 +58,7 @@ class Towers(NamedTuple):
 def towers(name):
     """The net twice over the same variables, as train.py builds it: to train, then to validate. Not to be changed."""
     net = NETS[name]
-    with tf.Graph().as_default() as graph, slim.arg_scope(net.arg_scope(net.weight_decay)):
+    with tf.Graph().as_default() as graph, slim.arg_scope(net.arg_scope(net.weight_decay or 1e-4)):
         inputs = tf.placeholder(tf.float32, [BATCH, net.image_size, net.image_size, net.channels])
         with slim.arg_scope([dropout], seed=tf.constant([0, 0])):
             logits, end_points = net.function(inputs, CLASSES, is_training=True, scope=net.scope)
@@ -54,13 +69,14 @@ def towers(name):
     return Towers(graph, logits, validation_logits, end_points, updates, added)
 
 
+@functools.cache
+def all_shapes(name):
+    return NETS[name].variable_shapes(CLASSES)
+
+
 def shapes(graph):
     """Name to shape of all variables, in the order of their creation."""
     return {v.op.name: tuple(v.shape.as_list()) for v in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
-
-
-def trained(graph):
-    return graph.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES)
 
 
 def run(fetches):
@@ -73,7 +89,43 @@ def test_every_registered_net_has_a_golden_count_and_the_other_way_round():
     assert sorted(COUNTS) == sorted(NAMES)
 
 
+def test_there_is_one_of_each_family():
+    assert {module(NETS[name]) for name in ONE_OF_EACH} == {module(NETS[name]) for name in NAMES}
+
+
 @pytest.mark.parametrize("name", NAMES)
+def test_trainable_parameters_with_1000_classes(name):
+    trained = {n: shape for n, shape in all_shapes(name).items() if "/moving_" not in n}
+    assert sum(int(np.prod(shape)) for shape in trained.values()) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("alexnet_2012", 60_965_224),  # Caffe's bvlc_alexnet; the paper says 60 million
+        ("vgg_16", 138_357_544),  # arXiv:1409.1556, table 2, says 138 million
+        ("vgg_19", 143_667_240),
+        ("googlenet_2014", 13_378_280),  # Caffe's bvlc_googlenet, auxiliary heads included
+        ("resnet_v1_50", 25_557_032),  # torchvision's resnet50, resnet101 and resnet152
+        ("resnet_v1_101", 44_549_160),
+        ("resnet_v1_152", 60_192_808),
+        ("resnet50_keras", 25_583_592),  # keras.applications, trainable ones; so are the next
+        ("mobilenet_v1", 4_231_976),
+        ("mobilenet_v1_075", 2_585_560),
+        ("mobilenet_v1_050", 1_331_592),
+        ("mobilenet_v1_025", 470_072),
+    ],
+)
+def test_published_counts(name, count):
+    assert COUNTS[name] == count
+
+
+def test_preact_elu_on_ten_classes():
+    shapes = NETS["preact_elu"].variable_shapes(10)
+    assert sum(int(np.prod(shape)) for name, shape in shapes.items() if "/moving_" not in name) == 377_482
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_logits_are_one_row_per_picture(name):
     built = towers(name)
     for logits in built.logits, built.validation_logits:
@@ -83,21 +135,37 @@ def test_logits_are_one_row_per_picture(name):
     assert all(key.startswith(f"{NETS[name].scope}/") for key in built.end_points)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_trainable_parameters_with_1000_classes(name):
-    assert sum(int(np.prod(v.shape.as_list())) for v in trained(towers(name).graph)) == COUNTS[name]
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_smallest_size_is_the_smallest(name):
+    net = NETS[name]
 
+    def build(size):
+        with tf.Graph().as_default(), slim.arg_scope(net.arg_scope(0.0)):
+            inputs = tf.placeholder(tf.float32, [1, size, size, net.channels])
+            return net.function(inputs, 5, is_training=False, scope=net.scope)[0].shape.as_list()
 
-def test_the_published_count_of_vgg_16():
-    assert COUNTS["vgg_16"] == 138_357_544  # arXiv:1409.1556, table 2, says 138 million
+    assert build(net.smallest_size) == [1, 5]
+    if net.smallest_size > 1:
+        with pytest.raises(ValueError, match="Negative dimension"):
+            build(net.smallest_size - 1)
+        inputs = tf.zeros([1, net.image_size, net.smallest_size - 1, net.channels])
+        with pytest.raises(errors.UserError, match=f"at least {net.smallest_size}"):
+            net.build(inputs, 5, False, 0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_new_scopes_hold_exactly_what_depends_on_the_number_of_classes(name):
-    in_new_scopes = {
-        n for n in shapes(towers(name).graph) if n.startswith(tuple(f"{s}/" for s in NETS[name].new_scopes))
-    }
-    assert in_new_scopes == {n for n, shape in shapes(towers(name).graph).items() if shape[-1] == CLASSES} != set()
+    in_new_scopes = {n for n in all_shapes(name) if n.startswith(NETS[name].new_scopes)}
+    wanted = {n for n, shape in all_shapes(name).items() if shape[-1] == CLASSES}
+    if name == "vgg_16_transfer":  # whose hidden dense layers are new as well
+        wanted |= {f"vgg_16/fc{i}/{kind}" for i in (6, 7) for kind in ("weights", "biases")}
+    assert in_new_scopes == wanted != set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_logits_come_from_the_first_of_the_new_scopes(name):
+    heads = [n for n in all_shapes(name) if n.startswith(NETS[name].new_scopes[0]) and n.endswith("/weights")]
+    assert len(heads) == 1
 
 
 def variables_read(tensor):
@@ -113,7 +181,7 @@ def variables_read(tensor):
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_each_weight_is_regularized_once_however_many_towers_there_are(name):
     graph = towers(name).graph
     losses = graph.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
@@ -121,14 +189,14 @@ def test_each_weight_is_regularized_once_however_many_towers_there_are(name):
     assert regularized == sorted(n for n in shapes(graph) if n.endswith("/weights"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_only_the_training_tower_updates_moving_averages(name):
     built = towers(name)
     assert len(built.updates) == sum("/moving_" in n for n in shapes(built.graph))
     assert built.validation_updates == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_weight_decay_is_that_of_the_arg_scope(name):
     with slim.arg_scope(NETS[name].arg_scope(0.5)):
         slim.conv2d(tf.ones([1, 2, 2, 1]), 3, 1)
@@ -137,60 +205,8 @@ def test_weight_decay_is_that_of_the_arg_scope(name):
 
 
 def test_preact_resnet_20_variable_names_are_frozen():
-    with tf.Graph().as_default() as graph, slim.arg_scope(NETS["preact_resnet_20"].arg_scope()):
-        NETS["preact_resnet_20"].function(tf.zeros([1, 32, 32, 3]), 10, is_training=False, scope="preact_resnet_20")
     golden = json.loads((GOLDEN / "preact_resnet_20_variables.json").read_text())
-    assert {name: list(shape) for name, shape in shapes(graph).items()} == golden
-
-
-PUBLISHED = {
-    "alexnet_v2": (slim_alexnet.alexnet_v2, slim_alexnet.alexnet_v2_arg_scope),
-    "vgg_11": (slim_vgg.vgg_a, slim_vgg.vgg_arg_scope),
-    "vgg_16": (slim_vgg.vgg_16, slim_vgg.vgg_arg_scope),
-    "vgg_19": (slim_vgg.vgg_19, slim_vgg.vgg_arg_scope),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_variables_are_tf_slims(name, graph):
-    function, arg_scope = PUBLISHED[name]
-    with slim.arg_scope(arg_scope()):
-        function(tf.zeros([1, NETS[name].image_size, NETS[name].image_size, 3]), CLASSES, is_training=False)
-    assert list(shapes(towers(name).graph).items()) == list(shapes(graph).items())
-
-
-@pytest.mark.parametrize("name", ["alexnet_v2", "vgg_11"])
-def test_initial_values_are_distributed_as_tf_slims(name, graph):
-    function, arg_scope = PUBLISHED[name]
-    with slim.arg_scope(arg_scope()):
-        function(tf.zeros([1, 224, 224, 3]), CLASSES, is_training=False)
-    values = []
-    for built in towers(name).graph, graph:
-        with tf.Session(graph=built) as session:  # fc6 and fc7 are as fc8, and large
-            small = {v.op.name: v.initial_value for v in trained(built) if np.prod(v.shape.as_list()) < 5e6}
-            values.append(session.run(small))
-    for variable, expected in values[1].items():
-        np.testing.assert_allclose(values[0][variable].std(), expected.std(), rtol=0.03, err_msg=variable)
-        np.testing.assert_allclose(values[0][variable].mean(), expected.mean(), atol=0.01, err_msg=variable)
-
-
-@pytest.mark.parametrize(("name", "size"), [("alexnet_v2", 224), ("alexnet_v2", 300), ("vgg_11", 224)])
-def test_logits_equal_tf_slims_with_the_same_variables(name, size):
-    function, arg_scope = PUBLISHED[name]
-    inputs = tf.constant(np.random.default_rng(0).normal(0, 60, (1, size, size, 3)), tf.float32)
-    with slim.arg_scope(NETS[name].arg_scope()):
-        ours, _ = NETS[name].function(inputs, 5, is_training=False, scope=NETS[name].scope)
-    with slim.arg_scope(arg_scope()), tf.variable_scope(tf.get_variable_scope(), reuse=True):
-        theirs, _ = function(inputs, 5, is_training=False, spatial_squeeze=False)
-    biases = [v for v in tf.global_variables() if v.op.name.endswith("biases")]
-    randomized = [v.assign(tf.random.stateless_uniform(v.shape, [7, i], -1, 1)) for i, v in enumerate(biases)]
-    assert theirs.shape.as_list()[1:3] == ([1, 1] if size == 224 else [4, 4])
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        session.run(randomized)
-        ours, theirs = session.run([ours, tf.reduce_mean(theirs, [1, 2])])
-    assert np.abs(theirs).min() > 0.01  # far from what the tolerance lets through
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    assert NETS["preact_resnet_20"].variable_shapes(10) == golden
 
 
 def test_alexnet_v2_takes_larger_pictures():
@@ -218,8 +234,8 @@ def test_dense_conv2d_is_the_valid_convolution_of_its_variables(side, graph):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def convolution(inputs, weights, stride=1):
-    """SAME, without biases, written out."""
+def convolution(inputs, weights, stride=1, biases=0.0):
+    """SAME, written out."""
     side = weights.shape[0]
     out = -(-inputs.shape[1] // stride)
     padding = max((out - 1) * stride + side - inputs.shape[1], 0)
@@ -229,7 +245,161 @@ def convolution(inputs, weights, stride=1):
         for x in range(out):
             patch = padded[:, y * stride : y * stride + side, x * stride : x * stride + side]
             rows[:, y, x] = np.tensordot(patch, weights, 3)
-    return rows
+    return rows + biases
+
+
+def max_pool(inputs):
+    """2×2 with stride 2, of an even size."""
+    n, height, width, channels = inputs.shape
+    return inputs.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def built(arg_scope, block):
+    """What a block gives for a 4×4×2 picture, and its variables, initialised at random, by name without the scope."""
+    inputs = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
+    with slim.arg_scope(arg_scope), slim.arg_scope([slim.batch_norm], is_training=False):
+        outputs = block(tf.constant(inputs, tf.float32))
+    random = [
+        v.assign(tf.random.stateless_uniform(v.shape, [1, i], 0.5, 1.5) * (1.0 if "moving_var" in v.op.name else 0.7))
+        for i, v in enumerate(tf.global_variables())
+    ]
+    signs = [v.assign_sub(tf.ones(v.shape) * 0.6) for v in tf.global_variables() if "moving_var" not in v.op.name]
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        session.run(random)
+        session.run(signs)
+        got, values = session.run([outputs, {v.op.name.split("/", 1)[1]: v for v in tf.global_variables()}])
+    return inputs, got, values
+
+
+def named(block, *args):
+    """The block, called with these arguments in a variable scope."""
+
+    def call(inputs):
+        with tf.variable_scope("block"):
+            return block(inputs, *args)
+
+    return call
+
+
+def elu(net):
+    return np.where(net > 0, net, np.expm1(net))
+
+
+def normalized(net, values, name, epsilon):
+    scale = values.get(f"{name}/gamma", 1.0) / np.sqrt(values[f"{name}/moving_variance"] + epsilon)
+    return (net - values[f"{name}/moving_mean"]) * scale + values[f"{name}/beta"]
+
+
+def test_preact_elu_block_by_hand():
+    inputs, got, values = built(preact_elu_arg_scope(), lambda x: preact_elu_block(x, 3, scope="block"))
+    net = inputs
+    for i in "12":
+        net = elu(normalized(net, values, f"norm{i}", 1e-5))
+        net = convolution(net, values[f"conv{i}/weights"], 1, values[f"conv{i}/biases"])
+    assert not any("gamma" in name for name in values)
+    np.testing.assert_allclose(got, net + inputs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [0, 1, 2])
+def test_keras_blocks_by_hand(stride):
+    if stride:
+        block = named(convolutional_block, 3, stride, "2a")
+    else:  # the width of the output has to be the input's, which 4 · ½ is
+        block = named(lambda x: keras_identity_block(tf.concat([x, -x], 3), 1, "2a"))
+    inputs, got, values = built(resnet_keras_arg_scope(), block)
+    net = inputs = inputs if stride else np.concatenate([inputs, -inputs], 3)
+    for branch in ("2a", "2b", "2c"):
+        layer_stride = max(stride, 1) if branch == "2a" else 1  # the released layout strides in the first 1×1
+        weights, biases = (values[f"res2a_branch{branch}/{kind}"] for kind in ("weights", "biases"))
+        net = normalized(convolution(net, weights, layer_stride, biases), values, f"bn2a_branch{branch}", 1e-3)
+        net = net if branch == "2c" else np.maximum(net, 0)
+    shortcut = inputs
+    if stride:
+        shortcut = convolution(inputs, values["res2a_branch1/weights"], stride, values["res2a_branch1/biases"])
+        shortcut = normalized(shortcut, values, "bn2a_branch1", 1e-3)
+    np.testing.assert_allclose(got, np.maximum(net + shortcut, 0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_pooled_block_by_hand(residual):
+    inputs, got, values = built(teaching_arg_scope(), lambda x: pooled_block(x, 3, residual, scope="block"))
+    net = inputs
+    for i in "12":
+        weights, biases = (values[f"conv/conv_{i}/{kind}"] for kind in ("weights", "biases"))
+        net = np.maximum(convolution(net, weights, 1, biases), 0)
+    net = max_pool(net)
+    assert ("shortcut/weights" in values) == residual
+    if residual:  # linear: negative values stay
+        net = net + convolution(inputs, values["shortcut/weights"], 2, values["shortcut/biases"])
+        assert net.min() < 0
+    np.testing.assert_allclose(got, net, rtol=1e-4, atol=1e-4)
+
+
+def test_identity_block_by_hand():
+    inputs, got, values = built(teaching_arg_scope(), lambda x: identity_block(x, scope="block"))
+    net = inputs
+    for name in ("conv/conv_1", "conv/conv_2", "conv3"):
+        net = convolution(net, values[f"{name}/weights"], 1, values[f"{name}/biases"])
+        net = net if name == "conv3" else np.maximum(net, 0)
+    np.testing.assert_allclose(got, np.maximum(net + inputs, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_groups_see_their_own_channels():
+    with slim.arg_scope([grouped_conv2d], weights_initializer=tf.random_normal_initializer()):
+        inputs = tf.constant(np.random.default_rng(0).normal(size=(1, 4, 4, 6)), tf.float32)
+        biases = tf.random_normal_initializer()
+        net = grouped_conv2d(inputs, 4, 3, 2, biases_initializer=biases, scope="conv2")
+    assert shapes(tf.get_default_graph()) == {"conv2/weights": (3, 3, 3, 4), "conv2/biases": (4,)}
+    got, inputs, weights, biases = run([net, inputs, *tf.global_variables()])
+    halves = [convolution(inputs[..., h * 3 : h * 3 + 3], weights[..., h * 2 : h * 2 + 2]) for h in (0, 1)]
+    np.testing.assert_allclose(got, np.maximum(np.concatenate(halves, 3) + biases, 0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_conv2d_same_is_the_unstrided_output_subsampled(size):
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(1, size, size, 2)), tf.float32)
+    with slim.arg_scope([slim.conv2d], activation_fn=None):
+        strided = conv2d_same(inputs, 3, 3, 2, scope="conv")
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            unstrided = slim.conv2d(inputs, 3, 3, scope="conv")
+    got, expected = run([strided, unstrided[:, ::2, ::2]])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def operations(name, *types):
+    """Those types of the training tower's operations, in the order of building."""
+    ops = [op.type for op in towers(name).graph.get_operations() if not op.name.startswith("validation")]
+    return [t for t in ops if t in types]
+
+
+def test_googlenet_2014_is_as_in_the_paper():
+    net, end_points = NETS["googlenet_2014"], towers("googlenet_2014").end_points
+    assert operations("googlenet_2014", "LRN", "Conv2D", "MaxPool")[:7] == [
+        *("Conv2D", "MaxPool", "LRN", "Conv2D", "Conv2D", "LRN", "MaxPool")
+    ]
+    for head in net.auxiliary:
+        assert end_points[f"{net.scope}/{head}"].shape.as_list() == [BATCH, CLASSES]
+    assert end_points["googlenet_2014/aux_4a/pool"].shape.as_list() == [BATCH, 4, 4, 512]
+    assert end_points["googlenet_2014/aux_4d/pool"].shape.as_list() == [BATCH, 4, 4, 528]
+    assert end_points["googlenet_2014/Mixed_5c"].shape.as_list() == [BATCH, 7, 7, 1024]
+    shapes = all_shapes("googlenet_2014")
+    assert shapes["googlenet_2014/Mixed_3b/Branch_2/Conv2d_0b_5x5/weights"] == [5, 5, 16, 32]
+    assert shapes["googlenet_2014/aux_4a/fc/weights"] == [4, 4, 128, 1024]
+
+
+def test_the_plain_nets_lack_nothing_but_shortcuts():
+    plain, residual = (
+        {n.split("/", 1)[1]: shape for n, shape in all_shapes(f"{kind}_56").items()}
+        for kind in ("plain", "preact_resnet")
+    )
+    assert {n: s for n, s in residual.items() if "/shortcut/" not in n} == plain
+
+    def additions(name):
+        ops = towers(name).graph.get_operations()
+        return sum(op.type == "AddV2" and "Initializer" not in op.name for op in ops)
+
+    assert additions("preact_resnet_20") - additions("plain_20") == 2 * 9  # one for each unit, in both towers
 
 
 @pytest.mark.parametrize(("stride", "bottleneck"), [(1, False), (2, False), (1, True), (2, True)])
@@ -267,7 +437,14 @@ def test_local_response_norm_has_the_constants_of_2012():
     np.testing.assert_allclose(run(local_response_norm(tf.constant(inputs, tf.float32))), expected, rtol=1e-5)
 
 
-def test_alexnet_mnist_normalizes_after_the_first_two_convolutions():
-    types = [op.type for op in towers("alexnet_mnist").graph.get_operations() if not op.name.startswith("validation")]
-    layers = [t for t in types if t in ("Conv2D", "LRN", "MaxPool")]
+@pytest.mark.parametrize("name", ["alexnet_2012", "alexnet_mnist"])
+def test_alexnet_normalizes_after_the_first_two_convolutions(name):
+    layers = operations(name, "Conv2D", "LRN", "MaxPool")
     assert layers == ["Conv2D", "LRN", "MaxPool"] * 2 + ["Conv2D"] * 3 + ["MaxPool"]
+
+
+def test_dropout_stands_before_the_dense_layers_of_alexnet_half():
+    order = [name.split("/")[1] for name in towers("alexnet_half").end_points]
+    assert order[-5:] == ["dropout6", "fc6", "dropout7", "fc7", "fc8"]
+    order = [name.split("/")[1] for name in towers("alexnet_2012").end_points]
+    assert order[-5:] == ["fc6", "dropout6", "fc7", "dropout7", "fc8"]

@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import convert as convert_module
-from pipeline import images, sources
+from pipeline import images, records, sources
 from pipeline.convert import convert
 from pipeline.preprocess import decode
 from tfcompat import tf
@@ -493,6 +493,96 @@ def test_folders_that_cannot_be_trained_on(change, message, raw, tmp_path):
 def test_the_folder_source_needs_a_folder(tmp_path):
     with pytest.raises(UserError, match="needs --source DIR"):
         convert("folder", str(tmp_path / "out"))
+
+
+# ImageNet
+
+MAPPING = "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn01443537 goldfish, Carassius auratus\n"
+SAMPLE = pathlib.Path("/work/shared/data/imagenet_sample")
+
+
+@pytest.fixture
+def imagenet_files(tmp_path):
+    """The mapping, and three pictures whose synsets are in their names, in their folder's, and in both."""
+    raw = tmp_path / "raw"
+    for name in "pictures/n01443537_goldfish.JPEG", "train/n03126707/7.png", "train/n01440764/n02012849_8.png":
+        path = raw / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(".png"))
+    (raw / "labels").mkdir()
+    (raw / "labels" / sources.IMAGENET_CLASSES).write_text(MAPPING)
+    return raw
+
+
+def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypatch, capsys):
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
+    convert_module.main()
+    assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures skipped\n"
+    dataset = records.load_dataset(str(out))
+    assert dataset["statistics"] is None
+    assert dataset["class_names"] == [
+        *("tench, Tinca tinca", "crane (n02012849)", "crane (n03126707)", "goldfish, Carassius auratus")
+    ]
+    examples = read_split(out, dataset, "test")
+    assert {name: e["image/class/label"] for name, e in zip(names(examples), examples, strict=True)} == {
+        "pictures/n01443537_goldfish.JPEG": 3,
+        "train/n03126707/7.png": 2,
+        "train/n01440764/n02012849_8.png": 1,  # the file's name comes first
+    }
+    assert len(records.load_index(str(out), dataset, "test").offsets) == 3
+    with pytest.raises(UserError, match=r"has no train split; it has test$"):
+        records.load_index(str(out), dataset, "train")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("labels/LOC_synset_mapping.txt", None, "must hold one LOC_synset_mapping.txt.*found: none"),
+        ("LOC_synset_mapping.txt", MAPPING, "must hold one LOC_synset_mapping.txt.*found: .*, .*labels"),
+        ("labels/LOC_synset_mapping.txt", MAPPING + "tench\n", "line 5, is 'tench'; it must be like"),
+        ("labels/LOC_synset_mapping.txt", MAPPING + "n0144076 tench\n", "line 5, is 'n0144076 tench'"),
+        ("labels/LOC_synset_mapping.txt", MAPPING + "n01440765 \n", "line 5, is 'n01440765 '"),
+        ("labels/LOC_synset_mapping.txt", MAPPING + "n01440764 trout\n", "line 5, has n01440764 for the second time"),
+        ("labels/LOC_synset_mapping.txt", "", "holds 0 classes; at least two"),
+        ("pictures/n01491361_shark.JPEG", "", "n01491361_shark.JPEG is of n01491361, which LOC_.* lacks"),
+        ("n01491361/1.JPEG", "", "1.JPEG is of n01491361, which LOC_.* lacks"),
+        ("pictures/ILSVRC2012_val_1.JPEG", "", "ILSVRC2012_val_1.JPEG has no synset"),
+        ("n014407640/n014407640.png", "", "n014407640.png has no synset"),
+    ],
+)
+def test_imagenet_files_that_are_none(path, content, message, imagenet_files, tmp_path):
+    path = imagenet_files / path
+    path.parent.mkdir(exist_ok=True)
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        convert("imagenet", str(tmp_path / "out"), str(imagenet_files))
+    assert left_behind(tmp_path) == []
+
+
+def test_imagenet_without_pictures(imagenet_files, tmp_path):
+    with pytest.raises(UserError, match=r"needs --source DIR with LOC_synset_mapping.txt, which Kaggle has"):
+        convert("imagenet", str(tmp_path / "out"))
+    pictures = [*imagenet_files.rglob("*.png"), *imagenet_files.rglob("*.JPEG")]
+    for path in pictures:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no picture is left for the test split; 3 were skipped"):
+        convert("imagenet", str(tmp_path / "out"), str(imagenet_files), on_error="skip")
+    for path in pictures:
+        path.unlink()
+    with pytest.raises(UserError, match="holds no pictures"):
+        convert("imagenet", str(tmp_path / "out"), str(imagenet_files))
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is missing")
+def test_the_real_imagenet_classes():
+    data = sources.imagenet(SAMPLE, None)
+    assert len(set(data.class_names)) == len(data.class_names) == 1000
+    assert len(data.splits["test"]) == 150
+    for example in data.splits["test"]:  # n01443537_goldfish.JPEG
+        word = pathlib.Path(example.filename).stem.split("_", 1)[1].replace("_", " ")
+        assert word.lower() in data.class_names[example.label].lower()
 
 
 def test_out_is_made_where_it_is_empty_or_missing_and_never_overwritten(raw, tmp_path):

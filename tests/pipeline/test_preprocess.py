@@ -11,7 +11,7 @@ SIZE = 16
 PICTURE = cv2.resize(np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32), (40, 30))
 GRAY = PICTURE[..., :1]
 VGG_MEAN = np.float32([123.68, 116.78, 103.94])
-AUGMENTED = ("cifar", "digits", "inception", "vgg")
+AUGMENTED = ("cifar", "digits", "inception", "inception_crop", "vgg")
 
 
 def preprocessed(family, picture, keys, size=SIZE):
@@ -46,9 +46,10 @@ EVALUATION = {
     "digits": lambda x: scaled(x, SIZE, SIZE) / 255,
     # The central 87.5 % of 30×40, borders rounded down: 1 and 2 pixels.
     "inception": lambda x: scaled(x[1:-1, 2:-2], SIZE, SIZE) / 127.5 - 1,
+    # Short side 256 for a crop of 224, here 18 for 16.
+    "inception_crop": lambda x: crop(scaled(x, 18, 24), SIZE) / 127.5 - 1,
     "lenet": lambda x: (scaled(x, SIZE, SIZE) - 128) / 128,
     "unit": lambda x: scaled(x, SIZE, SIZE) / 255,
-    # Short side 256 for a crop of 224, here 18 for 16.
     "vgg": lambda x: crop(scaled(x, 18, 24), SIZE) - (VGG_MEAN if x.shape[2] == 3 else VGG_MEAN.mean()),
 }
 
@@ -172,6 +173,12 @@ def test_inception_takes_boxes_and_mirrors():
     assert 0.8 < area.max() <= 1.01
     assert 0.7 < aspect.min() < 0.85  # a box has whole pixels
     assert 1.15 < aspect.max() < 1.4
+
+
+def test_inception_crop_trains_as_inception():
+    np.testing.assert_array_equal(
+        preprocessed("inception_crop", PICTURE, KEYS[:4]), preprocessed("inception", PICTURE, KEYS[:4])
+    )
 
 
 def test_inception_changes_brightness_and_saturation():

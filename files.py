@@ -1,0 +1,49 @@
+"""Files and directories that are there whole or not at all, however a program ends."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: "str | Path") -> Iterator[Path]:
+    """Yields the path to write to; the file takes the place of `path` when the block ends without an error."""
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # writers go by the ending
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_directory(path: "str | Path") -> Iterator[Path]:
+    """Yields a directory to fill; it takes the place of `path` when the block ends without an error.
+
+    Raises UserError where `path` holds files already, or cannot be made.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{path} cannot be made ({error})") from None
+    try:
+        yield partial
+        partial.chmod(0o755)  # mkdtemp makes it private
+        try:
+            partial.replace(target)
+        except OSError as error:  # a mount point, or the working directory
+            raise UserError(
+                f"{path} cannot be replaced ({error.strerror}); choose a directory that is not there"
+            ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,246 @@
+"""The checkpoint doctor, restoring parts of a checkpoint, and fetching published weights."""
+
+import functools
+import hashlib
+import http.server
+import pathlib
+import subprocess
+import sys
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from errors import UserError
+from nets import NETS, published, weights
+from nets.weights import fetch, head_width, inspect, plan, prefix_of, restorer, shapes_of, write_checkpoint
+from tfcompat import slim, tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LENET = NETS["lenet"]
+
+
+def values(num_classes=10, **changed):
+    """Random values of lenet's variables; a keyword replaces one, None leaves it out."""
+    rng = np.random.default_rng(0)
+    made = {n: rng.normal(size=s).astype(np.float32) for n, s in LENET.variable_shapes(num_classes).items()}
+    made |= {f"LeNet/{name.replace('__', '/')}": value for name, value in changed.items()}
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def checkpoint(directory, content, form="V2"):
+    """A checkpoint of these values: V2 as written by us, V1 as TensorFlow's first Saver wrote it."""
+    path = directory / "model.ckpt"
+    if form == "V2":
+        write_checkpoint(content, path)
+    else:
+        with tf.Graph().as_default(), tf.Session() as session:
+            for name, value in content.items():
+                tf.get_variable(name, initializer=value)
+            session.run(tf.global_variables_initializer())
+            saver = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+            saver.save(session, str(path), write_meta_graph=False, write_state=False)
+    return str(path)
+
+
+EXTRA = {"global_step": np.int64(7), "LeNet/mean_rgb": np.zeros(3, np.float32)}
+
+
+def test_every_variable_is_accounted_for():
+    wanted = {"net/a": [1], "net/b": [2], "net/c": [3], "net/head/w": [4], "net/head/b": [5]}
+    stored = {"net/a": [1], "net/b": [9], "net/head/w": [8], "extra": []}
+    found = plan(stored, wanted, ("net/head",))
+    assert found == (["net/a"], ["net/head/w", "net/head/b"], ["net/c"], ["net/b"], ["extra"])
+
+
+@pytest.mark.parametrize("form", ["V1", "V2"])
+def test_inspect_tells_what_fits(tmp_path, form):
+    prefix = checkpoint(tmp_path, values() | EXTRA, form)
+    assert (pathlib.Path(prefix).is_file()) == (form == "V1")
+    report = inspect(prefix, None)
+    assert f"{form} checkpoint, 10 variables" in report
+    assert "fits lenet\n" in report
+    assert "restored      8 variables" in report
+    assert "unused        2 variables: " in report
+    assert "LeNet/mean_rgb" in report
+    assert "head LeNet/fc4: 10 outputs" in report
+    assert "preprocessing lenet, 28 px, 1 channels" in report
+    assert f"--net lenet --init-from {prefix}" in report
+
+
+def test_inspect_tells_what_is_missing_and_what_differs(tmp_path):
+    wrong = values(conv1__weights=np.zeros((3, 3, 1, 32), np.float32), fc3__biases=None)
+    report = inspect(checkpoint(tmp_path, wrong), "lenet")
+    assert "does not fit lenet" in report
+    assert "missing       1 variables, 1,024 values: LeNet/fc3/biases" in report
+    assert "LeNet/conv1/weights is [3, 3, 1, 32] there and [5, 5, 1, 32] in the net" in report
+    assert "eval.py" not in report
+
+
+@pytest.mark.parametrize(("width", "text"), [(1001, "background: label offset 1"), (1000, "label offset 0")])
+def test_the_width_of_the_head_tells_the_label_offset(tmp_path, width, text):
+    net = NETS["mobilenet_v1_025"]
+    content = {n: np.zeros(s, np.float32) for n, s in net.variable_shapes(width).items()}
+    prefix = checkpoint(tmp_path, content)
+    assert head_width(shapes_of(prefix), net) == width
+    report = inspect(prefix, None)  # which of the four widths it is follows from the shapes
+    assert "fits mobilenet_v1_025\n" in report
+    assert text in report
+
+
+@pytest.mark.parametrize("net", [None, "vgg_16"])
+def test_a_scope_that_matches_nothing_is_an_error(tmp_path, net):
+    prefix = checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)})
+    with pytest.raises(UserError, match="Elsewhere"):
+        inspect(prefix, net)
+
+
+def restored(prefix, num_classes):
+    """lenet's variables after restoring what fits over zeros."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        inputs = tf.placeholder(tf.float32, [1, 28, 28, 1])
+        LENET.build(inputs, num_classes, is_training=False, weight_decay=0.0)
+        saver = restorer(prefix, LENET)
+        for variable in slim.get_model_variables():
+            session.run(variable.assign(tf.zeros_like(variable)))
+        saver.restore(session, prefix)
+        return session.run({v.op.name: v for v in slim.get_model_variables()})
+
+
+def test_all_is_restored_where_the_classes_are_the_same(tmp_path, capsys):
+    content = values()
+    for name, value in restored(checkpoint(tmp_path, content), 10).items():
+        np.testing.assert_array_equal(value, content[name], err_msg=name)
+    assert "fresh         0 variables" in capsys.readouterr().out
+
+
+def test_the_head_stays_fresh_where_the_classes_differ(tmp_path, capsys):
+    content = values()
+    for name, value in restored(checkpoint(tmp_path, content), 5).items():
+        expected = np.zeros_like(value) if name.startswith("LeNet/fc4/") else content[name]
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    assert "fresh         2 variables, 5,125 values: LeNet/fc4/weights, LeNet/fc4/biases" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"conv1__weights": np.zeros((3, 3, 1, 32), np.float32)}, r"conv1/weights is \[3, 3, 1, 32\] there and \[5, 5"),
+        ({"fc3__biases": None}, "LeNet/fc3/biases is missing"),
+    ],
+)
+def test_what_no_new_task_replaces_has_to_fit(tmp_path, changed, text):
+    with pytest.raises(UserError, match=text):
+        restored(checkpoint(tmp_path, values(**changed)), 5)
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing of LeNet; it holds the scopes Elsewhere"):
+        restored(checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)}), 5)
+
+
+def test_a_path_may_name_any_part_of_a_checkpoint(tmp_path):
+    prefix = checkpoint(tmp_path, values())
+    for path in (prefix, f"{prefix}.index", f"{prefix}.data-00000-of-00001", str(tmp_path)):
+        assert prefix_of(path) == prefix
+    with pytest.raises(UserError, match="is no checkpoint"):
+        prefix_of(str(tmp_path / "nothing"))
+
+
+def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
+    (tmp_path / "vgg_16.ckpt").write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(UserError, match=r"vgg_16\.ckpt cannot be read"):
+        shapes_of(str(tmp_path / "vgg_16.ckpt"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An HTTP server on localhost; gives (directory that it serves, its address)."""
+    directory = tmp_path / "served"
+    directory.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
+    handler.log_message = lambda *args: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield directory, f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+@pytest.fixture
+def archive(server, tmp_path, monkeypatch):
+    """An archive as TF-Slim published them, of lenet's random weights, under the name lenet; and the cache."""
+    directory, address = server
+    (tmp_path / "made").mkdir()
+    checkpoint(tmp_path / "made", values(), "V1")
+    with tarfile.open(directory / "lenet.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "made/model.ckpt", "./lenet.ckpt")
+        tar.add(tmp_path / "made", "./train.graph", recursive=False)
+    digest = hashlib.sha256((directory / "lenet.tar.gz").read_bytes()).hexdigest()
+    entry = published.Published("lenet", f"{address}lenet.tar.gz", f"sha256:{digest}")
+    monkeypatch.setitem(published.PUBLISHED, "lenet", entry)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return directory / "lenet.tar.gz"
+
+
+def test_fetched_weights_restore(archive, tmp_path):
+    prefix = fetch("lenet")
+    assert prefix.startswith(str(tmp_path / "cache"))
+    for name, value in restored(prefix, 10).items():
+        np.testing.assert_array_equal(value, values()[name], err_msg=name)
+    archive.unlink()  # a second time nothing is downloaded
+    assert fetch("lenet") == prefix
+    assert weights.initial_weights("lenet") == prefix
+
+
+def test_a_download_that_differs_from_its_checksum_is_refused(archive, tmp_path):
+    archive.write_bytes(archive.read_bytes()[:-10] + b"0123456789")
+    with pytest.raises(UserError, match=r"could not be downloaded.*hash"):
+        fetch("lenet")
+    assert not list((tmp_path / "cache").rglob("*.ckpt*"))
+
+
+def test_a_download_that_is_not_there_is_refused(archive):
+    archive.unlink()
+    with pytest.raises(UserError, match=r"could not be downloaded.*404"):
+        fetch("lenet")
+
+
+@pytest.mark.parametrize("content", ["no tar", "no checkpoint"])
+def test_an_archive_without_a_checkpoint_is_refused(archive, monkeypatch, content, tmp_path):
+    if content == "no tar":
+        archive.write_bytes(b"<html>" * 1000)
+    else:
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(__file__, "README")
+    entry = published.PUBLISHED["lenet"]._replace(checksum=None)
+    monkeypatch.setitem(published.PUBLISHED, "lenet", entry)
+    with pytest.raises(UserError, match=r"lenet\.tar\.gz (cannot be unpacked|holds no checkpoint)"):
+        fetch("lenet")
+    assert not list((tmp_path / "cache").rglob("lenet/*"))
+
+
+def test_an_unknown_name_is_an_error_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean vgg_16"):
+        weights.initial_weights("vgg16")
+    with pytest.raises(UserError, match=r"vgg\.ckpt does not exist"):
+        weights.initial_weights("vgg.ckpt")
+
+
+def test_published_names_are_of_registered_nets():
+    assert {entry.net for entry in published.PUBLISHED.values()} <= set(NETS)
+
+
+def command(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "nets.weights", *args], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_command_line(tmp_path):
+    done = command("inspect", checkpoint(tmp_path, values()))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fits lenet" in done.stdout
+    done = command("inspect", str(tmp_path), "--net", "lenett")
+    assert done.returncode == 2
+    assert "did you mean lenet?" in done.stderr
