@@ -75,8 +75,8 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
     source_path = Path(source) if source else None
     if source_path and not source_path.is_dir():
         raise UserError(f"--source {source} is no directory")
+    data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
     with whole_directory(out) as unfinished:
-        data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
         moments, skipped = PixelMoments(data.channels), []
         splits = {}
         for split in SPLITS:

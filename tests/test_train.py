@@ -331,3 +331,40 @@ def test_pictures_too_small_for_a_net(tmp_path, digits_data):
     with pytest.raises(UserError, match="alexnet_v2 cannot take pictures of 32×32: --image-size must be at least 195"):
         train(configured(*arguments))
     assert not (tmp_path / "run").exists()
+
+
+def weights_of(directory):
+    """The net's variables in the newest checkpoint of a run."""
+    reader = tf.train.NewCheckpointReader(newest_valid(str(directory)))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("tiny/")]
+    return {name: reader.get_tensor(name) for name in names if not name.endswith(("/Adam", "/Adam_1"))}
+
+
+def started_from(run, directory, *args):
+    """The weights after one step too small to change them, of a run that starts from `run`."""
+    arguments = ["--run-dir", str(directory), "--init-from", str(run), "--total-steps", "1"]
+    assert train(configured(*arguments, "--learning-rate", "1e-30", "--warmup-steps", "0", *args)) == 0
+    return weights_of(directory)
+
+
+def test_a_run_may_start_from_anothers_weights(run, tmp_path, digits_data, capsys):
+    first, second = weights_of(run), started_from(run, tmp_path / "second", "--data", digits_data, "--seed", "5")
+    assert f"restored  {len(first):>5} variables" in capsys.readouterr().out
+    for name, value in first.items():
+        if "/moving_" not in name:
+            np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+def test_grey_weights_do_not_start_a_run_on_colour(run, tmp_path):
+    arguments = ["--dataset", "folder", "--source", str(picture_folder(tmp_path / "pictures"))]
+    with pytest.raises(UserError, match=r"tiny/Conv/weights is \[3, 3, 1, 4\] there and \[3, 3, 3, 4\] in the net"):
+        started_from(run, tmp_path / "colour", *arguments, "--data", str(tmp_path / "data"), "--batch-size", "4")
+    assert not (tmp_path / "colour").exists()
+
+
+def test_a_start_that_does_not_exist_leaves_nothing(tmp_path, digits_data):
+    arguments = ["--run-dir", str(tmp_path / "new"), "--data", digits_data, "--init-from"]
+    for name, text in (("vgg16", "did you mean vgg_16"), ("no/such.ckpt", "does not exist")):
+        with pytest.raises(UserError, match=text):
+            train(configured(*arguments, name))
+        assert not (tmp_path / "new").exists()
