@@ -7,7 +7,7 @@ A new net is a function in a family's file and a record here.
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from errors import UserError
 from nets import alexnet, googlenet, lenet, mobilenet_v1, preact_elu, preact_resnet, resnet, resnet_keras, teaching, vgg
@@ -46,8 +46,9 @@ class Net:
         with slim.arg_scope(self.arg_scope(weight_decay)):
             return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
 
+    @cache  # noqa: B019 – building a deep net takes seconds, and the records last as long as the program
     def variable_shapes(self, num_classes: int) -> dict[str, list[int]]:
-        """Name to shape of the variables that a checkpoint of the net holds, at its own image size."""
+        """Name to shape of the variables that a checkpoint holds, at the net's own image size. Not to be changed."""
         with tf.Graph().as_default():
             inputs = tf.placeholder(tf.float32, [1, self.image_size, self.image_size, self.channels])
             self.build(inputs, num_classes, is_training=False, weight_decay=0.0)

@@ -22,6 +22,7 @@ import errors
 from errors import UserError
 from files import whole_directory
 from nets import NETS, Net, keras_files
+from nets.keras_reading import read_weights
 from nets.published import PUBLISHED, download
 from tfcompat import slim, tf
 
@@ -184,7 +185,7 @@ def import_keras(path: Path, net_name: str, out: Path) -> dict[str, str]:
         UserError: a file that does not fit the net, a directory that holds files.
     """
     with whole_directory(out) as partial:
-        values, unused = keras_files.to_slim(keras_files.read_weights(path), net_name)
+        values, unused = keras_files.to_slim(read_weights(path), net_name)
         write_checkpoint(values, partial / "model.ckpt-0")
     return unused
 

@@ -1,0 +1,476 @@
+"""Keras's weights in our nets: the same logits on the same picture, from every kind of file and back."""
+
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+
+from errors import UserError
+from nets import NETS, keras_files
+from nets.keras_files import to_keras, to_slim, write_weights
+from nets.keras_reading import read_weights
+from tfcompat import tf
+
+REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/weights/mobilenet_v1_0.25_224_keras_names.npz"
+MOBILENET = "mobilenet_v1_025"
+APPLICATIONS = {MOBILENET: "MobileNet", "resnet50_keras": "ResNet50"}
+SIZES = {MOBILENET: 96, "resnet50_keras": 64, "vgg_16": 224}
+CLASSES = 7
+
+# What every program for Keras starts with. The values depend on the layers' current names alone, so that all files of
+# a net hold the same ones.
+HELPERS = """
+import json, sys, zlib
+import h5py
+import numpy as np
+
+def values_like(part, shape, rng):
+    if part.endswith("kernel"):
+        fan_in = np.prod(shape[:2] if part == "depthwise_kernel" else shape[:-1])
+        # He's deviation; uniform numbers come three times as fast as normal ones, and VGG-16 has 138 million.
+        numbers = rng.random(shape, np.float32)
+        numbers -= np.float32(0.5)
+        numbers *= np.float32(np.sqrt(24 / fan_in))
+        return numbers
+    if part in ("gamma", "moving_variance"):
+        return rng.uniform(0.5, 1.3, shape).astype(np.float32)
+    return rng.normal(0, 0.1, shape).astype(np.float32)
+
+def build(application, randomized=True, classes=7, size=None, **options):
+    if size is not None:
+        options["input_shape"] = (size, size, 3)
+    if options.get("include_top", True):
+        options |= {"classes": classes, "classifier_activation": None}
+    keras.initializers.GlorotUniform.__call__ = keras.initializers.Zeros.__call__  # they are set below
+    model = getattr(keras.applications, application)(weights=None, **options)
+    for layer in model.layers if randomized else ():
+        rng = np.random.default_rng(zlib.crc32(layer.name.encode()))
+        parts = ["depthwise_kernel" if layer.name.startswith("conv_dw") and w.ndim == 4 else
+                 v.name.split("/")[-1].split(":")[0] for v, w in zip(layer.weights, layer.get_weights())]
+        layer.set_weights([values_like(p, v.shape, rng) for p, v in zip(parts, layer.weights)])
+    return model
+
+def logits(model, picture):
+    return np.asarray(model(picture, training=False))
+"""
+WITH_KERAS_3 = """
+import keras
+outputs = {}
+for net, application, options in (
+    ("mobilenet_v1_025", "MobileNet", {"alpha": 0.25, "size": 96}),
+    ("resnet50_keras", "ResNet50", {"size": 64}),
+    ("vgg_16", "VGG16", {}),
+):
+    model = build(application, **options)
+    outputs[net] = logits(model, np.load(f"{net}_picture.npy"))
+    model.save_weights(f"{net}.weights.h5")
+    if net == "mobilenet_v1_025":
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        model.save(f"{net}.keras")
+        build(application, **options, include_top=False).save(f"{net}_no_top.keras")
+bare = build("VGG19", include_top=False, randomized=False)
+shapes = {l.name: [list(w.shape) for w in l.weights] for l in bare.layers if l.weights}
+json.dump(shapes, open("vgg_19.json", "w"))
+np.savez("logits.npz", **outputs)
+"""
+WITH_KERAS_2 = """
+import re
+import tf_keras as keras
+
+def old_name(name):
+    if name in ("conv1_conv", "conv1_bn", "predictions"):
+        return {"conv1_conv": "conv1", "conv1_bn": "bn_conv1", "predictions": "fc1000"}[name]
+    if not (found := re.fullmatch(r"conv(\\d)_block(\\d)_(\\d)_(conv|bn)", name)):
+        return name
+    stage, block, branch, kind = found.groups()
+    kind = {"conv": "res", "bn": "bn"}[kind]
+    return f"{kind}{stage}{'?abcdef'[int(block)]}_branch{['1', '2a', '2b', '2c'][int(branch)]}"
+
+model = build("MobileNet", alpha=0.25, size=96)
+model.compile("adam", "mse")
+model.optimizer.build(model.trainable_variables)
+model.save("mobilenet_v1_025_whole.h5")
+assert len(h5py.File("mobilenet_v1_025_whole.h5")["optimizer_weights"].attrs["weight_names"]) > 100
+model.save("mobilenet_v1_025_unnamed.keras")
+base = build("MobileNet", alpha=0.25, size=96, include_top=False)
+keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, name="mine")]).save_weights(
+    "mobilenet_v1_025_nested.h5")
+model = build("ResNet50", size=64)
+model.save_weights("resnet50_keras.h5")
+model.save_weights("resnet50_keras_unnamed.weights.h5")
+keras.Model(model.input, model.layers[-2].output).save_weights("resnet50_keras_no_top.h5")
+for layer in model.layers:
+    layer._name = old_name(layer.name)
+model.save_weights("resnet50_keras_old.h5")
+build("VGG16", include_top=False).save_weights("vgg_16_no_top.h5")
+"""
+# Behind keras_files.KERAS_PROGRAM, in its process, since Keras's import takes longer than all the rest: a fresh model
+# loads what was written. {0} is the directory of the pictures.
+AFTER_WRITING = """
+picture = np.load("{0}/" + application + "_picture.npy")
+side = picture.shape[1]
+fresh = getattr(keras.applications, application)(
+    weights=None, classifier_activation=None, input_shape=(side, side, 3), **json.loads(options))
+assert not np.array_equal(fresh.get_weights()[0], model.get_weights()[0])
+fresh.load_weights(path)
+np.save("{0}/" + application + "_again.npy", fresh(picture, training=False))
+"""
+
+
+def start(program, directory):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [sys.executable, "-c", HELPERS + program]
+    return subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+
+
+def picture(net_name):
+    """As our net takes it, [1, side, side, 3]."""
+    side = SIZES[net_name]
+    return np.random.default_rng(side).normal(size=(1, side, side, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A directory with Keras's files, and logits.npz of what Keras computes with them."""
+    directory = tmp_path_factory.mktemp("keras")
+    for net_name in SIZES:
+        bgr = net_name != MOBILENET
+        np.save(directory / f"{net_name}_picture.npy", picture(net_name)[..., :: -1 if bgr else 1])
+    processes = [start(WITH_KERAS_3, directory), start(WITH_KERAS_2, directory)]
+    for process in processes:
+        finish(process)
+    yield directory
+    for path in directory.glob("vgg_16*"):  # pytest keeps the directories of its last three runs
+        path.unlink()
+
+
+@functools.cache
+def read(path):
+    return read_weights(path)
+
+
+@functools.cache
+def imported(path, net_name):
+    return to_slim(read(path), net_name)
+
+
+def logits_of(net_name, values, inputs):
+    """Our net's, in evaluation mode with these values."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, inputs.shape)
+        logits, _ = NETS[net_name].build(images, CLASSES, is_training=False, weight_decay=0.0)
+        variables = {v.op.name: v for v in tf.global_variables()}
+        assert values.keys() == variables.keys()
+        initial = {variable.initializer.inputs[1]: values[name] for name, variable in variables.items()}
+        session.run([variable.initializer for variable in variables.values()], initial)
+        return [session.run(logits, {images: x}) for x in (inputs, inputs[..., ::-1])]
+
+
+def assert_same_logits(got, expected):
+    assert np.abs(expected).max() > 0.1
+    assert expected.std() > 0.05 * np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("net_name", SIZES)
+def test_logits_equal_keras(files, net_name):
+    values, unused = imported(files / f"{net_name}.weights.h5", net_name)
+    assert unused == {}
+    expected = np.load(files / "logits.npz")[net_name]
+    ours, of_turned_channels = logits_of(net_name, values, picture(net_name))
+    assert_same_logits(ours, expected)
+    assert np.abs(of_turned_channels - ours).max() > 0.01 * np.abs(ours).max()  # the order of channels matters here
+
+
+@pytest.mark.parametrize(
+    ("file", "net_name"),
+    [
+        ("mobilenet_v1_025.keras", MOBILENET),
+        ("mobilenet_v1_025_whole.h5", MOBILENET),
+        ("mobilenet_v1_025_unnamed.keras", MOBILENET),
+        ("mobilenet_v1_025_no_top.keras", MOBILENET),
+        ("mobilenet_v1_025_nested.h5", MOBILENET),
+        ("resnet50_keras.h5", "resnet50_keras"),
+        ("resnet50_keras_unnamed.weights.h5", "resnet50_keras"),
+        ("resnet50_keras_no_top.h5", "resnet50_keras"),
+        ("resnet50_keras_old.h5", "resnet50_keras"),
+        ("vgg_16_no_top.h5", "vgg_16"),
+    ],
+)
+def test_every_kind_of_file_gives_the_same_values(files, file, net_name):
+    expected, _ = imported(files / f"{net_name}.weights.h5", net_name)
+    values, unused = imported(files / file, net_name)
+    without_top = "no_top" in file or "nested" in file
+    heads = ("vgg_16/fc", f"resnet50_keras/fc{CLASSES}", "MobilenetV1/Logits")
+    assert values.keys() == {name for name in expected if not (without_top and name.startswith(heads))}
+    assert (len(values) < len(expected)) == without_top
+    for name, value in values.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert unused == (dict.fromkeys(["mine/0", "mine/1"], f"{MOBILENET} has no such layer") if "nested" in file else {})
+
+
+def test_layers_come_in_keras_order_and_without_the_optimizer(files):
+    for file in "mobilenet_v1_025.keras", "mobilenet_v1_025_whole.h5":
+        layers = read_weights(files / file)
+        assert len(layers) == 28 + 27
+        assert [a.shape for a in layers["conv_preds"]] == [(1, 1, 256, CLASSES), (CLASSES,)]
+        assert [a.shape for a in layers["conv_dw_2"]] == [(3, 3, 16, 1)]
+        gamma, beta, mean, variance = layers["conv_pw_13_bn"]
+        assert gamma.min() >= 0.5
+        assert variance.min() >= 0.5
+        assert beta.min() < 0
+        assert mean.min() < 0
+
+
+def test_vgg_19_names_and_shapes(files):
+    shapes = json.loads((files / "vgg_19.json").read_text())
+    shapes |= {"fc1": [[25088, 4096], [4096]], "fc2": [[4096, 4096], [4096]], "predictions": [[4096, 10], [10]]}
+    layers = {name: [np.zeros(s, np.float32) for s in parts] for name, parts in shapes.items()}
+    values, unused = to_slim(layers, "vgg_19")
+    assert {name: list(v.shape) for name, v in values.items()} == NETS["vgg_19"].variable_shapes(10)
+    assert unused == {}
+    with pytest.raises(UserError, match=r"not the weights of vgg_16 but of vgg_19"):
+        to_slim(layers, "vgg_16")
+    del layers["predictions"]  # and with it fc8 only
+    assert values.keys() - to_slim(layers, "vgg_19")[0].keys() == {"vgg_19/fc8/weights", "vgg_19/fc8/biases"}
+
+
+def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, monkeypatch):
+    to_write = []
+    for net_name in SIZES:
+        path = files / f"{net_name}.weights.h5"
+        layers = to_keras({**imported(path, net_name)[0], "global_step": np.int64(3)}, net_name)
+        assert layers.keys() == read(path).keys()
+        for name, arrays in read(path).items():
+            assert [np.array_equal(a, b) for a, b in zip(layers[name], arrays, strict=True)] == [True] * len(arrays)
+        if net_name != "vgg_16":  # half a gigabyte
+            (files / f"{net_name}_again.weights.h5").write_text("is replaced")
+            shutil.copy(files / f"{net_name}_picture.npy", files / f"{APPLICATIONS[net_name]}_picture.npy")
+            to_write.append((layers, net_name, files / f"{net_name}_again.weights.h5"))
+    program = keras_files.KERAS_PROGRAM + AFTER_WRITING.replace("{0}", str(files))
+    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", program)
+    with ThreadPoolExecutor() as pool:  # each waits for a process
+        list(pool.map(write_weights, *zip(*to_write, strict=True)))
+    for layers, net_name, path in to_write:
+        again = read_weights(path)
+        assert again.keys() == layers.keys()
+        assert all(np.array_equal(a, b) for name in layers for a, b in zip(layers[name], again[name], strict=True))
+        logits = np.load(files / f"{APPLICATIONS[net_name]}_again.npy")
+        assert_same_logits(logits, np.load(files / "logits.npz")[net_name])
+
+
+def test_layers_without_names_are_not_taken_for_another_nets(files):
+    layers = read(files / "resnet50_keras_unnamed.weights.h5")
+    assert {f"layers/conv2d_{i}" for i in range(1, 13)} < layers.keys()  # VGG-16 has as many
+    message = r"not the weights of vgg_16: expected also layers block1_conv1, .*look like weights of resnet50_keras"
+    with pytest.raises(UserError, match=message):
+        to_slim(layers, "vgg_16")
+
+
+@functools.cache
+def mobilenet_layers():
+    """Of random numbers, without Keras."""
+    rng = np.random.default_rng(0)
+    shapes = NETS[MOBILENET].variable_shapes(CLASSES)
+    return to_keras({name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}, MOBILENET)
+
+
+def write_keras_2(path, layers, weight_names):
+    """An .h5 as Keras 2 wrote it, with any names of arrays; names as the bytes that old h5py gave."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in ("input_1", *layers)]
+        file.create_group("input_1").attrs["weight_names"] = []
+        for layer, arrays in layers.items():
+            names = weight_names(layer, len(arrays))
+            file.create_group(layer).attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, arrays, strict=True):
+                file[layer][name] = array
+
+
+def oldest_names(layer, count):
+    parts = {1: "W", 2: "W b", 4: "gamma beta running_mean running_std"}[count].split()
+    return [f"{layer}_{part}_1:0" for part in parts]
+
+
+def test_arrays_of_a_keras_2_file_count_by_position(tmp_path):
+    path = tmp_path / "weights.h5"
+    write_keras_2(path, mobilenet_layers(), oldest_names)
+    layers = read_weights(path)
+    assert list(layers) == list(mobilenet_layers())
+    for name, arrays in layers.items():
+        for got, expected in zip(arrays, mobilenet_layers()[name], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("spelling", ["{}|{}", "{}/{}:0", "{0}/{0}/{1}:0"])
+def test_npz_counts_by_names(tmp_path, spelling):
+    parts = {1: ["kernel"], 2: ["kernel", "bias"], 4: ["gamma", "beta", "moving_mean", "moving_variance"]}
+    named = {
+        spelling.format(layer, "depthwise_kernel" if layer.startswith("conv_dw") and len(arrays) == 1 else part): array
+        for layer, arrays in mobilenet_layers().items()
+        for part, array in zip(parts[len(arrays)], arrays, strict=True)
+    }
+    np.savez(tmp_path / "weights.npz", **dict(sorted(named.items())))  # beta before gamma, bias before kernel
+    values, unused = to_slim(read_weights(tmp_path / "weights.npz"), MOBILENET)
+    assert unused == {}
+    for name, value in to_slim(mobilenet_layers(), MOBILENET)[0].items():
+        np.testing.assert_array_equal(values[name], value, err_msg=name)
+
+
+def test_published_weights_have_a_place_for_every_array():
+    if not REAL.is_file():
+        pytest.skip(f"{REAL} is not there")
+    values, unused = imported(REAL, MOBILENET)
+    assert unused == {}
+    assert {name: list(v.shape) for name, v in values.items()} == NETS[MOBILENET].variable_shapes(1000)
+    np.testing.assert_array_equal(
+        values["MobilenetV1/Conv2d_3_depthwise/BatchNorm/moving_mean"], np.load(REAL)["conv_dw_3_bn|moving_mean"]
+    )
+
+
+def test_what_the_net_does_not_have_is_named():
+    foreign = {"mine": [np.zeros((2, 3)), np.zeros(3)], "re_lu": [np.zeros(1)]}
+    _, unused = to_slim({**mobilenet_layers(), **foreign}, MOBILENET)
+    assert unused == dict.fromkeys(["mine/0", "mine/1", "re_lu/0"], f"{MOBILENET} has no such layer")
+
+
+def without(layers, *names):
+    return {name: arrays for name, arrays in layers.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("layers", "net_name", "message"),
+    [
+        (
+            lambda: {**mobilenet_layers(), "conv_pw_3": [np.zeros((1, 1, 5, 6))]},
+            MOBILENET,
+            "layer conv_pw_3 .* shapes [1, 1, 5, 6], .* MobilenetV1/Conv2d_3_pointwise/weights [1, 1, 32, 32]",
+        ),
+        (
+            lambda: {**mobilenet_layers(), "conv1_bn": mobilenet_layers()["conv1_bn"][:3]},
+            MOBILENET,
+            "layer conv1_bn .* shapes [8], [8], [8], .* MobilenetV1/Conv2d_0/BatchNorm/moving_variance [8]",
+        ),
+        (
+            mobilenet_layers,
+            "mobilenet_v1_050",
+            "layer conv1 .* shapes [3, 3, 3, 8], .* MobilenetV1/Conv2d_0/weights [3, 3, 3, 16]",
+        ),
+        (
+            mobilenet_layers,
+            "vgg_16",
+            "not the weights of vgg_16: expected also layers block1_conv1, .* and 8 more; "
+            "found layers conv1, conv1_bn, .* and 50 more; they look like weights of mobilenet_v1",
+        ),
+        (
+            lambda: without(mobilenet_layers(), "conv_dw_3"),
+            MOBILENET,
+            "expected also layers conv_dw_3; found layers conv1, .* known are vgg_16, ",
+        ),
+        (mobilenet_layers, "resnet50_signs", "unknown net with weights in Keras's files 'resnet50_signs': "),
+    ],
+)
+def test_what_does_not_fit_is_told_with_both_sides(layers, net_name, message):
+    with pytest.raises(UserError, match=re.escape(message).replace(r"\ \.\*\ ", " .* ")):
+        to_slim(layers(), net_name)
+
+
+def test_values_that_do_not_fit_are_told_with_both_sides():
+    values, _ = to_slim(mobilenet_layers(), MOBILENET)
+    head = "MobilenetV1/Logits/Conv2d_1c_1x1"
+    headless = without(values, f"{head}/weights", f"{head}/biases")
+    assert to_keras(headless, MOBILENET).keys() == without(mobilenet_layers(), "conv_preds").keys()
+    for wrong in without(values, f"{head}/biases"), without(values, f"{head}/weights"):
+        with pytest.raises(UserError, match=f"{head}/[a-z]* missing"):
+            to_keras(wrong, MOBILENET)
+    with pytest.raises(UserError, match=r"Conv2d_0/weights, .* and 131 more missing"):
+        to_keras({f"{head}/biases": np.zeros(1)}, MOBILENET)
+    with pytest.raises(
+        UserError, match=r"Conv2d_0/weights .* is \[3, 3, 3, 8\], .* has \[3, 3, 3, 32\], .* layer conv1"
+    ):
+        to_keras(values, "mobilenet_v1")
+    with pytest.raises(UserError, match=r"unknown net"):
+        to_keras(values, "lenet")
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """Files that are no weights, or no longer."""
+    directory = tmp_path_factory.mktemp("damaged")
+    layers = mobilenet_layers()
+    write_keras_2(directory / "whole.h5", layers, oldest_names)
+    contents = (directory / "whole.h5").read_bytes()
+    (directory / "cut.h5").write_bytes(contents[: len(contents) // 2])
+    write_keras_2(directory / "without_a_dataset.h5", layers, oldest_names)
+    with h5py.File(directory / "without_a_dataset.h5", "a") as file:
+        del file["conv_dw_2/conv_dw_2_W_1:0"]
+    with h5py.File(directory / "other.h5", "w") as file:
+        file["table"] = np.zeros(3)
+    write_keras_2(directory / "of_text.h5", {"conv1": [np.array([b"text"])]}, oldest_names)
+    (directory / "empty.h5").touch()
+    (directory / "text.keras").write_text("not a zip")
+    np.savez(directory / "objects.npz", **{"conv1|kernel": np.array([{}], object)})
+    np.savez(directory / "whole.npz", **{"conv1|kernel": np.arange(5000.0)})
+    contents = (directory / "whole.npz").read_bytes()
+    (directory / "cut.npz").write_bytes(contents[: len(contents) // 2])
+    (directory / "changed.npz").write_bytes(contents[:9000] + b"?" + contents[9001:])
+    for name, member in (("other.zip", "readme.txt"), ("inside.keras", "model.weights.h5")):
+        with zipfile.ZipFile(directory / name, "w") as archive:
+            archive.writestr(member, "not HDF5")
+    (directory / "directory.h5").mkdir()
+    return directory
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cut.h5", "without_a_dataset.h5", "other.h5", "of_text.h5", "empty.h5", "text.keras", "objects.npz"),
+        *("cut.npz", "changed.npz", "other.zip", "inside.keras", "directory.h5", "missing.h5"),
+    ],
+)
+def test_damaged_and_foreign_files_are_errors(damaged, name):
+    with pytest.raises(UserError, match=re.escape(f"{damaged / name}: ") + r".*Keras's \.h5, \.weights\.h5 or \.keras"):
+        read_weights(damaged / name)
+
+
+def test_nothing_is_left_of_a_failed_writing(tmp_path, monkeypatch):
+    layers = mobilenet_layers()
+    (tmp_path / "old.weights.h5").write_text("stays")
+    with pytest.raises(UserError, match=r"end with \.weights\.h5"):
+        write_weights(layers, MOBILENET, tmp_path / "new.h5")
+    with pytest.raises(UserError, match=r"nowhere/new\.weights\.h5.*is there such a directory"):
+        write_weights(layers, MOBILENET, tmp_path / "nowhere" / "new.weights.h5")
+    half = "import sys; open(sys.argv[2], 'w').write('half'); print('Traceback'); sys.exit('no space left')"
+    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", half)
+    with pytest.raises(UserError, match=r"Keras cannot write it \(no space left\)"):
+        write_weights(layers, MOBILENET, tmp_path / "old.weights.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.weights.h5"]
+    assert (tmp_path / "old.weights.h5").read_text() == "stays"
+
+
+def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", "import sys; open(sys.argv[2], 'w').write(str(sys.argv[3:]))")
+    path = tmp_path / "new.weights.h5"
+    for layers, options in (
+        (mobilenet_layers(), '{"alpha": 0.25, "include_top": true, "classes": 7}'),
+        (without(mobilenet_layers(), "conv_preds"), '{"alpha": 0.25, "include_top": false}'),
+    ):
+        write_weights(layers, MOBILENET, path)
+        assert path.read_text() == str(["MobileNet", options])
