@@ -16,10 +16,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tf_slim.nets import alexnet, inception_v1, resnet_v1, resnet_v2, vgg
-
 from nets import NETS
 from tfcompat import dropout, slim, tf
+
+# After tfcompat, which sets what TensorFlow reads as it is imported (oneDNN), for both.
+from tf_slim.nets import alexnet, inception_v1, resnet_v1, resnet_v2, vgg  # isort: skip
 
 THEIRS = {
     "alexnet_v2": (alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope),

@@ -172,6 +172,7 @@ def test_what_is_no_configuration_is_refused_by_its_path(content, message, tmp_p
 
 
 OTHER_VALUES = {
+    "init_from": "vgg_16",
     "dataset": "mnist", "train_examples": 5, "net": "vgg_16", "image_size": 9, "preprocessing": "unit",
     "weight_decay": 0.5, "batch_size": 9, "optimizer": "adam", "momentum": 0.5, "adam_beta1": 0.5, "adam_beta2": 0.5,
     "rmsprop_decay": 0.5, "optimizer_epsilon": 0.5, "learning_rate": 0.5, "schedule": "step", "warmup_steps": 9,

@@ -57,7 +57,10 @@ def shapes():
     return {v.op.name: v.shape.as_list() for v in tf.global_variables()}
 
 
-@pytest.mark.parametrize("name", THEIRS)
+DEEP = {"vgg_19", "resnet_v1_101", "resnet_v1_152", "resnet_v2_101", "resnet_v2_152"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in THEIRS])
 def test_variables_are_tf_slims(name):
     size = NETS[name].image_size
     their_logits(name, tf.placeholder(tf.float32, [1, size, size, 3]), is_training=False)

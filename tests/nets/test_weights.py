@@ -231,16 +231,14 @@ def test_published_names_are_of_registered_nets():
     assert {entry.net for entry in published.PUBLISHED.values()} <= set(NETS)
 
 
-def command(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "nets.weights", *args], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-
-
 def test_the_command_line(tmp_path):
-    done = command("inspect", checkpoint(tmp_path, values()))
+    arguments = [sys.executable, "-m", "nets.weights", "inspect", checkpoint(tmp_path, values())]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "fits lenet" in done.stdout
-    done = command("inspect", str(tmp_path), "--net", "lenett")
-    assert done.returncode == 2
-    assert "did you mean lenet?" in done.stderr
+
+
+def test_a_mistake_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path), "--net", "lenett"])
+    with pytest.raises(UserError, match=r"did you mean lenet\?"):
+        weights.main()
