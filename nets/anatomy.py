@@ -1,0 +1,195 @@
+"""A net taken apart: its layers in the order of their computation, with shapes, parameters and multiply-adds."""
+
+import dataclasses
+import itertools
+import re
+import sys
+
+import errors
+from nets import NETS
+from tfcompat import tf
+
+# Graph operations that make a line, and what it is called.
+KINDS = {
+    "Conv2D": "conv",
+    "DepthwiseConv2dNative": "depthwise",
+    "MatMul": "dense",
+    "MaxPool": "max pool",
+    "AvgPool": "average pool",
+    "FusedBatchNormV3": "batch norm",
+    "Mean": "average pool",
+    "LRN": "local response norm",
+    "AddV2": "add",
+    "ConcatV2": "concat",
+}
+WEIGHTED = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
+NAMED_BY_AUTHOR = ("Mean", "LRN", "AddV2", "ConcatV2")  # the others are SCOPE/TYPE, of which SCOPE tells them apart
+# Blocks that flat names hold: res2a_branch2b and bn2a_branch2b are in res2a, Conv2d_1_depthwise is in Conv2d_1.
+FLAT_BLOCKS = ((r"(?:res|bn)(\d[a-z])_branch\w+", r"res\1"), (r"(Conv2d_\d+)_(?:depth|point)wise", r"\1"))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Layer:
+    """A line of the table."""
+
+    index: int
+    name: str  # scope below the net's
+    kind: str
+    detail: str  # kernel, stride, groups
+    shape: list[int]  # of the output: [height, width, channels] or [units]
+    inputs: list[int]  # indices of the layers it reads; -1 is the picture
+    multiply_adds: int
+    auxiliary: bool  # the logits do not depend on it: it only helps training
+    parameters: int = 0  # trainable
+    moving: int = 0  # averages of batch norm, which are saved but not trained
+    block: str = ""  # unit, module or stack that it is in
+
+    @property
+    def size(self) -> str:
+        """The output's shape, to read."""
+        return "×".join(f"{side:,}" for side in self.shape)
+
+    @property
+    def does(self) -> str:
+        """Kind and detail, to read."""
+        return f"{self.kind} {self.detail}".rstrip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A net's layers in the order of their computation."""
+
+    title: str
+    family: str  # first line of the source file
+    picture: str  # shape of the input
+    layers: list[Layer]
+
+    def total(self, field: str, auxiliary: bool = True) -> int:
+        """Sum of a field over the layers, with or without those of auxiliary heads."""
+        return sum(getattr(layer, field) for layer in self.layers if auxiliary or not layer.auxiliary)
+
+
+def summarize(name: str, num_classes: int = 1000, image_size: int | None = None) -> Summary:
+    """Lists the layers of a registered net, for a picture of image_size pixels (None: the net's default) a side.
+
+    Raises UserError for an unknown net, and where the picture is too small for it.
+    """
+    if name not in NETS:
+        raise errors.unknown("net", name, NETS)
+    net = NETS[name]
+    side = net.image_size if image_size is None else image_size
+    for flag, value in (("--num-classes", num_classes), ("--image-size", side)):
+        if value < 1:
+            raise errors.UserError(f"{flag} {value}: must be at least 1")
+    with tf.Graph().as_default():
+        pictures = tf.placeholder(tf.float32, [1, side, side, net.channels])
+        logits, end_points = net.build(pictures, num_classes, is_training=False, weight_decay=0.0)
+        ends = {key.removeprefix(f"{net.scope}/"): tensor.op for key, tensor in end_points.items()}
+        layers = _layers(pictures.op, logits.op, ends, f"{net.scope}/")
+    family = sys.modules[getattr(net.function, "func", net.function).__module__].__doc__.splitlines()[0]
+    picture = f"{side}×{side}×{net.channels}"
+    return Summary(f"{name}, pictures of {picture}, {num_classes:,} classes", family, picture, layers)
+
+
+def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Operation], scope: str) -> list[Layer]:
+    needed, everything = _upstream([logits]), _upstream([logits, *ends.values()])
+    counts, variables = _multiply_adds(), tf.global_variables()
+    layers: list[Layer] = []
+    owner = {pictures: -1}  # index of the layer that an operation on the data belongs to
+    for op in tf.get_default_graph().get_operations():  # in order of creation: inputs come first
+        sources = [owner[tensor.op] for tensor in op.inputs if tensor.op in owner]
+        if not sources or op not in everything:
+            continue
+        owner[op] = sources[0]
+        name = (op.name if op.type in NAMED_BY_AUTHOR else op.name.rpartition("/")[0]).removeprefix(scope)
+        skipped = {
+            "FusedBatchNormV3": layers and name == f"{layers[sources[0]].name}/BatchNorm",  # inside its layer
+            "Mean": op.inputs[0].shape.as_list()[1:3] == [1, 1],  # nothing to average
+            "AddV2": len(sources) == 1,
+        }
+        if op.type in KINDS and not skipped.get(op.type):
+            owner[op] = len(layers)
+            shape = op.outputs[0].shape.as_list()[1:]
+            layers.append(
+                Layer(
+                    index=len(layers),
+                    name=name,
+                    kind=KINDS[op.type],
+                    detail=_detail(op),
+                    shape=shape,
+                    inputs=sources,
+                    multiply_adds=counts[op.name] if op.type in WEIGHTED else 0,
+                    auxiliary=op not in needed,
+                )
+            )
+        read = _upstream([tensor.op for tensor in op.inputs if tensor.op not in owner])
+        for variable in (v for v in variables if v.handle.op in read):
+            field = "parameters" if variable.trainable else "moving"
+            setattr(layers[owner[op]], field, getattr(layers[owner[op]], field) + variable.shape.num_elements())
+    for end in sorted(ends, key=len):  # the sum that ends a unit is called as the unit, the longest name of it
+        if (index := owner.get(ends[end], -1)) >= 0 and layers[index].kind in ("add", "concat"):
+            layers[index].name = end
+    units = sorted((end for end in ends if any(x.name.startswith(f"{end}/") for x in layers)), key=len)
+    for layer in layers:
+        layer.block = layer.name.partition("/")[0]
+        for unit in (unit for unit in units if f"{layer.name}/".startswith(f"{unit}/")):
+            layer.block = unit
+        for pattern, block in FLAT_BLOCKS:
+            layer.block = re.sub(f"^{pattern}$", block, layer.block)
+    return layers
+
+
+def _upstream(ops: list[tf.Operation]) -> set[tf.Operation]:
+    """The operations and all that they are computed from."""
+    found, pending = set(), list(ops)
+    while pending:
+        if (op := pending.pop()) not in found:
+            found.add(op)
+            pending += [tensor.op for tensor in op.inputs]
+    return found
+
+
+def _multiply_adds() -> dict[str, int]:
+    """Of the default graph's operations by name: half the floating point operations that TensorFlow's profiler counts.
+
+    Not its total, which holds biases, pools and the drawing of initial values as well.
+    """
+    builder = tf.profiler.ProfileOptionBuilder(tf.profiler.ProfileOptionBuilder.float_operation())
+    pending = [tf.profiler.profile(tf.get_default_graph(), cmd="scope", options=builder.with_empty_output().build())]
+    counts = {}
+    while pending:
+        node = pending.pop()
+        counts[node.name] = node.float_ops // 2
+        pending += node.children
+    return counts
+
+
+def _detail(op: tf.Operation) -> str:
+    shape = op.inputs[0].shape.as_list()
+    if op.type == "Mean":
+        return f"{shape[1]}×{shape[2]}"
+    if op.type not in ("Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool"):
+        return ""
+    kernel = op.get_attr("ksize")[1:] if "Pool" in op.type else op.inputs[1].shape.as_list()
+    stride = op.get_attr("strides")[1]
+    groups = shape[3] // kernel[2] if op.type == "Conv2D" else 1
+    return (
+        f"{kernel[0]}×{kernel[1]}"
+        + (f", stride {stride}" if stride > 1 else "")
+        + (f", {groups} groups" if groups > 1 else "")
+    )
+
+
+def runs(layers: list[Layer]) -> list[list[list[Layer]]]:
+    """The blocks, those that follow one another and are alike put together."""
+
+    def likeness(block: list[Layer]) -> list:
+        return [(x.does, x.shape, x.parameters, x.auxiliary, [x.index - i for i in x.inputs]) for x in block]
+
+    blocks = [list(block) for _, block in itertools.groupby(layers, key=lambda layer: layer.block)]
+    return [list(run) for _, run in itertools.groupby(blocks, key=likeness)]
+
+
+def in_words(number: int) -> str:
+    """1234567 as 1.23 million."""
+    return f"{number / 1e9:,.2f} billion" if number >= 1e9 else f"{number / 1e6:,.2f} million"
