@@ -158,15 +158,22 @@ def parse_command_line(args: list[str]) -> Config:
     rows = "\n".join(
         f"  {name:<14} {config.net} on {config.dataset}, {config.total_steps} steps" for name, config in PRESETS.items()
     )
+    if any(arg.split("=")[0] == "--net" for arg in args):  # what a preset says of pictures is meant for its own net
+        own = dict.fromkeys(("image_size", "preprocessing", "weight_decay"))
+        default = dataclasses.replace(PRESETS[preset], **own)
+    else:
+        default = PRESETS[preset]
     about = (
         f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
         "PRESET --help shows the values of that preset."
     )
-    return tyro.cli(Config, args=args, default=PRESETS[preset], prog="train.py [PRESET]", description=about)
+    return tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
 
 
 def validate(config: Config, nets: Mapping[str, object], preprocessings: Collection[str]) -> None:
     """Raises UserError for a value or a combination of values that cannot be trained, before anything is built."""
+    if config.init_from == "":
+        raise UserError("--init-from '' names nothing; leave it out to start from fresh variables")
     if config.net not in nets:
         raise unknown("net", config.net, nets)
     if config.preprocessing is not None and config.preprocessing not in preprocessings:
@@ -209,10 +216,12 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
 
 def resolve(config: Config, nets: Mapping[str, object]) -> Config:
     """Fills in what follows from the net and the machine, so that config.json leaves nothing open."""
-    net = nets[config.net]
+    net, start = nets[config.net], config.init_from
+    is_file = start and (os.sep in start or os.path.exists(start) or os.path.exists(f"{start}.index"))
     return dataclasses.replace(
         config,
         data=os.path.abspath(config.data or os.path.join("data", config.dataset)),
+        init_from=os.path.abspath(start) if is_file else start,
         image_size=config.image_size or net.image_size,
         preprocessing=config.preprocessing or net.preprocessing,
         weight_decay=net.weight_decay if config.weight_decay is None else config.weight_decay,

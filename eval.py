@@ -37,11 +37,12 @@ def parse_command_line() -> argparse.Namespace:
 if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and --help should not
     ARGS = parse_command_line()
 
-from engine.checkpoint import check_restorable, locate, step_of
+from checkpoints import locate, shapes_of, step_of
+from engine.checkpoint import check_restorable
 from engine.metrics import Evaluation, evaluate, per_example
 from engine.session import make_deterministic, session_config
 from nets import NETS
-from nets.weights import head_width, shapes_of
+from nets.weights import head_width
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import DATASET_JSON, load_dataset, load_index

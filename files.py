@@ -29,9 +29,9 @@ def whole_directory(path: "str | Path") -> Iterator[Path]:
     Raises UserError where `path` holds files already, or cannot be made.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
     try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     except OSError as error:

@@ -20,15 +20,16 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from checkpoints import locate, newest_valid, step_of
 from engine import summaries
-from engine.checkpoint import CheckpointDirectory, newest_valid, step_of
+from engine.checkpoint import CheckpointDirectory
 from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
 from engine.metrics import PerExample, evaluate, per_example
 from engine.optimizer import learning_rate, optimizer
 from engine.session import StopSignal, exclusive, make_deterministic, session_config
 from files import whole_file
 from nets import NETS
-from nets.weights import initial_weights, restorer
+from nets.weights import fetch, restorer
 from pipeline.convert import convert
 from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches
 from pipeline.preprocess import PREPROCESSINGS
@@ -169,7 +170,10 @@ def run_training(config: configuration.Config) -> int:
         convert(config.dataset, config.data, config.source)
         check_data(config)
     dataset = load_dataset(config.data)
-    initial = initial_weights(config.init_from) if config.init_from and not newest else None
+    initial = None
+    if config.init_from and not newest:
+        is_path = os.sep in config.init_from  # as resolved; else the name of published weights
+        initial = locate(config.init_from, "--init-from") if is_path else fetch(config.init_from)
     model = build(config, dataset, initial)
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
         with whole_file(os.path.join(run, DATASET_JSON)) as partial:
@@ -189,7 +193,11 @@ def run_training(config: configuration.Config) -> int:
             if initial:
                 model.initial_saver.restore(session, initial)
             step = 0
-            print(f"starting {run} with {initial or 'fresh variables'}, seed {config.seed}", flush=True)
+            print(
+                f"starting {run} with {initial or 'fresh variables'}, seed {config.seed}: {config.net}, "
+                f"{config.image_size} px, preprocessing {config.preprocessing}",
+                flush=True,
+            )
         model.batches.start(session, step)
         journal = Journal(os.path.join(run, "metrics.jsonl"), step)
         writer = summaries.open_writer(run, step, model.graph)

@@ -79,8 +79,8 @@ def summarize(name: str, num_classes: int = 1000, image_size: int | None = None)
     net = NETS[name]
     side = net.image_size if image_size is None else image_size
     for flag, value in (("--num-classes", num_classes), ("--image-size", side)):
-        if value < 1:
-            raise errors.UserError(f"{flag} {value}: must be at least 1")
+        if not 1 <= value <= 100_000:
+            raise errors.UserError(f"{flag} {value}: must be at least 1 and at most 100,000")
     with tf.Graph().as_default():
         pictures = tf.placeholder(tf.float32, [1, side, side, net.channels])
         logits, end_points = net.build(pictures, num_classes, is_training=False, weight_decay=0.0)

@@ -199,6 +199,10 @@ def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[
             )
         for array, variable in zip(arrays, variables, strict=True):
             array = _with_channels_turned(np.asarray(array, np.float32).reshape(variable.shape), layer, model)
+            if not np.isfinite(array).all():
+                raise UserError(
+                    f"layer {found[layer]} of the file holds numbers that are not finite, for {variable.name}"
+                )
             values[variable.name] = np.ascontiguousarray(array)
     reason = f"{net_name} has no such layer"
     others = [name for name in layers if name not in found.values()]
@@ -250,11 +254,13 @@ model.save_weights(path)
 """
 
 
-def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> None:
+def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> str:
     """Lets Keras write the layers of to_keras as a .weights.h5 that its model of the net loads.
 
     That model has include_top as the head is among the layers, and as many classes. A file at the path is replaced
-    once the new one is complete. Raises UserError for another suffix, and where Keras cannot write it.
+    once the new one is complete. Returns the call that makes the model.
+
+    Raises UserError for another suffix, and where Keras cannot write it.
     """
     model = _model(net_name)
     path = pathlib.Path(path).absolute()
@@ -279,3 +285,5 @@ def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> N
             os.replace(made, path)
     except OSError as error:
         raise UserError(f"{path}: Keras cannot write it ({error}); is there such a directory, and space?") from error
+    arguments = ", ".join(["weights=None", *(f"{key}={value}" for key, value in options.items())])
+    return f"keras.applications.{model.application}({arguments})"

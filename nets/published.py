@@ -6,6 +6,7 @@ zoo, Nix and Yocto recipes), Keras's are its own. Where none is known, the size 
 """
 
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ import pooch
 
 from errors import UserError, unknown
 from files import whole_directory
+
+pooch.get_logger().setLevel("WARNING")  # it would print checksums to copy into code
 
 _SLIM = "http://download.tensorflow.org/models/"
 _MOBILENET = _SLIM + "mobilenet_v1_2018_02_22/mobilenet_v1_"
@@ -110,17 +113,21 @@ def download(name: str, directory: Path) -> Path:
         UserError: an unknown name, no network, a checksum that differs, an archive without a checkpoint.
     """
     if name not in PUBLISHED:
-        raise unknown("published weights", name, PUBLISHED)
+        raise unknown("file, or name of published weights,", name, PUBLISHED)
     published = PUBLISHED[name]
     file_name = published.url.rsplit("/", 1)[1]
     try:
-        path = Path(
-            pooch.retrieve(published.url, published.checksum, fname=file_name, path=directory, progressbar=True)
-        )
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the cache {directory} cannot be made ({error}); XDG_CACHE_HOME chooses another") from None
+    try:
+        show = sys.stderr.isatty()
+        path = Path(pooch.retrieve(published.url, published.checksum, file_name, directory, progressbar=show))
     except (OSError, ValueError) as error:  # no network, or a checksum that differs
+        reason = "no connection" if "Max retries" in str(error) else str(error).splitlines()[0]
+        use = "python -m nets.weights import" if file_name.endswith(".h5") else "--init-from, unpacked"
         raise UserError(
-            f"{published.url} could not be downloaded ({error}); with the file at hand, give it to --init-from or to "
-            "python -m nets.weights import"
+            f"{published.url} could not be downloaded ({reason}); with the file at hand, give it to {use}"
         ) from None
     return path if path.suffix == ".h5" else _unpacked(path, directory / name)
 

@@ -11,6 +11,7 @@ import os
 
 import errors
 from files import whole_file
+from nets import NETS
 from nets.anatomy import Summary, in_words, runs, summarize
 
 
@@ -54,7 +55,7 @@ def check_target(path: str) -> None:
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
         raise errors.UserError(f"--svg {path}: is a directory; give the name of a file in it")
-    if not os.access(directory, os.W_OK):
+    if not (os.path.isdir(directory) and os.access(directory, os.W_OK)):
         raise errors.UserError(f"--svg {path}: there is no directory {directory} to write to")
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m nets.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="name in the registry nets.NETS")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NETS)}")
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the pictures (default: the net's own)")
     parser.add_argument("--svg", metavar="FILE", help="draw the net into this file")

@@ -12,6 +12,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 import pooch
 
 import errors
+from checkpoints import damage, locate, shapes_of
 from errors import UserError
 from files import whole_directory
 from nets import NETS, Net, keras_files
@@ -101,48 +103,10 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def shapes_of(prefix: str) -> dict[str, list[int]]:
-    """Name to shape of all that a checkpoint holds, V1 or V2.
-
-    Raises UserError where it cannot be read.
-    """
-    try:
-        return dict(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
-    except (
-        Exception
-    ) as error:  # DataLossError, ValueError, NotFoundError: the reader's binding translates some, not all
-        raise UserError(f"{prefix} cannot be read as a checkpoint ({str(error).splitlines()[0][:200]})") from None
-
-
 def head_width(stored: Shapes, net: Net) -> int | None:
     """Number of outputs of the net's main head in a checkpoint; None where it holds no such head."""
     head = [name for name in stored if name.startswith(net.new_scopes[0]) and name.endswith("/weights")]
-    return stored[head[0]][-1] if len(head) == 1 else None
-
-
-def prefix_of(path: str) -> str:
-    """The checkpoint that a path means: a directory's newest, a prefix, one of its files, or a V1 file.
-
-    Raises UserError where there is none.
-    """
-    prefix = tf.train.latest_checkpoint(path) if os.path.isdir(path) else path
-    for ending in (".index", ".meta", ".data-00000-of-00001"):
-        prefix = prefix and prefix.removesuffix(ending)
-    if not prefix or not (os.path.isfile(prefix) or os.path.isfile(prefix + ".index")):
-        raise UserError(f"{path} is no checkpoint: give a run directory, a prefix, or a V1 file such as vgg_16.ckpt")
-    return prefix
-
-
-def initial_weights(name_or_path: str) -> str:
-    """What --init-from means: a checkpoint of the user's, or the name of published weights, fetched when first asked
-    for. Returns its prefix."""
-    if os.path.exists(name_or_path) or os.path.exists(name_or_path + ".index"):
-        return prefix_of(name_or_path)
-    if os.sep in name_or_path or name_or_path.endswith((".ckpt", ".h5")):
-        raise UserError(
-            f"--init-from {name_or_path} does not exist; a name of published weights has no / and no ending"
-        )
-    return fetch(name_or_path)
+    return stored[head[0]][-1] if len(head) == 1 and stored[head[0]] else None
 
 
 def restorer(prefix: str, net: Net) -> tf.train.Saver:
@@ -162,11 +126,14 @@ def fetch(name: str) -> str:
     """Downloads published weights, imports Keras's, and returns the prefix of a checkpoint in the cache."""
     directory = Path(pooch.os_cache("slimgraph")) / "weights"
     path = download(name, directory)
-    if path.suffix != ".h5":
-        return str(path)
-    prefix = directory / name / "model.ckpt-0"
-    if not prefix.with_suffix(".ckpt-0.index").exists():
-        import_keras(path, PUBLISHED[name].net, prefix.parent)
+    prefix = path
+    if path.suffix == ".h5":
+        prefix = directory / name / "model.ckpt-0"
+        if not prefix.parent.exists():
+            import_keras(path, PUBLISHED[name].net, prefix.parent)
+    wrong = damage(str(prefix))
+    if wrong:
+        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
     return str(prefix)
 
 
@@ -184,6 +151,8 @@ def import_keras(path: Path, net_name: str, out: Path) -> dict[str, str]:
     Raises:
         UserError: a file that does not fit the net, a directory that holds files.
     """
+    if escape(str(out)) != str(out) or "\\" in str(out):
+        raise UserError(f"--out {str(out)!r} holds one of * ? [ \\; TensorFlow takes those for wildcards")
     with whole_directory(out) as partial:
         values, unused = keras_files.to_slim(read_weights(path), net_name)
         write_checkpoint(values, partial / "model.ckpt-0")
@@ -200,15 +169,15 @@ def write_checkpoint(values: Mapping[str, np.ndarray], prefix: Path) -> None:
     tf.train.update_checkpoint_state(str(prefix.parent.absolute()), prefix.name)
 
 
-def export_keras(prefix: str, net_name: str, path: str) -> None:
-    """Exports a checkpoint to PATH.weights.h5, which keras.applications loads."""
+def export_keras(prefix: str, net_name: str, path: str) -> str:
+    """Exports a checkpoint to PATH.weights.h5. Returns the call of Keras that makes the model for it."""
     stored, net = shapes_of(prefix), NETS[net_name]
     wanted = net.variable_shapes(head_width(stored, net) or 1000)
     found = plan(stored, wanted, net.new_scopes)
     check(found, prefix, net.scope, stored, wanted)
     reader = tf.train.NewCheckpointReader(prefix)
     layers = keras_files.to_keras({name: reader.get_tensor(name) for name in found.restored}, net_name)
-    keras_files.write_weights(layers, net_name, path)
+    return keras_files.write_weights(layers, net_name, path)
 
 
 def inspect(prefix: str, net_name: str | None) -> str:
@@ -238,7 +207,7 @@ def inspect(prefix: str, net_name: str | None) -> str:
         f"{'fits' if fits else 'does not fit'} {best}",
         describe(found, wanted),
         *(f"    {name} is {stored[name]} there and {wanted[name]} in the net" for name in found.mismatched[:5]),
-        *_advice(prefix, best, head_width(stored, net), fits),
+        *_advice(prefix, best, head_width(stored, net), fits, whole=fits and not found.fresh),
     ]
     others = [name for name in plans if name != best]
     if others:
@@ -250,20 +219,20 @@ def _failures(found: Plan) -> tuple[list[str], ...]:
     return found.mismatched, found.missing, found.fresh, found.unused
 
 
-def _advice(prefix: str, name: str, width: int | None, fits: bool) -> list[str]:
+def _advice(prefix: str, name: str, width: int | None, fits: bool, whole: bool) -> list[str]:
     net = NETS[name]
     if width is None:
         lines = [f"no head under {net.new_scopes[0]}: good for fine-tuning only"]
     elif width == 1001:
         lines = [f"head {net.new_scopes[0]}: 1,001 outputs, of which output 0 is background: label offset 1"]
     else:
-        note = " (where TF-Slim's labels start at 1, it evaluates with --labels_offset=1)" if width == 1000 else ""
-        lines = [f"head {net.new_scopes[0]}: {width:,} outputs, output 0 is the first class: label offset 0{note}"]
-    lines.append(f"preprocessing {net.preprocessing}, {net.image_size} px, {net.channels} channels")
+        lines = [f"head {net.new_scopes[0]}: {width:,} outputs, output 0 is the first class: label offset 0"]
+    lines.append(f"the net's own preprocessing {net.preprocessing}, {net.image_size} px, {net.channels} channels")
     if fits:
-        if width is not None:
+        if whole:
             lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
-        lines.append(f"fine-tune:  python train.py folder --source PICTURES --net {name} --init-from {prefix}")
+        tune = f"--net {name} --init-from {prefix} --learning-rate 0.01"
+        lines.append(f"fine-tune:  python train.py folder --source PICTURES {tune}")
     return lines
 
 
@@ -290,15 +259,15 @@ def main() -> None:
     if getattr(args, "net", None) and args.net not in NETS:
         raise errors.unknown("net", args.net, NETS)
     if args.command == "inspect":
-        print(inspect(prefix_of(args.ckpt), args.net))
+        print(inspect(locate(args.ckpt, "CKPT"), args.net))
     elif args.command == "import":
         unused = import_keras(Path(args.file), args.net, Path(args.out))
         for name, reason in unused.items():
             print(f"not used: {name}: {reason}")
         print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
     elif args.command == "export":
-        export_keras(prefix_of(args.ckpt), args.net, args.out)
-        print(f"{args.out}: load it with keras.applications, weights=None, and load_weights")
+        call = export_keras(locate(args.ckpt, "CKPT"), args.net, args.out)
+        print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
     else:
         print(inspect(fetch(args.name), PUBLISHED[args.name].net))
 

@@ -206,3 +206,11 @@ def test_a_resumed_run_may_differ_only_where_that_is_free(key):
 def test_all_differences_are_named_at_once():
     with pytest.raises(UserError, match=r"--net was .*--batch-size was .*--seed was "):
         config.resumed(Config(), Config(net="vgg_16", batch_size=1, seed=1, total_steps=5))
+
+
+def test_another_net_brings_its_own_pictures():
+    assert parse_command_line(["folder", "--net", "vgg_16"]).image_size is None
+    assert parse_command_line(["folder", "--net=vgg_16", "--image-size", "96"]).image_size == 96
+    assert parse_command_line(["folder"]).image_size == 64
+    resolved = config.resolve(parse_command_line(["folder", "--net", "vgg_16"]), NETS)
+    assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (224, "vgg", 5e-4)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from engine.checkpoint import newest_valid
+from checkpoints import newest_valid
 from engine.session import exclusive
 from errors import UserError
 from pipeline.records import FEATURES
@@ -57,7 +57,7 @@ def test_the_default_makes_its_data_and_reaches_its_accuracy(default_run):
     lines = done.stdout.splitlines()
     assert lines[:2] == [
         f"making {directory}/data/digits: digits from the known source",
-        "starting runs/digits with fresh variables, seed 0",
+        "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits",
     ]
     assert "evaluate: python eval.py --ckpt runs/digits" in lines[-1]
     assert (directory / "data/digits/dataset.json").exists()
@@ -328,7 +328,7 @@ def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):
 
 def test_pictures_too_small_for_a_net(tmp_path, digits_data):
     arguments = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--net", "alexnet_v2", "--image-size", "32")
-    with pytest.raises(UserError, match="alexnet_v2 cannot take pictures of 32×32: --image-size must be at least 195"):
+    with pytest.raises(UserError, match="the net cannot take pictures of 32×32: --image-size must be at least 195"):
         train(configured(*arguments))
     assert not (tmp_path / "run").exists()
 
@@ -368,3 +368,17 @@ def test_a_start_that_does_not_exist_leaves_nothing(tmp_path, digits_data):
         with pytest.raises(UserError, match=text):
             train(configured(*arguments, name))
         assert not (tmp_path / "new").exists()
+
+
+def test_damaged_weights_start_nothing(run, tmp_path, digits_data):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    newest = pathlib.Path(newest_valid(str(damaged)))
+    data = newest.with_name(f"{newest.name}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:100])
+    arguments = ["--run-dir", str(tmp_path / "new"), "--data", digits_data, "--init-from"]
+    with pytest.raises(UserError, match="cannot be read"):
+        train(configured(*arguments, str(newest)))
+    assert not (tmp_path / "new").exists()
+    (damaged / "checkpoint").unlink()  # the run as a whole falls back to what can be read
+    assert weights_of(damaged).keys() == started_from(damaged, tmp_path / "new", "--data", digits_data).keys()

@@ -4,7 +4,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from engine.checkpoint import CheckpointDirectory, check_restorable, locate, newest_valid, step_of
+from checkpoints import locate, newest_valid, step_of
+from engine.checkpoint import CheckpointDirectory, check_restorable
 from errors import UserError
 from tfcompat import tf
 

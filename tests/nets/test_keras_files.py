@@ -474,3 +474,19 @@ def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monk
     ):
         write_weights(layers, MOBILENET, path)
         assert path.read_text() == str(["MobileNet", options])
+
+
+def test_npz_leaves_the_optimizer_and_refuses_doubles(tmp_path):
+    kernel, slot = np.ones((3, 3, 3, 8), np.float32), np.full((3, 3, 3, 8), 7, np.float32)
+    np.savez(tmp_path / "slots.npz", **{"conv1|kernel": kernel, "optimizer/conv1/kernel": slot})
+    assert read_weights(tmp_path / "slots.npz")["conv1"][0].max() == 1
+    np.savez(tmp_path / "twice.npz", **{"a/conv1/kernel": kernel, "b/conv1/kernel": slot})
+    with pytest.raises(UserError, match="two arrays kernel of a layer conv1"):
+        read_weights(tmp_path / "twice.npz")
+
+
+def test_numbers_have_to_be_finite():
+    layers = mobilenet_layers()
+    layers["conv1"] = [np.full_like(layers["conv1"][0], np.nan)]
+    with pytest.raises(UserError, match="layer conv1 of the file holds numbers that are not finite"):
+        to_slim(layers, MOBILENET)

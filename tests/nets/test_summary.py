@@ -256,7 +256,7 @@ def test_the_program_prints_and_draws(tmp_path):
     [
         (["lennet"], "unknown net 'lennet': did you mean lenet?"),
         (["vgg_16", "--image-size", 100], "cannot take pictures of 100×100: --image-size must be at least 224"),
-        (["lenet", "--image-size", 0], "--image-size 0: must be at least 1"),
+        (["lenet", "--image-size", 0], "--image-size 0: must be at least 1 and at most 100,000"),
         (["lenet", "--num-classes", 0], "--num-classes 0: must be at least 1"),
         (["lenet", "--svg", "lenet.png"], "--svg lenet.png: must end in .svg"),
         (["lenet", "--svg", "nowhere/lenet.svg"], "--svg nowhere/lenet.svg: there is no directory nowhere"),

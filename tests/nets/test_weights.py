@@ -12,9 +12,10 @@ import threading
 import numpy as np
 import pytest
 
+from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS, published, weights
-from nets.weights import fetch, head_width, inspect, plan, prefix_of, restorer, shapes_of, write_checkpoint
+from nets.weights import fetch, head_width, inspect, plan, restorer, write_checkpoint
 from tfcompat import slim, tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def test_inspect_tells_what_fits(tmp_path, form):
     assert "unused        2 variables: " in report
     assert "LeNet/mean_rgb" in report
     assert "head LeNet/fc4: 10 outputs" in report
-    assert "preprocessing lenet, 28 px, 1 channels" in report
+    assert "own preprocessing lenet, 28 px, 1 channels" in report
     assert f"--net lenet --init-from {prefix}" in report
 
 
@@ -140,12 +141,28 @@ def test_a_checkpoint_of_another_net_is_refused(tmp_path):
         restored(checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)}), 5)
 
 
-def test_a_path_may_name_any_part_of_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("start", [b"\x89HDF\r\n", b"PK\x03\x04"])
+def test_a_file_of_keras_is_sent_to_import(tmp_path, start, monkeypatch):
+    (tmp_path / "weights").write_bytes(start * 100)
+    monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path / "weights")])
+    with pytest.raises(UserError, match=r"nets\.weights import"):
+        weights.main()
+
+
+def test_a_damaged_checkpoint_is_no_good(tmp_path, monkeypatch):
     prefix = checkpoint(tmp_path, values())
-    for path in (prefix, f"{prefix}.index", f"{prefix}.data-00000-of-00001", str(tmp_path)):
-        assert prefix_of(path) == prefix
-    with pytest.raises(UserError, match="is no checkpoint"):
-        prefix_of(str(tmp_path / "nothing"))
+    data = pathlib.Path(f"{prefix}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:1000])
+    for command in (["inspect", prefix], ["export", prefix, "--net", "lenet", "--out", str(tmp_path / "x.weights.h5")]):
+        monkeypatch.setattr(sys, "argv", ["weights", *command])
+        with pytest.raises(UserError, match="cannot be read"):
+            weights.main()
+
+
+def test_weights_whose_biases_do_not_fit_are_not_evaluated(tmp_path):
+    report = inspect(checkpoint(tmp_path, values(fc4__biases=np.zeros(3, np.float32))), None)
+    assert "fresh         1 variables, 10 values: LeNet/fc4/biases" in report
+    assert "eval.py" not in report
 
 
 def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
@@ -190,7 +207,6 @@ def test_fetched_weights_restore(archive, tmp_path):
         np.testing.assert_array_equal(value, values()[name], err_msg=name)
     archive.unlink()  # a second time nothing is downloaded
     assert fetch("lenet") == prefix
-    assert weights.initial_weights("lenet") == prefix
 
 
 def test_a_download_that_differs_from_its_checksum_is_refused(archive, tmp_path):
@@ -220,11 +236,16 @@ def test_an_archive_without_a_checkpoint_is_refused(archive, monkeypatch, conten
     assert not list((tmp_path / "cache").rglob("lenet/*"))
 
 
+def test_a_cache_that_went_bad_is_named(archive, tmp_path):
+    prefix = pathlib.Path(fetch("lenet"))
+    prefix.write_bytes(prefix.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"cannot be read .* remove .* and fetch it again"):
+        fetch("lenet")
+
+
 def test_an_unknown_name_is_an_error_with_the_nearest():
     with pytest.raises(UserError, match="did you mean vgg_16"):
-        weights.initial_weights("vgg16")
-    with pytest.raises(UserError, match=r"vgg\.ckpt does not exist"):
-        weights.initial_weights("vgg.ckpt")
+        fetch("vgg16")
 
 
 def test_published_names_are_of_registered_nets():

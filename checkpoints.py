@@ -1,0 +1,104 @@
+"""Finding checkpoints and reading what they hold, in both of TensorFlow's forms.
+
+The newest checkpoint of a directory is the newest that can be read to its last byte, whatever the `checkpoint` file
+says.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from errors import UserError
+from tfcompat import tf
+
+NAME = "model.ckpt"
+PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-\d{{5}}-of-\d{{5}}|meta)$")
+
+
+def newest_valid(directory: str) -> str | None:
+    """The prefix of the newest checkpoint that can be read; None where the directory holds no checkpoint at all.
+
+    Damaged ones are named on the way. Raises UserError where all are damaged: starting over would overwrite the run.
+    """
+    found = in_directory(Path(directory))
+    for _, name in reversed(found):
+        prefix = os.path.join(directory, name)
+        wrong = damage(prefix)
+        if wrong is None:
+            return prefix
+        print(f"{prefix} cannot be read ({wrong}); trying the one before", file=sys.stderr)
+    if found:
+        raise UserError(
+            f"none of the {len(found)} checkpoints in {directory} can be read; "
+            "restore them from a backup, or choose another --run-dir to start a new run"
+        )
+    return None
+
+
+def locate(path: str, flag: str = "--ckpt") -> str:
+    """What --ckpt PATH, or another flag, means: a run directory's newest valid checkpoint, a prefix, or a V1 file.
+
+    Raises UserError where PATH is none of these, or cannot be read.
+    """
+    if os.path.isdir(path):
+        prefix = newest_valid(path)
+        if prefix is None:
+            raise UserError(f"{flag} {path}: the directory holds no checkpoint ({NAME}-STEP.index)")
+        return prefix
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if not (os.path.isfile(prefix) or os.path.isfile(prefix + ".index")):
+        raise UserError(
+            f"{flag} {path} does not exist; give a run directory, a prefix such as runs/digits/{NAME}-1000, "
+            "or a V1 file such as vgg_16.ckpt"
+        )
+    wrong = damage(prefix)
+    if wrong:
+        raise UserError(f"{flag} {path} cannot be read ({wrong})")
+    return prefix
+
+
+def shapes_of(prefix: str) -> dict[str, list[int]]:
+    """Name to shape of all that a checkpoint holds, V1 or V2.
+
+    Raises UserError where it cannot be read.
+    """
+    try:
+        return dict(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
+    except (
+        Exception
+    ) as error:  # DataLossError, ValueError, NotFoundError: the reader's binding translates some, not all
+        raise UserError(f"{prefix} cannot be read as a checkpoint ({str(error).splitlines()[0][:200]})") from None
+
+
+def step_of(prefix: str) -> int | None:
+    """The step a checkpoint was saved at: its global_step, else the number its name ends with, else None."""
+    reader = tf.train.NewCheckpointReader(prefix)
+    if reader.has_tensor("global_step"):
+        return int(reader.get_tensor("global_step"))
+    match = re.search(r"-(\d+)$", prefix)
+    return int(match[1]) if match else None
+
+
+def in_directory(directory: Path) -> list[tuple[int, str]]:
+    """(step, name) of every checkpoint of which any file is left, oldest first."""
+    if not directory.is_dir():
+        return []
+    matches = (PREFIX.match(path.name) for path in directory.iterdir())
+    return sorted({(int(match[2]), match[1]) for match in matches if match})
+
+
+def damage(prefix: str) -> str | None:
+    """Reads every tensor, which checks every CRC. Returns what is wrong, or None."""
+    if os.path.isfile(prefix):
+        with open(prefix, "rb") as file:
+            start = file.read(4)
+        if start in (b"\x89HDF", b"PK\x03\x04"):
+            return "it is a file of Keras's or NumPy's; python -m nets.weights import makes a checkpoint of it"
+    try:
+        reader = tf.train.NewCheckpointReader(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except Exception as error:  # DataLossError, ValueError, IndexError: the reader's binding translates some, not all
+        return str(error).splitlines()[0][:200]
+    return None
