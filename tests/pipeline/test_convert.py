@@ -498,7 +498,7 @@ def test_the_folder_source_needs_a_folder(tmp_path):
 # ImageNet
 
 MAPPING = "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn01443537 goldfish, Carassius auratus\n"
-SAMPLE = pathlib.Path("/work/shared/data/imagenet_sample")
+SAMPLE = pathlib.Path(__file__).resolve().parents[3] / "shared/data/imagenet_sample"
 
 
 @pytest.fixture
