@@ -156,20 +156,17 @@ def run_training(config: configuration.Config) -> int:
             f"{run} holds a best checkpoint but none to resume from, and starting over would replace it; copy "
             f"{run}/best/model.ckpt-* to {run} to go on from there, or choose another --run-dir"
         )
-    have_data = os.path.exists(os.path.join(config.data, DATASET_JSON))
-    if have_data:
-        check_data(config)
+    dataset = checked_data(config) if os.path.exists(os.path.join(config.data, DATASET_JSON)) else None
     if newest and step_of(newest) >= config.total_steps:
         print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
         print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))
         return 0
 
     # Data and graph; nothing is written to the run directory before both are sound
-    if not have_data:
+    if dataset is None:
         print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
         convert(config.dataset, config.data, config.source)
-        check_data(config)
-    dataset = load_dataset(config.data)
+        dataset = checked_data(config)
     initial = None
     if config.init_from and not newest:
         is_path = os.sep in config.init_from  # as resolved; else the name of published weights
@@ -297,9 +294,12 @@ def log(
         progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
 
 
-def check_data(config: configuration.Config) -> None:
-    """Raises UserError where the shards are for evaluation alone, of another source than asked for, or not those that
-    the run was started with."""
+def checked_data(config: configuration.Config) -> dict:
+    """The content of dataset.json.
+
+    Raises UserError where the shards are for evaluation alone, of another source than asked for, or not those that the
+    run was started with.
+    """
     dataset = load_dataset(config.data)
     if not dataset["splits"].get("train", {}).get("examples"):
         raise errors.UserError(
@@ -322,6 +322,7 @@ def check_data(config: configuration.Config) -> None:
             f"{config.data} is not the data that {config.run_dir} was started with; "
             "name that with --data, or start a new run with another --run-dir"
         )
+    return dataset
 
 
 def print_result(run: str, journal: Journal) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
 
-from checkpoints import NAME, PREFIX, in_directory
+from checkpoints import NAME, PREFIX, in_directory, shapes_of
 from errors import UserError
 from tfcompat import tf
 
@@ -44,7 +44,7 @@ class CheckpointDirectory:
 
 def check_restorable(prefix: str, variables: Iterable[tf.Variable]) -> None:
     """Raises UserError that names the variables which the checkpoint lacks or holds in another shape."""
-    stored = tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map()
+    stored = shapes_of(prefix)
     problems = []
     for variable in variables:
         name, shape = variable.op.name, variable.shape.as_list()
