@@ -31,14 +31,17 @@ class Config:
     """Trains an image classifier and leaves checkpoints, TensorBoard summaries and curves in its run directory."""
 
     dataset: str = "digits"
-    """Where the pictures come from: digits, mnist or folder (class folders of your own pictures). imagenet can only be
-    evaluated."""
+    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, folder (class folders of your own
+    pictures) or csv (a table of them). imagenet can only be evaluated."""
     source: _Directory = None
-    """Raw files already on disk, for making the shards. mnist is downloaded without it, folder and imagenet need it."""
+    """Raw files already on disk, for making the shards. mnist, fashion_mnist and cifar10 are downloaded without it."""
     data: _Directory = None
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
     train_examples: _Count = None
     """Train on the first N of the shuffled training split only. Default: all."""
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """A corrupt record stops the run and is named, or another one stands in for it, the same each time."""
 
     net: str = "preact_resnet_20"
     """Name in the registry nets.NETS; a wrong name lists them."""
@@ -48,8 +51,8 @@ class Config:
     image_size: _Count = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
     preprocessing: _Name = None
-    """How pictures become numbers: cifar, digits, inception, inception_crop, lenet, unit or vgg. Default: the net's
-    own."""
+    """How pictures become numbers: alexnet, cifar, digits, inception, inception_crop, keras_affine, lenet, min_max,
+    none, standardize, unit or vgg. Default: the net's own."""
     weight_decay: _Factor = None
     """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
 
@@ -133,7 +136,7 @@ PRESETS: Mapping[str, Config] = {
 # the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "run_dir"),
+    *("source", "data", "on_error", "run_dir"),
 }
 AT_LEAST_ONE = (
     *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),

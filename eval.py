@@ -26,6 +26,16 @@ def parse_command_line() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one object: examples, loss, top1, top5")
     parser.add_argument("--data", metavar="DIR", help="shards to evaluate on (default: those of the run)")
+    parser.add_argument(
+        "--crops",
+        type=int,
+        default=1,
+        metavar="N",
+        help="10 averages the probabilities of corners, centre and their mirror images (default: 1)",
+    )
+    parser.add_argument(
+        "--on-error", choices=["stop", "skip"], default="stop", help="name a corrupt record, or leave it out"
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the run's, or 64)")
     alone = parser.add_argument_group("for a checkpoint without a run directory")
     alone.add_argument("--net", metavar="NAME", help="name in the registry nets.NETS")
@@ -43,9 +53,11 @@ from engine.metrics import Evaluation, evaluate, per_example
 from engine.session import make_deterministic, session_config
 from nets import NETS
 from nets.weights import head_width
+from pipeline import statistics
+from pipeline.check import Records
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, load_dataset, load_index
+from pipeline.records import DATASET_JSON, Index, load_dataset, load_index
 from tfcompat import tf
 
 
@@ -93,7 +105,11 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             f"{config.data} has other classes than the run was trained on; name its data with --data"
         )
     split = args.split or ("test" if dataset["splits"].get("test", {}).get("examples") else "validation")
-    index = load_index(config.data, dataset, split)
+
+    def intact() -> Index:
+        return load_index(config.data, dataset, split, args.on_error).intact()
+
+    index = intact()
     net, num_classes = NETS[config.net], len(dataset["class_names"])
     background = run is None and head_width(shapes_of(prefix), net) == num_classes + 1
     with tf.Graph().as_default():
@@ -104,9 +120,12 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             config.preprocessing,
             config.image_size,
             min(config.batch_size, len(index.offsets)),
+            statistics.load(run or config.data, load_dataset(run) if run else dataset),
+            args.crops,
         )
         logits, _ = net.build(batches.images, num_classes + background, False, config.weight_decay)
-        metrics = per_example(logits[:, 1:] if background else logits, batches.labels)
+        logits = averaged(logits[:, 1:] if background else logits, args.crops)
+        metrics = per_example(logits, batches.labels)
         check_restorable(prefix, tf.global_variables())
         saver = tf.train.Saver(tf.global_variables())
         with tf.Session(config=session_config(config.compute_threads)) as session:
@@ -114,7 +133,20 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             print(f"{prefix}, step {step_of(prefix)}, on the {split} split of {config.data}", file=sys.stderr)
             if background:
                 print(f"{num_classes + 1} outputs: the first, background, is left out", file=sys.stderr)
-            return evaluate(session, batches, metrics)
+            records = Records(batches, intact, config.data, dataset, args.on_error)
+            return records.attempt(
+                session,
+                lambda: evaluate(session, records.batches, metrics),
+                rows=lambda: range(len(records.index.offsets)),
+                step=0,
+            )
+
+
+def averaged(logits: tf.Tensor, crops: int) -> tf.Tensor:
+    """Logits [N, classes] whose softmax is the mean over the crops of those of [N * crops, classes]."""
+    if crops == 1:
+        return logits
+    return tf.log(tf.reduce_mean(tf.reshape(tf.nn.softmax(logits), [-1, crops, logits.shape[1]]), 1) + 1e-30)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Files and directories that are there whole or not at all, however a program ends."""
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -23,6 +25,17 @@ def whole_file(path: "str | Path") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Holds a directory until the block ends or the process does. Raises OSError where another process holds it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def whole_directory(path: "str | Path") -> Iterator[Path]:
     """Yields a directory to fill; it takes the place of `path` when the block ends without an error.
 
@@ -33,11 +46,16 @@ def whole_directory(path: "str | Path") -> Iterator[Path]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        prefix = f".{target.name}.partial-"
+        for left in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
+            with contextlib.suppress(OSError), _held(left):
+                shutil.rmtree(left)
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     except OSError as error:
         raise UserError(f"{path} cannot be made ({error})") from None
     try:
-        yield partial
+        with _held(partial):
+            yield partial
         partial.chmod(0o755)  # mkdtemp makes it private
         try:
             partial.replace(target)

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
 import json
 import math
 import os
+import subprocess
 import time
 from typing import NamedTuple
 
@@ -30,10 +31,11 @@ from engine.session import StopSignal, exclusive, make_deterministic, session_co
 from files import whole_file
 from nets import NETS
 from nets.weights import fetch, restorer
-from pipeline.convert import convert
-from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches
+from pipeline import statistics
+from pipeline.check import Records
+from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, load_dataset, load_index
+from pipeline.records import DATASET_JSON, Index, load_dataset, load_index
 from tfcompat import dropout, slim, tf
 
 
@@ -58,18 +60,18 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
 
     initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit.
     """
-    train_index = first_shuffled(load_index(config.data, dataset, "train"), config.train_examples, config.seed)
-    validation_index = load_index(config.data, dataset, "validation")
+    train_index, validation_index = training_index(config, dataset), validation_index_of(config, dataset)
     picture = (dataset["channels"], config.preprocessing, config.image_size)
+    stats = statistics.load(config.data, dataset)
     num_classes = len(dataset["class_names"])
     net = NETS[config.net]
 
     with tf.Graph().as_default() as graph:
         make_deterministic(config.seed)
         with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they do not reach the variables
-            batches = training_batches(train_index, *picture, config.batch_size, config.seed)
+            batches = training_batches(train_index, *picture, config.batch_size, config.seed, stats)
         with tf.name_scope("validation_input"):
-            validation = evaluation_batches(validation_index, *picture, config.batch_size)
+            validation = evaluation_batches(validation_index, *picture, config.batch_size, stats)
         global_step = tf.train.get_or_create_global_step()
 
         with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
@@ -135,6 +137,17 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
     return model
 
 
+def training_index(config: configuration.Config, dataset: dict) -> Index:
+    """The records to train on; with --on-error skip others stand in for those that are corrupt."""
+    whole = load_index(config.data, dataset, "train", config.on_error)
+    return first_shuffled(whole, config.train_examples, config.seed)
+
+
+def validation_index_of(config: configuration.Config, dataset: dict) -> Index:
+    """The records to validate on; with --on-error skip without those that are corrupt."""
+    return load_index(config.data, dataset, "validation", config.on_error).intact()
+
+
 def train(config: configuration.Config) -> int:
     """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
     configuration.validate(config, NETS, PREPROCESSINGS)
@@ -165,7 +178,7 @@ def run_training(config: configuration.Config) -> int:
     # Data and graph; nothing is written to the run directory before both are sound
     if dataset is None:
         print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
-        convert(config.dataset, config.data, config.source)
+        make_data(config)
         dataset = checked_data(config)
     initial = None
     if config.init_from and not newest:
@@ -175,6 +188,7 @@ def run_training(config: configuration.Config) -> int:
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
         with whole_file(os.path.join(run, DATASET_JSON)) as partial:
             partial.write_text(json.dumps(dataset, indent=2) + "\n")
+    statistics.copy_pixel_statistics(config.data, run)
     configuration.save(config, os.path.join(run, "config.json"))
 
     stop = StopSignal()
@@ -195,7 +209,10 @@ def run_training(config: configuration.Config) -> int:
                 f"{config.image_size} px, preprocessing {config.preprocessing}",
                 flush=True,
             )
-        model.batches.start(session, step)
+        place = config.data, dataset, config.on_error
+        training = Records(model.batches, lambda: training_index(config, dataset), *place)
+        validation = Records(model.validation, lambda: validation_index_of(config, dataset), *place)
+        training.batches.start(session, step)
         journal = Journal(os.path.join(run, "metrics.jsonl"), step)
         writer = summaries.open_writer(run, step, model.graph)
         validation_writer = summaries.open_writer(os.path.join(run, "val"), step)
@@ -212,7 +229,15 @@ def run_training(config: configuration.Config) -> int:
 
             began = time.perf_counter()
             fetches = {**model.step, "pictures": model.picture_summary} if validate else model.step
-            values = session.run(fetches)  # the one sync point of a step: the loss has to reach us for the check below
+            # The one sync point of a step: the loss has to reach us for the check below.
+            values = training.attempt(
+                session,
+                lambda fetches=fetches: session.run(fetches),
+                rows=lambda step=step: training_rows(
+                    len(training.index.offsets), config.seed, (step - 1) * config.batch_size, config.batch_size
+                ),
+                step=step - 1,
+            )
             seconds += time.perf_counter() - began
             window.append(values)
             progress.update()
@@ -225,10 +250,16 @@ def run_training(config: configuration.Config) -> int:
                 )
 
             if last or step % config.display_every_steps == 0:
-                log(config, step, window, seconds, journal, writer, progress)
+                replaced = int(training.index.replaced.sum())
+                log(config, step, window, seconds, replaced, journal, writer, progress)
                 window, seconds = [], 0.0
             if validate:
-                result = evaluate(session, model.validation, model.validation_metrics)
+                result = validation.attempt(
+                    session,
+                    lambda: evaluate(session, validation.batches, model.validation_metrics),
+                    rows=lambda: range(len(validation.index.offsets)),
+                    step=0,
+                )
                 tqdm.write(f"step {step}/{config.total_steps}: validation {result}")
                 journal.add(step, VALIDATION, **result._asdict())
                 scalars = {"loss/cross_entropy": result.loss, "accuracy/top1": result.top1}
@@ -248,6 +279,8 @@ def run_training(config: configuration.Config) -> int:
         print(f"stopped by a signal at step {step}, which is saved; the same command goes on from there")
         return stop.exit_code
     print(f"finished {run} at step {step}")
+    if replaced:
+        print(f"{replaced} of {model.batches.examples} training records are corrupt; others stood in for them")
     print_result(run, journal)
     return 0
 
@@ -257,6 +290,7 @@ def log(
     step: int,
     window: list[dict],
     seconds: float,
+    replaced: int,
     journal: Journal,
     writer: tf.summary.FileWriter,
     progress: tqdm,
@@ -282,6 +316,8 @@ def log(
         "progress/learning_rate": rate,
         "progress/images_per_second": speed,
     }
+    if replaced:
+        scalars["progress/replaced_records"] = replaced
     summaries.add_scalars(writer, step, scalars)
     if progress.disable:
         left = time.strftime("%H:%M:%S", time.gmtime((config.total_steps - step) * config.batch_size / speed))
@@ -292,6 +328,18 @@ def log(
         )
     else:
         progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
+
+
+def make_data(config: configuration.Config) -> None:
+    """Converts the source in a process of its own, whose helpers then need not load TensorFlow."""
+    command = [sys.executable, "-m", "pipeline.convert", config.dataset, "--out", config.data]
+    if config.source:
+        command += ["--source", os.path.abspath(config.source)]
+    home = os.path.dirname(os.path.abspath(__file__))
+    paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    status = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
+    if status:  # the reason is told
+        sys.exit(status if status > 0 else 128 - status)
 
 
 def checked_data(config: configuration.Config) -> dict:

@@ -2,66 +2,106 @@
 
     python -m pipeline.convert NAME --out DIR [--source RAW]
 
-NAME is digits (embedded in scikit-learn), mnist (the four IDX .gz files, downloaded without --source), folder (one
-folder of pictures for each class, in train/ and test/ folders or without; labels follow the sorted folder names) or
-imagenet (LOC_synset_mapping.txt, and pictures whose name begins with a synset or whose folder is called by one; all
-become the test split, to evaluate published weights on).
+NAME is one of
+  digits         embedded in scikit-learn
+  mnist          the four IDX .gz files; downloaded without --source, as are the next two
+  fashion_mnist  the same format
+  cifar10        the binary version, data_batch_*.bin and test_batch.bin
+  signs          HDF5 files with train_set_x, train_set_y, test_set_x, test_set_y and list_classes
+  folder         one folder of pictures for each class, in train/ and test/ folders or without; or all in one folder
+                 with --label-regex '^(\\w+)\\.', as Kaggle's cat.0.jpg
+  csv            a table with a header: path,label[,split], or label,pixel0,pixel1,… as Kaggle's digits
+  imagenet       LOC_synset_mapping.txt, and pictures whose name begins with a synset or whose folder is called by one;
+                 all become the test split, to evaluate published weights on
+
+Every picture is decoded before it is stored. Those that cannot be are listed with the reason in rejected.csv. TF-Slim's
+own TFRecords with labels.txt need no conversion: name their directory with train.py --data.
 """
 
 import argparse
+import csv
 import json
+import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pooch
 from tqdm import tqdm
 
 import errors
 from errors import UserError
-from files import whole_directory
-from pipeline import preprocess, records
-from pipeline.images import EncodedImage, ImageError, check, encode_png
-from pipeline.sources import SOURCES, SPLITS, Example
-from tfcompat import tf
+from files import whole_directory, whole_file
+from pipeline import images, tfrecord
+from pipeline.images import ImageError
+from pipeline.sources import SOURCES, SPLITS, Example, Source
+from pipeline.statistics import Moments
+
+REJECTED_CSV = "rejected.csv"
+CHUNK = 64  # examples handed to a process at a time
+FEW = 1000  # so many are done sooner here than new processes are up
 
 
-class PixelMoments:
-    """Sums from which the statistics of all pixels follow: mean, deviation, principal components."""
+class Settings(NamedTuple):
+    """What a process needs to know to store a picture."""
 
-    def __init__(self, channels: int):
-        self.count, self.sum, self.products = 0, np.zeros(channels), np.zeros((channels, channels))
-
-    def add(self, pixels: np.ndarray) -> None:
-        """Takes in a picture, uint8 [H, W, C]."""
-        rows = pixels.reshape(-1, len(self.sum)).astype(np.float64)
-        self.count += len(rows)
-        self.sum += rows.sum(0)
-        self.products += rows.T @ rows
-
-    def statistics(self) -> dict:
-        """dataset.json's `statistics`."""
-        mean = self.sum / self.count
-        covariance = self.products / self.count - np.outer(mean, mean)
-        eigenvalues, vectors = np.linalg.eigh(covariance)
-        return {
-            "mean": mean.tolist(),
-            "deviation": np.sqrt(np.diag(covariance)).tolist(),
-            "components": vectors.T[::-1].tolist(),
-            "eigenvalues": eigenvalues[::-1].tolist(),
-        }
+    class_names: list[str]
+    channels: int
+    short_side: int | None
+    max_pixels: int
 
 
-def convert(name: str, out: str, source: str | None = None, on_error: str = "stop") -> dict:
+class Rejected(NamedTuple):
+    """A picture that is not stored."""
+
+    file: str
+    split: str
+    label: str
+    reason: str
+
+
+class Chunk(NamedTuple):
+    """What a process gives back for some examples of a split."""
+
+    records: list[bytes]
+    labels: list[int]
+    rejected: list[Rejected]
+    moments: Moments | None  # of training pictures
+    examples: int
+
+
+def convert(
+    name: str,
+    out: str,
+    source: str | None = None,
+    on_error: str = "stop",
+    *,
+    label_regex: str | None = None,
+    channels: int | None = None,
+    short_side: int | None = None,
+    max_pixels: int = images.MAX_PIXELS,
+    processes: int | None = None,
+) -> dict:
     """Converts a source into the directory `out`, which appears only when it is complete.
 
     Args:
         name: key of SOURCES.
         out: directory to make; it may exist only if it is empty.
-        source: directory of raw files; None downloads what is known.
-        on_error: what to do with a picture that does not decode: 'stop' with an error that names it, or 'skip' it.
+        source: raw files, a directory or for csv a file; None downloads what is known.
+        on_error: what to do when pictures do not decode: 'stop' with an error once all are looked at, or 'skip' them.
+        label_regex: for folder: finds the class in the name of a file, as its only group.
+        channels: 1 stores grey, 3 RGB; None what the source has.
+        short_side: pictures with a longer shorter side are shrunk to it.
+        max_pixels: a header that promises more is rejected.
+        processes: how many decode; None takes all cores. The result does not depend on it.
 
     Returns:
         The content of dataset.json.
@@ -72,98 +112,195 @@ def convert(name: str, out: str, source: str | None = None, on_error: str = "sto
     """
     if name not in SOURCES:
         raise errors.unknown("data set", name, SOURCES)
+    if label_regex is not None and name != "folder":
+        raise UserError(f"--label-regex belongs to folder, not to {name}")
+    for flag, value in (("--short-side", short_side), ("--max-pixels", max_pixels), ("--processes", processes)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} is {value}; it must be at least 1")
     source_path = Path(source) if source else None
-    if source_path and not source_path.is_dir():
+    if source_path and not source_path.exists():
+        raise UserError(f"--source {source} does not exist")
+    if source_path and not source_path.is_dir() and name != "csv":
         raise UserError(f"--source {source} is no directory")
-    data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name)
+    options = {"label_regex": label_regex} if label_regex is not None else {}
     with whole_directory(out) as unfinished:
-        moments, skipped = PixelMoments(data.channels), []
-        splits = {}
-        for split in SPLITS:
-            examples = data.splits.get(split, [])
-            progress = tqdm(examples, desc=f"{name} {split}", unit="picture", disable=not sys.stderr.isatty())
-            rows = _serialized(progress, data.class_names, on_error, skipped, moments if split == "train" else None)
-            shards = records.write_shards(rows, unfinished, f"{name}_{split}")
-            splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
-        left_out = {row["file"] for row in skipped}
-        train = data.splits.get("train", [])
-        left = {example.label for example in train if example.filename not in left_out}
-        empty = [data.class_names[label] for label in sorted({example.label for example in train} - left)]
-        if empty:
-            raise UserError(f"every training picture was skipped of {', '.join(empty)}")
-        for split in ("train", "validation") if "train" in data.splits else ("test",):
-            if not splits[split]["examples"]:
-                raise UserError(f"no picture is left for the {split} split; {len(skipped)} were skipped")
+        data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
+        settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
+        moments, rejected, splits, left = Moments(settings.channels), [], {}, set()
+        with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
+            for split in SPLITS:
+                examples = data.splits.get(split, [])
+                with tqdm(total=len(examples), desc=f"{name} {split}", unit="picture", disable=None) as progress:
+
+                    def records(split: str = split, progress: tqdm = progress) -> Iterator[bytes]:
+                        for chunk in pool.stored(split, data.splits.get(split, [])):
+                            if chunk.moments:
+                                moments.merge(chunk.moments)
+                                left.update(chunk.labels)
+                            rejected.extend(chunk.rejected)
+                            yield from chunk.records
+                            progress.update(chunk.examples)
+
+                    shards = tfrecord.write_shards(records(), unfinished, f"{name}_{split}")
+                splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
+        if rejected:
+            _tell(rejected, out, on_error, unfinished)
+        _check_what_is_left(data, splits, left, len(rejected))
         dataset = {
             "name": name,
             "source": str(source_path.resolve()) if source_path else None,
             "class_names": data.class_names,
-            "channels": data.channels,
+            "channels": settings.channels,
             "splits": splits,
-            "statistics": moments.statistics() if train else None,
-            "skipped": skipped,
+            "statistics": moments.channel_statistics() if moments.count else None,
+            "rejected": len(rejected),
+            "ignored": data.ignored or {},
         }
-        (unfinished / records.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
+        moments.save_pixel_statistics(unfinished)
+        (unfinished / tfrecord.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
     return dataset
 
 
-def _serialized(
-    examples: Iterable[Example],
-    class_names: list[str],
-    on_error: str,
-    skipped: list[dict],
-    moments: PixelMoments | None,
-) -> Iterator[bytes]:
-    with tf.Graph().as_default(), tf.Session() as session:
-        encoded = tf.placeholder(tf.string, [])
-        reader = partial(session.run, preprocess.decode(encoded, channels=3))
-        for example in examples:
-            try:
-                image = _encoded(example, lambda data: reader({encoded: data}))
-            except ImageError as error:
-                if on_error != "skip":
-                    raise UserError(
-                        f"{example.image}: {error}. Mend or remove it, or go on with python -m pipeline.convert … "
-                        "--on-error skip"
-                    ) from None
-                tqdm.write(f"skipped {example.image}: {error}", file=sys.stderr)
-                skipped.append({"file": example.filename, "reason": str(error)})
-                continue
-            if moments:
-                moments.add(image.pixels)
-            yield records.serialize(image, example.label, class_names[example.label], example.filename)
+def _tell(rejected: list[Rejected], out: str, on_error: str, unfinished: Path) -> None:
+    """Writes rejected.csv: with what is made, or beside what is not. Raises UserError in the latter case."""
+    path = unfinished / REJECTED_CSV if on_error == "skip" else Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")
+    with whole_file(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file).writerows([Rejected._fields, *rejected])
+    if on_error != "skip":
+        first = rejected[0]
+        raise UserError(
+            f"{len(rejected)} of the pictures cannot be used, the first is {first.file}: {first.reason}. All are "
+            f"listed in {path}; mend or remove them, or leave them out: python -m pipeline.convert … --on-error skip"
+        )
 
 
-def _encoded(example: Example, read: Callable[[bytes], np.ndarray]) -> EncodedImage:
-    """What the record stores. `read` decodes as training will."""
-    if not isinstance(example.image, Path):
-        return encode_png(example.image)
-    image = check(example.image.read_bytes())
-    try:
-        same = np.array_equal(read(image.data), image.pixels)
-    except tf.errors.InvalidArgumentError:  # libjpeg's warnings, such as a stray marker, are TensorFlow's errors
-        raise ImageError("damaged: OpenCV decodes it, TensorFlow does not") from None
-    return image if same else encode_png(image.pixels)
+def _check_what_is_left(data: Source, splits: dict, left: set[int], rejected: int) -> None:
+    train = {example.label for example in data.splits.get("train", [])}
+    empty = [data.class_names[label] for label in sorted(train - left)]
+    if empty:
+        raise UserError(f"every training picture was rejected of {', '.join(empty)}")
+    for split in ("train", "validation") if "train" in data.splits else ("test",):
+        if not splits[split]["examples"]:
+            raise UserError(f"no picture is left for the {split} split; {rejected} were rejected")
 
 
-def main() -> None:
-    """The command line."""
+class Pool:
+    """Processes that decode, or none where the examples are few."""
+
+    def __init__(self, processes: int, examples: int, settings: Settings):
+        self.settings, self.ahead, self.executor = settings, 4 * processes, None
+        if processes > 1 and examples > FEW:
+            # Spawned, not forked: where train.py converts, this process may hold TensorFlow's threads.
+            self.executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.executor:
+            self.executor.shutdown(cancel_futures=True)
+
+    def stored(self, split: str, examples: list[Example]) -> Iterator[Chunk]:
+        """The chunks in order, a few worked on ahead of the one that is asked for."""
+        chunks = [examples[i : i + CHUNK] for i in range(0, len(examples), CHUNK)]
+        if not self.executor:
+            yield from (store_chunk(split, chunk, self.settings) for chunk in chunks)
+            return
+        pending: deque[tuple[list[Example], Future]] = deque()
+        try:
+            for chunk in [*chunks, *[None] * self.ahead]:
+                if chunk is not None:
+                    pending.append((chunk, self.executor.submit(store_chunk, split, chunk, self.settings)))
+                while pending and (len(pending) >= self.ahead or chunk is None):
+                    oldest, future = pending.popleft()
+                    yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                f"a process was killed while it read one of {oldest[0].filename} to {oldest[-1].filename}, or a few "
+                "after them; is there too little memory? --processes 1 takes less"
+            ) from None
+
+
+def _start_process() -> None:
+    """Ctrl-C is for the process that writes; and where that one is killed, this one ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def store_chunk(split: str, examples: list[Example], settings: Settings) -> Chunk:
+    """Decodes and serializes examples."""
+    records, labels, rejected = [], [], []
+    moments = Moments(settings.channels) if split == "train" else None
+    for example in examples:
+        class_name = settings.class_names[example.label]
+        try:
+            image = _stored(example, settings)
+        except (ImageError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            rejected.append(Rejected(example.filename, split, class_name, reason))
+            continue
+        if moments:
+            moments.add(image.pixels)
+        records.append(tfrecord.serialize(image, example.label, class_name, example.filename))
+        labels.append(example.label)
+    return Chunk(records, labels, rejected, moments, len(examples))
+
+
+def _stored(example: Example, settings: Settings) -> images.StoredImage:
+    if isinstance(example.image, Path):
+        return images.store(example.image.read_bytes(), settings.channels, settings.short_side, settings.max_pixels)
+    image = images.encode_png(example.image)
+    if image.pixels.shape[2] == settings.channels and settings.short_side is None:
+        return image
+    return images.store(image.data, settings.channels, settings.short_side, settings.max_pixels)
+
+
+def parse_command_line() -> argparse.Namespace:
+    """The arguments of this command."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(SOURCES)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="directory to make")
-    parser.add_argument("--source", metavar="RAW", help="directory of raw files that are already on disk")
+    parser.add_argument("--source", metavar="RAW", help="raw files that are already on disk")
+    parser.add_argument("--label-regex", metavar="REGEX", help="folder: finds the class in a file's name, as its group")
+    parser.add_argument("--channels", type=int, choices=[1, 3], help="store grey or RGB (default: what the source has)")
+    parser.add_argument("--short-side", type=int, metavar="N", help="shrink what has a longer shorter side to N pixels")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=images.MAX_PIXELS,
+        metavar="N",
+        help="reject a picture whose header promises more (default: %(default)s)",
+    )
     parser.add_argument(
         "--on-error",
         choices=["stop", "skip"],
         default="stop",
-        help="a picture that does not decode stops the conversion, or is skipped and counted (default: stop)",
+        help="pictures that cannot be used end the conversion, once all are looked at, or are left out; either way "
+        f"{REJECTED_CSV} lists them (default: stop)",
     )
-    args = parser.parse_args()
-    dataset = convert(args.name, args.out, args.source, args.on_error)
+    parser.add_argument("--processes", type=int, metavar="N", help="how many decode (default: one for each core)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The command line."""
+    args = vars(parse_command_line())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half made is removed
+    dataset = convert(args.pop("name"), **args)
     counts = ", ".join(f"{part['examples']:,} {split}" for split, part in dataset["splits"].items())
-    print(f"{args.out}: {counts}; {len(dataset['class_names'])} classes; {len(dataset['skipped'])} pictures skipped")
+    print(f"{args['out']}: {counts}; {len(dataset['class_names'])} classes; {dataset['rejected']} pictures rejected")
+    if dataset["rejected"]:
+        print(f"{os.path.join(args['out'], REJECTED_CSV)} says which and why")
+    if dataset["ignored"]:
+        endings = ", ".join(f"{number} {ending}" for ending, number in dataset["ignored"].items())
+        print(f"left out, since they are no pictures by their endings: {endings}")
 
 
 if __name__ == "__main__":

@@ -1,58 +1,181 @@
-"""Picture files: header first, then pixels. Free of TensorFlow."""
+"""Picture files: header first, then pixels, then what a record stores. Free of TensorFlow.
+
+Pictures come out upright, 8 bits, RGB or grey. What is transparent is laid over white, of what is animated the first
+picture counts. A JPEG or PNG that TensorFlow decodes to the same pixels is stored as it is.
+"""
 
 import io
 import os
+import re
+import warnings
 from typing import NamedTuple
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of a damaged picture, our error says
 import cv2
 import numpy as np
-from PIL import Image
+import simplejpeg
+from PIL import Image, ImageOps
 
 MAX_PIXELS = 64_000_000  # a 600-byte JPEG can promise as many as it likes; decoding takes 3 bytes for each
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+EXTENSIONS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".ico", ".psd"),
+}
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
+OPENCVS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # it scales 16 bits to 8, where Pillow clips
 EXIF_ORIENTATION = 0x0112
+JPEG_QUALITY = 95
+# What libjpeg warns of that is not about pixels. TensorFlow takes any warning for an error, so these are re-encoded.
+HARMLESS = re.compile(r"bad ICC marker|extraneous bytes before marker 0x(c|db|dd|e|fe)")
 
 
-class EncodedImage(NamedTuple):
-    """A picture as it lies in a record: upright, 8 bits, 1 or 3 channels, JPEG or PNG."""
+class StoredImage(NamedTuple):
+    """A picture as it lies in a record: upright, 8 bits, JPEG or PNG."""
 
     data: bytes
     format: str  # 'jpeg' or 'png'
-    pixels: np.ndarray  # uint8 [H, W, C], RGB
+    pixels: np.ndarray  # uint8 [H, W, C], RGB or grey; what TensorFlow decodes `data` to
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.pixels.shape[1]
 
 
 class ImageError(Exception):
     """A picture that cannot be used; the message says why."""
 
 
-def encode_png(pixels: np.ndarray) -> EncodedImage:
+def encode_png(pixels: np.ndarray) -> StoredImage:
     """Losslessly encodes uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB)."""
     pixels = np.atleast_3d(pixels)
-    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
-    _, data = cv2.imencode(".png", stored)
-    return EncodedImage(data.tobytes(), "png", pixels)
+    _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels)
+    return StoredImage(data.tobytes(), "png", pixels)
 
 
-def check(data: bytes) -> EncodedImage:
-    """Decodes the bytes of a picture file and gives what a record stores: the bytes themselves of an upright 8-bit RGB
-    or grayscale JPEG or PNG, else a lossless PNG of the upright RGB pixels.
+def encode_jpeg(pixels: np.ndarray) -> StoredImage:
+    """Encodes uint8 [H, W, 1] or [H, W, 3] (RGB) at quality 95."""
+    space = "GRAY" if pixels.shape[2] == 1 else "RGB"
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), JPEG_QUALITY, space)
+    return StoredImage(data, "jpeg", simplejpeg.decode_jpeg(data, space))
 
-    Raises ImageError for what is damaged, no picture, or larger than MAX_PIXELS.
+
+def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> StoredImage:
+    """Decodes the bytes of a picture file and gives what a record stores.
+
+    Args:
+        data: the file's content.
+        channels: 3 for RGB, 1 for grey.
+        short_side: a picture whose shorter side is longer is shrunk to it, by area; None leaves all as they are.
+        max_pixels: what a header may promise.
+
+    Returns:
+        The bytes themselves where they are an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded anew, as
+        JPEG where they came from JPEG, as PNG otherwise.
+
+    Raises:
+        ImageError: for what is damaged, no picture, or too large.
     """
+    header = _header(data, max_pixels)
+    orientation = _orientation(header)
+    is_jpeg = header.format in ("JPEG", "MPO")
+    untouched = orientation == 1 and (short_side is None or min(header.size) <= short_side)
+    if is_jpeg:
+        pixels, clean = _decode_jpeg(data, header, channels)
+        if clean and untouched and header.mode in ("RGB", "L"):
+            return StoredImage(data, "jpeg", pixels)
+    else:
+        pixels = _decode(data, header, channels)
+        plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
+        # Byte 24 is the bit depth: Pillow calls 16-bit RGB by the mode of 8 bits.
+        if plain and untouched and data[24] == 8 and not header.has_transparency_data and not _frames(header):
+            return StoredImage(data, "png", pixels)
+    if short_side and min(pixels.shape[:2]) > short_side:
+        scale = short_side / min(pixels.shape[:2])
+        width, height = (max(short_side, round(side * scale)) for side in pixels.shape[1::-1])
+        pixels = np.atleast_3d(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
+    return encode_jpeg(pixels) if is_jpeg else encode_png(pixels)
+
+
+def _header(data: bytes, max_pixels: int) -> Image.Image:
+    Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        header = Image.open(io.BytesIO(data))
-        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata; what is too large is told below
+            header = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(f"its header promises far more than {max_pixels:,} pixels") from None
     except Exception as error:  # Pillow's plugins raise anything from KeyError to struct.error on hostile headers
-        raise ImageError(f"its header cannot be read ({type(error).__name__})") from error
-    if header.width * header.height > MAX_PIXELS:
-        raise ImageError(f"its header promises {header.width}×{header.height} pixels, more than {MAX_PIXELS:,}")
+        kind = "no picture of a known format" if isinstance(error, Image.UnidentifiedImageError) else "damaged"
+        raise ImageError(f"{kind}: its header cannot be read") from error
+    if header.width * header.height > max_pixels:
+        raise ImageError(f"its header promises {header.width}×{header.height} pixels, more than {max_pixels:,}")
+    return header
+
+
+def _orientation(header: Image.Image) -> int:
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise ImageError(f"OpenCV cannot decode it ({error.err})") from error
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # damaged metadata of a sound picture: upright, as every viewer shows it
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _frames(header: Image.Image) -> bool:
+    return getattr(header, "is_animated", False)
+
+
+def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.ndarray, bool]:
+    """The upright pixels, and whether libjpeg decodes the bytes as they are without a word."""
+    clean = _process(data) in (0xC0, 0xC1, 0xC2)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", strict=True)
+    except ValueError as error:
+        clean = False
+        if re.search("[Cc]orrupt JPEG data|[Pp]remature end", str(error)) and not HARMLESS.search(str(error)):
+            raise ImageError(f"damaged: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    if clean and header.mode in ("RGB", "L") and _orientation(header) == 1:
+        return pixels, True
+    return _decode(data, header, channels), False
+
+
+def _process(data: bytes) -> int:
+    """The marker that tells how a JPEG is coded: 0xC0 to 0xC2 is what every decoder has, 0xC3 lossless, and so on."""
+    position = 2
+    while position + 4 <= len(data):
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker == 0xFF:
+            position += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0
+
+
+def _decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
+    """Upright pixels of any format: by OpenCV, where it has it and nothing is transparent, else by Pillow."""
+    pixels = None
+    if header.format in OPENCVS and not header.has_transparency_data:
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        except cv2.error as error:
+            raise ImageError(f"OpenCV cannot decode it ({error.err})") from None
+        if pixels is None and header.format != "TIFF":  # some of whose compressions only Pillow has
+            raise ImageError("damaged or cut short: its pixels cannot be decoded")
     if pixels is None:
-        raise ImageError("OpenCV cannot decode it: damaged, cut short, or of no known format")
-    if header.format in ("JPEG", "PNG") and header.mode in ("RGB", "L") and orientation == 1:
-        return EncodedImage(data, header.format.lower(), pixels)
-    return encode_png(pixels)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                rgba = ImageOps.exif_transpose(header).convert("RGBA")
+        except Exception as error:  # as in _header
+            raise ImageError(f"damaged or cut short: its pixels cannot be decoded ({error})") from None
+        over_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        pixels = np.asarray(over_white.convert("L" if channels == 1 else "RGB"))
+    return np.ascontiguousarray(np.atleast_3d(pixels))

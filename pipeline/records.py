@@ -1,35 +1,43 @@
-"""Shards, dataset.json and the index of record offsets: the format on disk.
+"""dataset.json and the index of record offsets: what is read before the first picture.
 
-A shard is a TFRecord file of tf.train.Example with TF-Slim's keys (FEATURES). Beside the shards lies dataset.json:
+A data set is a directory of shards, TFRecord files of tf.train.Example with TF-Slim's keys (FEATURES), and
+dataset.json:
 
     {"name", "source", "class_names", "channels",
      "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
-     "statistics": {"mean": [C], "deviation": [C], "components": [C][C], "eigenvalues": [C]}}
+     "statistics": {"units", "mean": [C], "deviation": [C], "eigenvalues": [C], "components": [C][C]},
+     "rejected", "ignored"}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
 the largest first, and row i of components is the unit vector of eigenvalue i. Data without a training split, to be
 evaluated on, have null for statistics.
+
+A directory that TF-Slim's scripts made has labels.txt instead and is read as it is.
 """
 
+import io
 import json
 import os
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from errors import UserError
-from pipeline.images import EncodedImage
+from pipeline import tfrecord
+from pipeline.shard_index import scan
+from pipeline.sources.contract import SPLIT_NAMES
+from pipeline.tfrecord import DATASET_JSON
 from tfcompat import tf
 
-DATASET_JSON = "dataset.json"
-SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
-HEADER_BYTES, FOOTER_BYTES = 12, 4  # length and its CRC; the payload's CRC
+LABELS_TXT = "labels.txt"
+HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record
 
 FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string),
+    "image/format": tf.io.FixedLenFeature([], tf.string, ""),
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
     "image/class/text": tf.io.FixedLenFeature([], tf.string, ""),
     "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
@@ -44,67 +52,33 @@ class Index(NamedTuple):
     files: list[str]
     shards: np.ndarray  # int32 [examples], index into files
     offsets: np.ndarray  # int64 [examples], byte offset of the record in its file
+    replaced: np.ndarray  # bool [examples]: corrupt, and another record stands in its place
 
     def take(self, rows: np.ndarray) -> "Index":
         """The index of some of the records."""
-        return Index(self.files, self.shards[rows], self.offsets[rows])
+        return Index(self.files, self.shards[rows], self.offsets[rows], self.replaced[rows])
 
+    def intact(self) -> "Index":
+        """Without the records that are replaced: evaluation counts none twice."""
+        return self.take(np.flatnonzero(~self.replaced))
 
-def serialize(image: EncodedImage, label: int, class_name: str, filename: str) -> bytes:
-    """One tf.train.Example with TF-Slim's keys."""
-    height, width = image.pixels.shape[:2]
-    values = {
-        "image/encoded": image.data,
-        "image/format": image.format.encode(),
-        "image/class/label": label,
-        "image/class/text": os.fsencode(class_name),
-        "image/height": height,
-        "image/width": width,
-        "image/filename": os.fsencode(filename),
-    }
-    features = {
-        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        if isinstance(value, bytes)
-        else tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        for key, value in values.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
-
-
-def write_shards(records: Iterable[bytes], directory: Path, prefix: str) -> list[dict]:
-    """Writes records into as many shards as they need, named as TF-Slim names them: PREFIX_00000-of-00002.tfrecord.
-
-    Returns dataset.json's list of shards.
-    """
-    counts, writer, size = [], None, 0
-    for record in records:
-        if writer is None or size > SHARD_BYTES:
-            if writer:
-                writer.close()
-            writer, size = tf.io.TFRecordWriter(str(directory / f"{prefix}_{len(counts)}")), 0
-            counts.append(0)
-        writer.write(record)
-        size += len(record)
-        counts[-1] += 1
-    if writer:
-        writer.close()
-    shards = []
-    for i, count in enumerate(counts):
-        name = f"{prefix}_{i:05d}-of-{len(counts):05d}.tfrecord"
-        os.replace(directory / f"{prefix}_{i}", directory / name)
-        shards.append({"file": name, "examples": count})
-    return shards
+    def place(self, row: int) -> tuple[str, int]:
+        """Shard and byte offset of a record."""
+        return self.files[self.shards[row]], int(self.offsets[row])
 
 
 def load_dataset(directory: str) -> dict:
-    """Reads dataset.json. Raises UserError where it is missing or damaged."""
+    """Reads dataset.json, or finds out what it would say of TF-Slim's shards. Raises UserError where both are missing
+    or damaged."""
     path = Path(directory) / DATASET_JSON
     try:
         dataset = json.loads(path.read_text())
     except FileNotFoundError:
+        if (path.parent / LABELS_TXT).is_file():
+            return _slim_dataset(Path(directory))
         raise UserError(
             f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
-            "or name another directory of shards with --data"
+            f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
@@ -122,39 +96,133 @@ def load_dataset(directory: str) -> dict:
     return dataset
 
 
-def load_index(directory: str, dataset: dict, split: str) -> Index:
-    """Finds the records of a split by walking their headers, and compares their number with dataset.json.
+def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop") -> Index:
+    """Finds the records of a split, each checked against its CRCs once (shard_index says how), and compares their
+    number with dataset.json.
 
-    Raises UserError for a split the data lacks, and for shards that are missing, cut short or of another length.
+    Args:
+        directory: of the shards.
+        dataset: what load_dataset gives.
+        split: train, validation or test.
+        on_error: 'stop' raises at a corrupt record; 'skip' puts another one of the split in its place, the same each
+            time, so that the order of the others does not change.
+
+    Raises:
+        UserError: a split the data lacks; shards that are missing, cut short, of another length or corrupt.
     """
     if not dataset["splits"].get(split, {}).get("examples"):
         have = ", ".join(name for name, part in dataset["splits"].items() if part["examples"])
         raise UserError(f"{directory} has no {split} split; it has {have}")
-    files, shards, offsets = [], [], []
-    for i, shard in enumerate(dataset["splits"][split]["shards"]):
-        path = os.path.join(directory, shard["file"])
-        found = record_offsets(path)
-        if len(found) != shard["examples"]:
+    part = dataset["splits"][split]
+    names = [shard["file"] for shard in part["shards"]]
+    contents = scan(directory, names)
+    shards, offsets, faults = [], [], []
+    for i, (content, shard) in enumerate(zip(contents, part["shards"], strict=True)):
+        path, expected = os.path.join(directory, shard["file"]), shard["examples"]
+        found = content.offsets
+        missing = expected - len(found)
+        if missing < 0 or (missing and not content.faults and on_error == "stop"):
             raise UserError(
-                f"{path} holds {len(found)} records, dataset.json says {shard['examples']}; convert the data again"
+                f"{path} holds {len(found)} records, dataset.json says {expected}; convert the data again"
+                + ("" if missing < 0 else ", or go on without what is missing: --on-error skip")
             )
-        files.append(path)
-        shards.append(np.full(len(found), i, np.int32))
-        offsets.append(found)
-    return Index(files, np.concatenate(shards), np.concatenate(offsets))
+        start = sum(map(len, offsets))
+        faults += [(start + position, path, found[position], text) for position, text in content.faults.items()]
+        faults += [(start + position, path, -1, "it is missing") for position in range(len(found), expected)]
+        shards.append(np.full(expected, i, np.int32))
+        offsets.append(np.concatenate([found, np.full(max(missing, 0), -1, np.int64)]))
+    index = Index(
+        [os.path.join(directory, name) for name in names],
+        np.concatenate(shards),
+        np.concatenate(offsets),
+        np.zeros(sum(map(len, offsets)), bool),
+    )
+    if faults:
+        index = _without(index, faults, on_error, directory)
+    if "every" in part:
+        held_out = np.arange(len(index.offsets)) % HELD_OUT == HELD_OUT - 1
+        index = index.take(np.flatnonzero(held_out if part["every"] == "tenth" else ~held_out))
+    return index
 
 
-def record_offsets(path: str) -> np.ndarray:
-    """Byte offsets, int64 [n], of the records of a TFRecord file. Raises UserError where the file ends within one."""
+def _without(index: Index, faults: list[tuple[int, str, int, str]], on_error: str, directory: str) -> Index:
+    """The index with others in the place of corrupt records, or the error that names the first of them."""
+    _, path, offset, text = faults[0]
+    if on_error == "stop":
+        raise UserError(
+            f"{path}: the record at byte {offset} is corrupt: {text}; {len(faults)} of {len(index.offsets)} records "
+            f"are; python -m pipeline.check {directory} names them. Convert the data again, or go on with others in "
+            "their place: --on-error skip"
+        )
+    print(f"{path}: the record at byte {offset} is corrupt: {text}; others stand in for {len(faults)} such records")
+    rows = np.array([row for row, *_ in faults])
+    index.replaced[rows] = True
+    intact = np.flatnonzero(~index.replaced)
+    if not len(intact):
+        raise UserError(f"{directory}: no record is intact; convert the data again")
+    for row in rows:
+        other = np.random.default_rng(row).choice(intact)
+        index.shards[row], index.offsets[row] = index.shards[other], index.offsets[other]
+    return index
+
+
+_SLIM_NAME = re.compile(r"(?:.+_)?(train|validation|valid|val|test)(?:[-_]\d+-of-\d+)?(?:\.tfrecords?)?")
+
+
+def _slim_dataset(directory: Path) -> dict:
+    """What dataset.json would say of TF-Slim's shards and labels.txt. They carry no statistics."""
+    class_names = _read_labels(directory / LABELS_TXT)
+    files: dict[str, list[str]] = {}
+    for path in sorted(directory.iterdir()):
+        match = _SLIM_NAME.fullmatch(path.name)
+        if match and path.is_file():
+            files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)
+    splits = {}
+    for split, names in files.items():
+        counts = [len(content.offsets) for content in scan(str(directory), names)]
+        shards = [{"file": name, "examples": count} for name, count in zip(names, counts, strict=True)]
+        splits[split] = {"examples": sum(counts), "shards": shards}
+    if not any(part["examples"] for part in splits.values()):
+        raise UserError(
+            f"{directory} has {LABELS_TXT} but no records in files named like flowers_train_00000-of-00005.tfrecord or "
+            "train-00000-of-01024"
+        )
+    if "train" in splits and "validation" not in splits:
+        whole = splits["train"]
+        held_out = whole["examples"] // HELD_OUT
+        splits["train"] = {**whole, "examples": whole["examples"] - held_out, "every": "other"}
+        splits["validation"] = {**whole, "examples": held_out, "every": "tenth"}
+    return {
+        "class_names": class_names,
+        "channels": _channels(directory / next(iter(files.values()))[0]),
+        "splits": splits,
+        "statistics": None,
+    }
+
+
+def _read_labels(path: Path) -> list[str]:
+    """TF-Slim's labels.txt: a line 'NUMBER:NAME' for each class."""
+    names = {}
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
+        label, colon, name = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or not label.strip().isdecimal() or int(label) in names:
+            raise UserError(f"{path}, line {number}, is {line[:80]!r}; it must be like '0:daisy', each number once")
+        names[int(label)] = name.strip()
+    if len(names) < 2 or max(names) >= 2 * len(names) + 1:
+        raise UserError(
+            f"{path} names {len(names)} classes up to number {max(names, default=0)}; at least two are needed"
+        )
+    return [names.get(i, "background" if i == 0 else f"class {i}") for i in range(max(names) + 1)]
+
+
+def _channels(path: Path) -> int:
+    """1 where the first picture of a shard is grey, else 3."""
+    found = next(tfrecord.walk(path))
     try:
-        data = np.memmap(path, np.uint8, mode="r") if os.path.getsize(path) else np.empty(0, np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; convert the data again") from None
-    offsets, position = [], 0
-    while position < len(data):
-        offsets.append(position)
-        length = int.from_bytes(data[position : position + 8].tobytes(), "little")
-        position += HEADER_BYTES + length + FOOTER_BYTES
-        if position > len(data):
-            raise UserError(f"{path} is cut short or damaged in the record at byte {offsets[-1]}; convert it again")
-    return np.array(offsets, np.int64)
+        features = tf.train.Example.FromString(found.payload or b"").features.feature
+        header = Image.open(io.BytesIO(features["image/encoded"].bytes_list.value[0]))
+    except Exception as error:  # protobuf's, Pillow's, or an empty list
+        raise UserError(f"{path}: the first record is no picture with TF-Slim's keys ({error})") from None
+    return 1 if header.mode in ("L", "1") else 3

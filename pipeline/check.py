@@ -1,0 +1,261 @@
+"""Reads every record of a data set, compares them with dataset.json, and names what is wrong by shard and byte.
+
+    python -m pipeline.check DIR [--montage out.png [--augment FAMILY]]
+
+Looks at each record's CRCs, its label, and the picture, which is decoded as training decodes it; prints how many
+pictures each class has. --montage draws a sheet of labelled samples, --augment what training makes of them. Exit code 2
+says that something is wrong.
+"""
+
+import argparse
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+from tqdm import tqdm
+
+import errors
+from errors import UserError
+from pipeline import tfrecord
+from pipeline.dataset import Batches
+from pipeline.pictures import decode
+from pipeline.preprocess import PREPROCESSINGS
+from pipeline.records import Index, load_dataset
+from pipeline.shard_index import add_fault
+from pipeline.sources.contract import SPLITS
+from tfcompat import tf
+
+FEW_CLASSES = 50  # are all printed; of more, the largest and the smallest
+
+
+class Fault(NamedTuple):
+    """What is wrong with a record."""
+
+    path: str
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: the record at byte {self.offset}: {self.reason}"
+
+
+class Examiner:
+    """Looks into the payload of records: is it a labelled picture that training can decode?"""
+
+    def __init__(self, channels: int, num_classes: int):
+        self.num_classes = num_classes
+        with tf.Graph().as_default() as graph:
+            self.encoded = tf.placeholder(tf.string, [])
+            self.pixels = decode(self.encoded, channels)
+        self.session = tf.Session(graph=graph)
+
+    def __enter__(self) -> "Examiner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    def reason(self, payload: bytes) -> tuple[str | None, int | None]:
+        """What is wrong with a payload, None for nothing; and its label, where there is one."""
+        try:
+            features = tf.train.Example.FromString(payload).features.feature
+        except DecodeError:
+            return "it is no tf.train.Example", None
+        labels = features["image/class/label"].int64_list.value
+        pictures = features["image/encoded"].bytes_list.value
+        if len(labels) != 1:
+            return "it has no image/class/label", None
+        if not 0 <= labels[0] < self.num_classes:
+            return f"its label is {labels[0]}; the classes are 0 to {self.num_classes - 1}", labels[0]
+        if len(pictures) != 1:
+            return "it has no image/encoded", labels[0]
+        try:
+            pixels = self.session.run(self.pixels, {self.encoded: pictures[0]})
+        except tf.errors.OpError as error:
+            return f"its picture cannot be decoded ({error.message.splitlines()[0][:120]})", labels[0]
+        for axis, key in enumerate(("image/height", "image/width")):
+            stored = features[key].int64_list.value
+            if stored and stored[0] != pixels.shape[axis]:
+                return f"{key} is {stored[0]}; its picture has {pixels.shape[axis]}", labels[0]
+        return None, labels[0]
+
+
+class Records:
+    """The batches of a split, and what to do when one of its records turns out to be corrupt while they are read."""
+
+    def __init__(self, batches: Batches, reload: Callable[[], Index], directory: str, dataset: dict, on_error: str):
+        self.batches, self.reload, self.index = batches, reload, reload()
+        self.directory, self.dataset, self.on_error = directory, dataset, on_error
+
+    def attempt(self, session: tf.Session, call: Callable, rows: Callable[[], Iterable[int]], step: int) -> Any:
+        """What `call` returns. Where TensorFlow fails in it, the corrupt records among `rows` are looked for.
+
+        Args:
+            session: that `call` runs in.
+            call: reads batches.
+            rows: gives the rows, in the index, of what `call` reads.
+            step: where batches start again once others stand in for the corrupt records.
+
+        Raises:
+            UserError: names the first corrupt record, where on_error is 'stop'.
+            tf.errors.OpError: where no record is to blame.
+        """
+        while True:
+            try:
+                return call()
+            except tf.errors.OpError as error:
+                faults = self._faults(rows())
+                if not faults:
+                    raise
+                if self.on_error == "stop":
+                    raise UserError(
+                        f"{faults[0]}. python -m pipeline.check {self.directory} names all such records. Convert the "
+                        "data again, or go on with others in their place: --on-error skip"
+                    ) from error
+                for fault in faults:
+                    add_fault(self.directory, os.path.basename(fault.path), fault.offset, fault.reason)
+                self.index = self.reload()
+                fed = dict(zip(self.batches.feed, self.index[:3], strict=True))
+                self.batches = self.batches._replace(feed=fed, examples=len(self.index.offsets))
+                self.batches.start(session, step)
+
+    def _faults(self, rows: Iterable[int]) -> list[Fault]:
+        faults = []
+        with Examiner(self.dataset["channels"], len(self.dataset["class_names"])) as examiner:
+            for path, offset in dict.fromkeys(map(self.index.place, rows)):
+                try:
+                    found = tfrecord.read_at(path, offset)
+                except OSError as trouble:
+                    raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
+                reason = found.fault or examiner.reason(found.payload)[0]
+                if reason:
+                    faults.append(Fault(path, offset, reason))
+        return faults
+
+
+def check(directory: str, dataset: dict) -> tuple[dict[str, Counter], list[str]]:
+    """Reads every record. Returns, for each split, label to number of records; and all that is wrong."""
+    balance, wrong = {}, []
+    seen: dict[str, tuple[int, Counter]] = {}  # TF-Slim data without validation: both splits lie in the same shards
+    with Examiner(dataset["channels"], len(dataset["class_names"])) as examiner:
+        for split in SPLITS:
+            part = dataset["splits"].get(split) or {"examples": 0, "shards": []}
+            balance[split] = Counter()
+            progress = tqdm(total=part["examples"], desc=split, unit="record", disable=None)
+            for shard in part["shards"]:
+                path = os.path.join(directory, shard["file"])
+                if path not in seen:
+                    labels, count = Counter(), 0
+                    for fault, label in _examined(path, examiner):
+                        count += 1
+                        labels[label] += fault is None
+                        wrong += [str(fault)] if fault else []
+                        progress.update()
+                    seen[path] = count, labels
+                    if count != shard["examples"]:
+                        end = os.path.getsize(path) if os.path.exists(path) else 0
+                        wrong.append(
+                            f"{path}: ends at byte {end} after {count} records; dataset.json says {shard['examples']}"
+                        )
+                balance[split].update(seen[path][1])
+            progress.close()
+            counted = sum(shard["examples"] for shard in part["shards"])
+            if "every" not in part and counted != part["examples"]:
+                wrong.append(f"dataset.json says {part['examples']} {split} records, and {counted} in their shards")
+    return balance, wrong
+
+
+def _examined(path: str, examiner: Examiner) -> Iterator[tuple[Fault | None, int | None]]:
+    """For each record of a shard what is wrong with it, and its label, in order."""
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            pending: deque = deque()
+            for found in tfrecord.walk(path):
+                look = None if found.fault else threads.submit(examiner.reason, found.payload)
+                pending.append((found.offset, found.fault, look))
+                if len(pending) > 64:
+                    yield _outcome(path, *pending.popleft())
+            while pending:
+                yield _outcome(path, *pending.popleft())
+    except OSError as error:
+        yield Fault(path, 0, f"the file cannot be read ({error.strerror})"), None
+
+
+def _outcome(path: str, offset: int, fault: str | None, look: object) -> tuple[Fault | None, int | None]:
+    reason, label = (fault, None) if fault else look.result()
+    return (Fault(path, offset, reason) if reason else None), label
+
+
+def describe(balance: dict[str, Counter], class_names: list[str]) -> str:
+    """A table: how many records each class has in each split."""
+    splits = [split for split, counts in balance.items() if counts]
+    labels = list(range(len(class_names)))
+    totals = {label: sum(counts[label] for counts in balance.values()) for label in labels}
+    if len(labels) > FEW_CLASSES:
+        ranked = sorted(labels, key=lambda label: (-totals[label], label))
+        labels = [*ranked[:5], None, *ranked[-5:]]
+    width = max(len(class_names[label][:40]) for label in labels if label is not None)
+    lines = [f"{'class':<{width}}" + "".join(f"{split:>12}" for split in splits)]
+    for label in labels:
+        if label is None:
+            lines.append(f"… {len(class_names) - 10} classes between these")
+            continue
+        lines.append(
+            f"{class_names[label][:40]:<{width}}" + "".join(f"{balance[split][label]:>12,}" for split in splits)
+        )
+    lines.append(f"{'all':<{width}}" + "".join(f"{sum(balance[split].values()):>12,}" for split in splits))
+    present = [number for number in totals.values() if number]
+    if present:
+        lines.append(f"the largest class has {max(present) / max(1, min(totals.values())):.1f} times the smallest")
+    return "\n".join(lines)
+
+
+def parse_command_line() -> argparse.Namespace:
+    """The arguments of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("directory", metavar="DIR", help="shards with their dataset.json, or TF-Slim's with labels.txt")
+    parser.add_argument("--montage", metavar="PNG", help="draw a sheet of labelled samples")
+    parser.add_argument(
+        "--augment", metavar="FAMILY", help=f"what training makes of the samples: {', '.join(sorted(PREPROCESSINGS))}"
+    )
+    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="of --augment (default: 224)")
+    parser.add_argument("--split", choices=SPLITS, help="of the samples (default: train, where there is one)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The command line."""
+    args = parse_command_line()
+    if args.augment and args.augment not in PREPROCESSINGS:
+        raise errors.unknown("preprocessing", args.augment, PREPROCESSINGS)
+    if args.augment and not args.montage:
+        raise UserError("--augment belongs to --montage, such as --montage samples.png")
+    if not 1 <= args.image_size <= 4096:
+        raise UserError(f"--image-size is {args.image_size}; it must be 1 to 4096")
+    dataset = load_dataset(args.directory)
+    balance, wrong = check(args.directory, dataset)
+    print(describe(balance, dataset["class_names"]))
+    for line in wrong:
+        print(line)
+    if args.montage:
+        from pipeline.montage import draw
+
+        draw(args.montage, args.directory, dataset, args.split, args.augment, args.image_size)
+        print(f"wrote {args.montage}")
+    records = sum(sum(counts.values()) for counts in balance.values())
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} faults in {args.directory}, named above; convert the data again, or train without them: "
+            "python train.py … --on-error skip"
+        )
+    print(f"{args.directory}: all {records:,} records are sound")
+
+
+if __name__ == "__main__":
+    with errors.reported():
+        main()

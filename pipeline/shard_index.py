@@ -1,0 +1,120 @@
+"""Which records a shard holds and which are corrupt, found out once and kept beside the shards."""
+
+import hashlib
+import os
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+from tqdm import tqdm
+
+from errors import UserError
+from files import whole_file
+from pipeline import tfrecord
+
+INDEX_NPZ = ".index.npz"
+
+
+class Content(NamedTuple):
+    """The records of a shard."""
+
+    offsets: np.ndarray  # int64 [records]
+    faults: dict[int, str]  # position of a corrupt record: what is wrong with it
+
+
+def scan(directory: str, names: list[str]) -> list[Content]:
+    """The records of shards, every CRC verified when a shard is first seen, or has changed since.
+
+    The result is kept as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache. A shard has
+    changed when its size or its time of modification has.
+
+    Raises UserError for a shard that is missing or cannot be read.
+    """
+    stamps = {}
+    for name in names:
+        try:
+            status = os.stat(os.path.join(directory, name))
+        except OSError as error:
+            raise UserError(f"{os.path.join(directory, name)}: {error.strerror}; convert the data again") from None
+        stamps[name] = (status.st_size, status.st_mtime_ns)
+    known = _load(directory)
+    new = [name for name in names if known.get(name, (None,))[0] != stamps[name]]
+    size = sum(stamps[name][0] for name in new)
+    if new:
+        with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None, delay=1) as progress:
+            for name in new:
+                known[name] = stamps[name], _walk(os.path.join(directory, name))
+                progress.update(stamps[name][0])
+        _save(directory, known)
+    return [known[name][1] for name in names]
+
+
+def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
+    """Notes that a record is corrupt, though its CRCs are right: a picture that does not decode."""
+    known = _load(directory)
+    if name in known:
+        content = known[name][1]
+        content.faults[int(np.searchsorted(content.offsets, offset))] = fault
+        _save(directory, known)
+
+
+def _walk(path: str) -> Content:
+    offsets, faults = [], {}
+    try:
+        for found in tfrecord.walk(path):
+            if found.fault:
+                faults[len(offsets)] = found.fault
+            offsets.append(found.offset)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    return Content(np.array(offsets, np.int64), faults)
+
+
+def _place(directory: str) -> Path:
+    """Where the index lies."""
+    if os.access(directory, os.W_OK):
+        return Path(directory) / INDEX_NPZ
+    key = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:16]
+    return Path(pooch.os_cache("slimgraph")) / "index" / key / INDEX_NPZ
+
+
+def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
+    """Shard name to stamp and content; {} where there is no sound index."""
+    try:
+        with np.load(_place(directory)) as arrays:
+            offsets = np.split(arrays["offsets"], np.cumsum(arrays["counts"])[:-1])
+            stamps = [tuple(stamp) for stamp in arrays["stamps"].tolist()]
+            faults = [{} for _ in stamps]
+            for shard, position, fault in zip(
+                arrays["fault_shards"], arrays["fault_positions"], arrays["faults"], strict=True
+            ):
+                faults[shard][int(position)] = str(fault)
+            entries = zip(stamps, map(Content, offsets, faults), strict=True)
+            return dict(zip(arrays["names"].tolist(), entries, strict=True))
+    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile, zlib.error):  # missing or damaged
+        return {}
+
+
+def _save(directory: str, known: dict[str, tuple[tuple[int, int], Content]]) -> None:
+    contents = [content for _, content in known.values()]
+    faults = [(i, *fault) for i, content in enumerate(contents) for fault in content.faults.items()]
+    arrays = {
+        "names": np.array(list(known), np.str_),
+        "stamps": np.array([stamp for stamp, _ in known.values()], np.int64).reshape(-1, 2),
+        "counts": np.array([len(content.offsets) for content in contents], np.int64),
+        "offsets": np.concatenate([content.offsets for content in contents]),
+        "fault_shards": np.array([i for i, _, _ in faults], np.int64),
+        "fault_positions": np.array([position for _, position, _ in faults], np.int64),
+        "faults": np.array([text for _, _, text in faults], np.str_),
+    }
+    path = _place(directory)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            np.savez(partial, **arrays)
+    except OSError as error:
+        print(f"{path} cannot be written ({error.strerror}); the next run checks the shards again", file=sys.stderr)

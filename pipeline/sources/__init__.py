@@ -1,0 +1,17 @@
+"""The data sets that convert knows. A source is one function: from the user's files to pictures with labels.
+
+def name(source: Path | None, cache: Path) -> Source
+"""
+
+from collections.abc import Callable
+
+from pipeline.sources.arrays import cifar10, digits, fashion_mnist, mnist, signs
+from pipeline.sources.contract import SPLITS, Example, Source
+from pipeline.sources.folders import folder, imagenet
+from pipeline.sources.tables import csv
+
+__all__ = ["SOURCES", "SPLITS", "Example", "Source"]
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    f.__name__: f for f in (digits, mnist, fashion_mnist, cifar10, signs, folder, csv, imagenet)
+}

@@ -1,0 +1,175 @@
+"""Sources that come as arrays of pixels: IDX, CIFAR's binary files, HDF5, scikit-learn."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pooch
+
+from errors import UserError
+from pipeline.sources.contract import Example, Source, carve, download
+
+
+def _examples(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
+    return [
+        Example(f"{prefix}{i:05d}.png", int(label), image)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+
+
+def digits(source: Path | None, cache: Path) -> Source:
+    """1,797 handwritten digits of 8×8 pixels and 17 grey levels, embedded in scikit-learn (Alpaydin and Kaynak, the
+    test part of UCI's optdigits): a fifth for test, an eighth of the rest for validation."""
+    if source is not None:
+        raise UserError("digits are embedded in scikit-learn and take no --source")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    examples = [
+        Example(f"digit{i:04d}.png", int(label), image)
+        for i, (image, label) in enumerate(zip(pixels, bunch.target, strict=True))
+    ]
+    rest, test = carve(examples, 0.2)
+    train, validation = carve(rest, 0.125)
+    return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
+
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_FILES = {  # with the checksums of LeCun's files
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+}
+FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_FILES = {
+    "train-images-idx3-ubyte.gz": "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "md5:25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "md5:bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "md5:bb300cfdad3c16e7a12a480ee83cd310",
+}
+FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+FASHION_CLASSES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+
+
+def mnist(source: Path | None, cache: Path) -> Source:
+    """70,000 handwritten digits of 28×28 (LeCun, Cortes and Burges), as the four IDX .gz files. The 10,000 test
+    pictures stay as they are; a twelfth of the 60,000 training pictures, 5,000, becomes the validation split."""
+    return _idx(source, cache, MNIST_URL, MNIST_FILES, [str(i) for i in range(10)])
+
+
+def fashion_mnist(source: Path | None, cache: Path) -> Source:
+    """70,000 articles of Zalando's in MNIST's format and split (Xiao et al., arXiv:1708.07747)."""
+    return _idx(source, cache, FASHION_URL, FASHION_FILES, FASHION_CLASSES)
+
+
+def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], class_names: list[str]) -> Source:
+    paths = {
+        name: source / name if source else download(url + name, checksum, cache) for name, checksum in files.items()
+    }
+    splits = {}
+    for split, names in IDX_FILES.items():
+        image_path, label_path = (paths[name] for name in names)
+        images, labels = read_idx(image_path, rank=3), read_idx(label_path, rank=1)
+        if len(images) != len(labels):
+            raise UserError(f"{image_path} holds {len(images)} pictures, {label_path} {len(labels)} labels")
+        if labels.max(initial=0) > 9:
+            raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
+        splits[split] = _examples(split, images, labels)
+    splits["train"], splits["validation"] = carve(splits["train"], 1 / 12)
+    return Source(class_names, 1, splits)
+
+
+def read_idx(path: Path, rank: int) -> np.ndarray:
+    """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data.
+
+    Raises UserError where the file is missing, damaged, or of another rank.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
+    try:
+        data = gzip.decompress(path.read_bytes())
+        start = struct.unpack_from(">HBB", data)
+        shape = struct.unpack_from(f">{rank}i", data, 4)
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise UserError(f"{path} is no gzipped IDX file ({error})") from None
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
+    if start != (0, 8, rank) or values.size != np.prod(shape):
+        raise UserError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
+    return values.reshape(shape)
+
+
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR_CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+CIFAR_RECORD = 1 + 3 * 32 * 32  # label, then the planes of red, green and blue
+
+
+def cifar10(source: Path | None, cache: Path) -> Source:
+    """60,000 pictures of 32×32 in ten classes (Krizhevsky, 2009), as the binary version: data_batch_*.bin (five, or
+    what is there of them) and test_batch*.bin. A tenth of the training pictures becomes the validation split."""
+    if source is None:
+        files = [Path(name) for name in download(CIFAR_URL, CIFAR_CHECKSUM, cache, pooch.Untar())]
+    else:
+        files = [path for path in source.rglob("*.bin") if not path.name.startswith(".")]
+    splits = {}
+    for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
+        paths = sorted(path for path in files if path.name.startswith(prefix))
+        if not paths:
+            raise UserError(f"{source} holds no {prefix}*.bin; it must hold those of cifar-10-binary.tar.gz")
+        splits[split] = [example for path in paths for example in _read_cifar(path)]
+    splits["train"], splits["validation"] = carve(splits["train"], 0.1)
+    return Source(CIFAR_CLASSES, 3, splits)
+
+
+def _read_cifar(path: Path) -> list[Example]:
+    data = np.fromfile(path, np.uint8)
+    if not data.size or data.size % CIFAR_RECORD:
+        raise UserError(f"{path} has {data.size} bytes, which is no multiple of {CIFAR_RECORD}: it is cut short")
+    rows = data.reshape(-1, CIFAR_RECORD)
+    if rows[:, 0].max() > 9:
+        raise UserError(f"{path} holds the label {rows[:, 0].max()}; the ten classes are 0 to 9")
+    return _examples(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+
+
+def signs(source: Path | None, cache: Path) -> Source:
+    """Hand signs for 0 to 5 at 64×64 (deeplearning.ai's SIGNS), as two HDF5 files: one with train_set_x and
+    train_set_y, one with test_set_x and test_set_y, either with list_classes. A tenth of train becomes validation."""
+    if source is None:
+        raise UserError("the signs source needs --source DIR with train_signs.h5 and test_signs.h5")
+    splits, class_names = {}, None
+    for path in sorted([*source.glob("*.h5"), *source.glob("*.hdf5")]):
+        try:
+            with h5py.File(path) as file:
+                parts = {
+                    split: _read_signs(path, file, split) for split in ("train", "test") if f"{split}_set_x" in file
+                }
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} is no complete HDF5 file of this kind ({error})") from None
+        for split, (examples, names) in parts.items():
+            if split in splits or class_names not in (None, names):
+                raise UserError(f"{path} holds {split} for the second time, or other classes than the file before")
+            splits[split], class_names = examples, names
+    if set(splits) != {"train", "test"}:
+        found = ", ".join(splits) or "none"
+        raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
+    splits["train"], splits["validation"] = carve(splits["train"], 0.1)
+    return Source(class_names, 3, splits)
+
+
+def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:
+    images, labels = file[f"{split}_set_x"][()], np.ravel(file[f"{split}_set_y"][()])
+    names = np.ravel(file["list_classes"][()]).tolist()
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(f"{path}: {split}_set_x is {images.dtype} {images.shape}; it must be uint8 [N, H, W, 3]")
+    if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(names):
+        raise UserError(f"{path}: {split}_set_y does not label {len(images)} pictures with {len(names)} classes")
+    return _examples(split, images, labels), [n.decode() if isinstance(n, bytes) else str(n) for n in names]

@@ -1,0 +1,87 @@
+"""What a source gives, and what several sources need for it."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+
+from errors import UserError
+
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+SPLIT_SEED = 0  # of the data set, not of a run: all runs share their test pictures
+
+
+class Example(NamedTuple):
+    """A picture, not yet decoded where it is a file."""
+
+    filename: str
+    label: int
+    image: np.ndarray | Path  # uint8 [H, W, C], or where the file lies
+
+
+class Source(NamedTuple):
+    """A data set: its classes in label order, and its splits: train and validation, or test alone."""
+
+    class_names: list[str]
+    channels: int
+    splits: dict[str, list[Example]]
+    ignored: dict[str, int] | None = None  # files that are no pictures by their ending: ending to number
+
+
+def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """Splits off a fraction of each class, at least one picture: those whose seeded hash of the file name is lowest.
+
+    Returns (rest, part), in the order given. A file keeps its side when others come and go, but for those at the edge.
+    """
+    examples = list(examples)
+    by_class = defaultdict(list)
+    for example in examples:
+        key = hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{example.filename}")).digest()
+        by_class[example.label].append((key, example.filename))
+    chosen = set()
+    for keys in by_class.values():
+        chosen.update(name for _, name in sorted(keys)[: max(1, round(fraction * len(keys)))])
+    return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
+
+
+def carved(splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """Adds what is missing to train alone, or to train with test: a tenth for test, a tenth of the rest for validation.
+
+    What is there stays as it is, so that no choice ever looks at the test pictures.
+    """
+    splits = dict(splits)
+    if set(splits) == {"train"}:
+        splits["train"], splits["test"] = carve(splits["train"], 0.1)
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = carve(splits["train"], 0.1)
+    return splits
+
+
+def check_classes(examples: list[Example], class_names: list[str], place: object) -> None:
+    """Raises UserError for a class with too few training pictures to spare some for validation and test."""
+    counts = [0] * len(class_names)
+    for example in examples:
+        counts[example.label] += 1
+    for name, count in zip(class_names, counts, strict=True):
+        if count < 3:
+            raise UserError(
+                f"{place} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
+                "test"
+            )
+
+
+def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":
+    """Fetches a file once, with a progress bar, and compares its checksum."""
+    try:
+        got = pooch.retrieve(
+            url, checksum, fname=url.rsplit("/", 1)[1], path=cache, processor=processor, progressbar=True
+        )
+    except (OSError, ValueError) as error:  # no network, or a checksum that differs
+        raise UserError(f"{url} could not be downloaded ({error}); give files you have with --source DIR") from None
+    return got if processor else Path(got)

@@ -1,0 +1,141 @@
+"""Sources that come as folders of picture files."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from errors import UserError
+from pipeline.images import EXTENSIONS
+from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, check_classes
+
+
+def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
+    """Pictures in one folder for each class, with train and test, validation or val folders above them, or without. Or
+    all in one folder, with --label-regex to find the class in the file name. What is missing is carved from train: a
+    tenth for validation, and where there is no split at all, a tenth for test."""
+    if source is None:
+        raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
+    if not source.is_dir():
+        raise UserError(f"--source {source} is no directory")
+    if len({d.name for d in _subdirectories(source)} & {"val", "valid", "validation"}) > 1:
+        raise UserError(f"{source} has more than one of val, valid and validation; one of them has to stay")
+    parts = {SPLIT_NAMES[d.name]: d for d in _subdirectories(source) if d.name in SPLIT_NAMES} or {"train": source}
+    if "train" not in parts:
+        raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
+    label_of = _label_of(label_regex)
+    if label_regex:
+        class_names = sorted({label_of(path, parts["train"]) for path in _pictures(parts["train"])})
+    else:
+        class_names = [d.name for d in _subdirectories(parts["train"])]
+    if len(class_names) < 2:
+        advice = "at least two are needed, each with its pictures; for pictures in one folder, name --label-regex"
+        kind = "classes in its file names" if label_regex else "class folders"
+        raise UserError(f"{parts['train']} holds {len(class_names)} {kind}; {advice}")
+    numbers = {name: label for label, name in enumerate(class_names)}
+    splits = {}
+    for split, directory in parts.items():
+        paths = [path for path in _pictures(directory) if label_regex or path.parent != directory]
+        named = [(label_of(path, directory), path) for path in paths]
+        folders = set() if label_regex else {d.name for d in _subdirectories(directory)}
+        strangers = ({name for name, _ in named} | folders) - set(class_names)
+        if strangers:
+            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(strangers))}")
+        examples = [Example(str(path.relative_to(source)), numbers[name], path) for name, path in named]
+        splits[split] = sorted(examples, key=lambda example: example.label)
+    empty = [str(directory) for split, directory in parts.items() if not splits[split]]
+    if empty:
+        raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
+    check_classes(splits["train"], class_names, parts["train"])
+    endings = (path.suffix.lower() or path.name for directory in parts.values() for path in _files(directory))
+    ignored = Counter(ending for ending in endings if ending not in EXTENSIONS)
+    return Source(class_names, 3, carved(splits), dict(sorted(ignored.items())))
+
+
+def _label_of(label_regex: str | None) -> Callable[[Path, Path], str]:
+    """From a picture and its split's folder to the name of its class."""
+    if not label_regex:
+        return lambda path, directory: path.relative_to(directory).parts[0]
+    try:
+        pattern = re.compile(label_regex)
+    except re.error as error:
+        raise UserError(f"--label-regex {label_regex!r} is no regular expression ({error})") from None
+    if pattern.groups != 1:
+        raise UserError(
+            f"--label-regex {label_regex!r} has {pattern.groups} groups; one is needed, around the class, such as "
+            r"'^(\w+)\.' for cat.0.jpg"
+        )
+
+    def label(path: Path, directory: Path) -> str:
+        match = pattern.search(path.name)
+        if not match or not match[1]:
+            raise UserError(f"--label-regex {label_regex!r} finds no class in {path}; rename or remove it")
+        return match[1]
+
+    return label
+
+
+IMAGENET_CLASSES = "LOC_synset_mapping.txt"
+_SYNSET = re.compile(r"n\d{8}(?!\d)")
+
+
+def imagenet(source: Path | None, cache: Path) -> Source:
+    """Pictures of the 1,000 classes of ILSVRC-2012 (Russakovsky et al., arXiv:1409.0575), to evaluate published weights
+    on: all are the test split. LOC_synset_mapping.txt gives the classes, in the order of the labels; a picture's file
+    name begins with its synset, else its folder is called so."""
+    if source is None:
+        raise UserError(
+            f"the imagenet source needs --source DIR with {IMAGENET_CLASSES}, which Kaggle has (imagenet-object-"
+            "localization-challenge), and pictures named by synset, such as those of "
+            "github.com/EliSchwartz/imagenet-sample-images"
+        )
+    class_names = _read_synsets(source)
+    labels = {synset: label for label, synset in enumerate(class_names)}
+    examples = []
+    for path in _pictures(source):
+        synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
+        if synset is None:
+            raise UserError(
+                f"{path} has no synset: neither its name begins with one, as n01443537_goldfish.JPEG does, nor is its "
+                "folder called by one; rename or remove it"
+            )
+        if synset[0] not in labels:
+            raise UserError(f"{path} is of {synset[0]}, which {IMAGENET_CLASSES} lacks; rename or remove it")
+        examples.append(Example(str(path.relative_to(source)), labels[synset[0]], path))
+    if not examples:
+        raise UserError(f"{source} holds no pictures ({', '.join(sorted(EXTENSIONS))})")
+    return Source(list(class_names.values()), 3, {"test": examples})
+
+
+def _read_synsets(source: Path) -> dict[str, str]:
+    """Synset to class name, in the order of the labels. A name that two classes share, as crane, gets its synset."""
+    paths = sorted(source.rglob(IMAGENET_CLASSES))
+    if len(paths) != 1:
+        found = ", ".join(map(str, paths)) or "none"
+        raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of the classes; found: {found}")
+    names = {}
+    for number, line in enumerate(paths[0].read_text("utf-8", "replace").splitlines(), start=1):
+        synset, _, name = line.partition(" ")
+        if not _SYNSET.fullmatch(synset) or not name.strip():
+            raise UserError(
+                f"{paths[0]}, line {number}, is {line[:80]!r}; it must be like 'n01440764 tench, Tinca tinca'"
+            )
+        if synset in names:
+            raise UserError(f"{paths[0]}, line {number}, has {synset} for the second time; remove one of them")
+        names[synset] = name.strip()
+    if len(names) < 2:
+        raise UserError(f"{paths[0]} holds {len(names)} classes; at least two are needed")
+    shared = Counter(names.values())
+    return {synset: f"{name} ({synset})" if shared[name] > 1 else name for synset, name in names.items()}
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _pictures(directory: Path) -> list[Path]:
+    return [path for path in _files(directory) if path.suffix.lower() in EXTENSIONS]
+
+
+def _subdirectories(directory: Path) -> list[Path]:
+    return sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))

@@ -1,0 +1,130 @@
+"""Statistics of the training pictures: of each channel, and for small pictures of each pixel. Free of TensorFlow.
+
+Sums are of integers and exact, so that they do not depend on who added what first. All are on the scale 0 to 255.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import UserError
+from files import whole_file
+
+PIXEL_STATS = "pixel_stats.npz"
+SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
+_ROWS = 2**20  # taken to float64 at a time: 24 MB for RGB
+
+
+class Statistics(NamedTuple):
+    """What preprocessing may ask of the training pictures."""
+
+    mean: np.ndarray | None = None  # [C], as are the next two; None where there are no training pictures
+    deviation: np.ndarray | None = None
+    eigenvalues: np.ndarray | None = None  # of the channels' covariance: variances, the largest first
+    components: np.ndarray | None = None  # [C, C]; row i is the unit vector of eigenvalue i
+    pixels: dict[str, np.ndarray] | None = (
+        None  # mean, deviation, minimum, maximum, float64 [H, W, C]; None: no one size
+    )
+
+
+class Moments:
+    """Sums from which the statistics of pictures follow."""
+
+    def __init__(self, channels: int):
+        self.count, self.sum = 0, np.zeros(channels, object)  # Python's integers do not overflow
+        self.products = np.zeros((channels, channels), object)
+        self.pictures = 0
+        self.pixels: dict[str, np.ndarray] | None = {}  # None once sizes differ
+
+    def add(self, picture: np.ndarray) -> None:
+        """Takes in uint8 [H, W, C]."""
+        pixels = picture.reshape(-1, len(self.sum))
+        for start in range(0, len(pixels), _ROWS):
+            rows = pixels[start : start + _ROWS].astype(np.float64)  # products below 2**53 are exact
+            self.sum += rows.sum(0).astype(np.int64).astype(object)
+            self.products += (rows.T @ rows).astype(np.int64).astype(object)
+        self.count += len(pixels)
+        self.pictures += 1
+        height, width = picture.shape[:2]
+        if height * width > SMALL or (self.pixels and self.pixels["sum"].shape != picture.shape):
+            self.pixels = None
+        if self.pixels is not None:
+            values = picture.astype(np.int64)
+            one = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
+            self._add_pixels(one)
+
+    def merge(self, other: "Moments") -> None:
+        """Takes in what another has taken in."""
+        self.count += other.count
+        self.sum += other.sum
+        self.products += other.products
+        self.pictures += other.pictures
+        if other.pixels is None or (self.pixels and other.pixels and _shape(self.pixels) != _shape(other.pixels)):
+            self.pixels = None
+        elif self.pixels is not None and other.pixels:
+            self._add_pixels(other.pixels)
+
+    def _add_pixels(self, other: dict[str, np.ndarray]) -> None:
+        if not self.pixels:
+            self.pixels = {key: value.copy() for key, value in other.items()}
+            return
+        for key, combine in (("sum", np.add), ("squares", np.add), ("minimum", np.minimum), ("maximum", np.maximum)):
+            combine(self.pixels[key], other[key], out=self.pixels[key])
+
+    def channel_statistics(self) -> dict:
+        """dataset.json's `statistics`."""
+        mean = (self.sum / self.count).astype(np.float64)
+        covariance = (self.products / self.count).astype(np.float64) - np.outer(mean, mean)
+        eigenvalues, vectors = np.linalg.eigh(covariance)
+        return {
+            "units": "pixel values 0 to 255; eigenvalues are variances on that scale",
+            "mean": mean.tolist(),
+            "deviation": np.sqrt(np.diag(covariance)).tolist(),
+            "eigenvalues": eigenvalues[::-1].tolist(),
+            "components": vectors.T[::-1].tolist(),
+        }
+
+    def save_pixel_statistics(self, directory: Path) -> None:
+        """Writes PIXEL_STATS where all pictures are of one small size."""
+        if not self.pixels:
+            return
+        mean = self.pixels["sum"] / self.pictures
+        variance = self.pixels["squares"] / self.pictures - mean**2
+        # A pixel that never changes may come out at -1e-12 of variance; it has none.
+        variance[self.pixels["minimum"] == self.pixels["maximum"]] = 0
+        extremes = {key: self.pixels[key].astype(np.float64) for key in ("minimum", "maximum")}
+        np.savez_compressed(directory / PIXEL_STATS, mean=mean, deviation=np.sqrt(np.maximum(variance, 0)), **extremes)
+
+
+def _shape(pixels: dict[str, np.ndarray]) -> tuple[int, ...]:
+    return pixels["sum"].shape
+
+
+def load(directory: "str | Path", dataset: dict) -> Statistics:
+    """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged."""
+    path = Path(directory) / PIXEL_STATS
+    pixels = None
+    if path.exists():
+        try:
+            with np.load(path) as arrays:
+                pixels = {key: arrays[key] for key in ("mean", "deviation", "minimum", "maximum")}
+        except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
+            raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
+    channels = dataset["statistics"] or {}
+    try:
+        arrays = {
+            key: np.array(channels[key], np.float64) if channels else None
+            for key in ("mean", "deviation", "eigenvalues", "components")
+        }
+    except (KeyError, ValueError, TypeError):
+        raise UserError(f"{directory}/dataset.json has damaged statistics; convert the data again") from None
+    return Statistics(**arrays, pixels=pixels)
+
+
+def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:
+    """Copies PIXEL_STATS, where there is one, from the data into the run that is trained on them."""
+    source, target = Path(data) / PIXEL_STATS, Path(run) / PIXEL_STATS
+    if source.exists() and not target.exists():
+        with whole_file(target) as partial:
+            partial.write_bytes(source.read_bytes())
