@@ -19,6 +19,7 @@ from pipeline.statistics import Statistics
 from tfcompat import tf
 
 ORDER, AUGMENTATION, SUBSET = range(3)  # folded into keys: two draws with one seed are identical
+NEEDED = ("image/encoded", "image/class/label")
 READ_BUFFER_BYTES = 64 * 1024
 
 
@@ -80,9 +81,8 @@ def training_batches(
         batch_size,
         epochs=tf.int64.max,
         rows=lambda epoch, examples: _shuffled(examples, seed, epoch),
-        preprocess=lambda picture, epoch, position: family(
-            picture, key=tf.random.fold_in(_key(seed, AUGMENTATION, epoch), position)
-        ),
+        key=lambda epoch: _key(seed, AUGMENTATION, epoch),
+        preprocess=lambda picture, key, position: family(picture, key=tf.random.fold_in(key, position)),
         share=(worker * batch_size // workers, (worker + 1) * batch_size // workers),
     )
 
@@ -132,7 +132,8 @@ def evaluation_batches(
         batch_size,
         epochs=1,
         rows=lambda epoch, examples: tf.range(examples),
-        preprocess=lambda picture, epoch, position: family(picture),
+        key=lambda epoch: tf.zeros([2], tf.int32),
+        preprocess=lambda picture, key, position: family(picture),
         share=(0, batch_size),
     )
     if crops == 1:
@@ -146,6 +147,7 @@ def _batches(
     batch_size: int,
     epochs: int,
     rows: Callable,
+    key: Callable,
     preprocess: Callable,
     share: tuple[int, int],
 ) -> Batches:
@@ -159,7 +161,7 @@ def _batches(
 
     def places_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = rows(epoch, examples)
-        place = tf.fill([examples], epoch), tf.range(examples), order
+        place = tf.broadcast_to(key(epoch), [examples, 2]), tf.range(examples), order
         where = tf.gather(files, tf.gather(shards, order)), tf.gather(offsets, order)
         skipped = tf.where(tf.equal(epoch, start_epoch), start_position % examples, 0)
         return tf.data.Dataset.from_tensor_slices((place, where)).skip(skipped)
@@ -173,13 +175,14 @@ def _batches(
             filenames=[file], compression_type="", buffer_size=READ_BUFFER_BYTES, byte_offsets=[offset]
         )
         found = tf.data.experimental.from_variant(record, tf.TensorSpec([], tf.string))
-        # A file that has become shorter has nothing there; with nothing in its place, all that follow would move up.
-        return found.concatenate(tf.data.Dataset.from_tensors("")).take(1)
+        # A file that has become shorter has nothing there, and all that follow would move up: an error instead. To put
+        # something in its place, by concatenate, makes the map below run one element at a time under op determinism.
+        return found.take(1).apply(tf.data.experimental.assert_cardinality(1))
 
     def load(record: tf.Tensor, place_and_where: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        (epoch, position, row), _ = place_and_where
-        features = tf.io.parse_single_example(record, FEATURES)
-        image = preprocess(Picture.of(features["image/encoded"], channels), epoch, position)
+        (key_of_epoch, position, row), _ = place_and_where
+        features = tf.io.parse_single_example(record, {name: FEATURES[name] for name in NEEDED})
+        image = preprocess(Picture.of(features["image/encoded"], channels), key_of_epoch, position)
         return image, features["image/class/label"], row
 
     places = tf.data.Dataset.range(start_epoch, epochs).flat_map(places_of)

@@ -25,8 +25,8 @@ def resize(image: tf.Tensor, height: Side, width: Side) -> tf.Tensor:
 
     From uint8 or float32 [H, W, C] to float32 [height, width, C].
     """
-    # compat.v1's tf.image.resize has another grid
-    return tf.compat.v2.image.resize(image, tf.stack([height, width]))
+    # compat.v1's tf.image.resize has another grid. The kernel of floats is a third faster than that of bytes.
+    return tf.compat.v2.image.resize(tf.cast(image, tf.float32), tf.stack([height, width]))
 
 
 class Picture(NamedTuple):
