@@ -9,6 +9,7 @@ says that something is wrong.
 
 import argparse
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,12 +76,19 @@ class Examiner:
         try:
             pixels = self.session.run(self.pixels, {self.encoded: pictures[0]})
         except tf.errors.OpError as error:
-            return f"its picture cannot be decoded ({error.message.splitlines()[0][:120]})", labels[0]
+            return f"its picture cannot be decoded ({_told(error.message)})", labels[0]
         for axis, key in enumerate(("image/height", "image/width")):
             stored = features[key].int64_list.value
             if stored and stored[0] != pixels.shape[axis]:
                 return f"{key} is {stored[0]}; its picture has {pixels.shape[axis]}", labels[0]
         return None, labels[0]
+
+
+def _told(message: str) -> str:
+    """What TensorFlow's decoder says, without where in the graph it says so."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if re.match("(Invalid|Trying|Expected|Input|Unknown|Got) ", line.strip())]
+    return (telling or lines)[0].strip()[:120]
 
 
 class Records:

@@ -87,11 +87,11 @@ def training_batches(
     )
 
 
-def _key(seed: int, purpose: int, epoch: "int | tf.Tensor") -> tf.Tensor:
+def _key(seed: int, purpose: int, epoch: tf.Tensor) -> tf.Tensor:
     return tf.random.fold_in(tf.random.fold_in([seed, 0], purpose), epoch)
 
 
-def _shuffled(examples: "int | tf.Tensor", seed: int, epoch: "int | tf.Tensor") -> tf.Tensor:
+def _shuffled(examples: "int | tf.Tensor", seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """The rows of an epoch in its order, int64 [examples]."""
     rows = tf.range(tf.cast(examples, tf.int64))
     return tf.random.experimental.stateless_shuffle(rows, _key(seed, ORDER, epoch))
@@ -101,7 +101,9 @@ def training_rows(examples: int, seed: int, position: int, count: int) -> np.nda
     """The rows that training_batches reads from a position on, int64 [count]; step N begins at N * batch_size."""
     first, last = position // examples, (position + count - 1) // examples
     with tf.Graph().as_default(), tf.Session() as session:
-        epochs = session.run([_shuffled(examples, seed, epoch) for epoch in range(first, last + 1)])
+        # int64 as in the graph of batches: a key folded with an int32 is another.
+        numbers = [tf.constant(epoch, tf.int64) for epoch in range(first, last + 1)]
+        epochs = session.run([_shuffled(examples, seed, epoch) for epoch in numbers])
     return np.concatenate(epochs)[position - first * examples :][:count]
 
 

@@ -21,12 +21,23 @@ EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".ico", ".psd"),
 }
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
 OPENCVS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # it scales 16 bits to 8, where Pillow clips
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = {  # Exif's orientations
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
+}
 JPEG_QUALITY = 95
 # What libjpeg warns of that is not about pixels. TensorFlow takes any warning for an error, so these are re-encoded.
-HARMLESS = re.compile(r"bad ICC marker|extraneous bytes before marker 0x(c|db|dd|e|fe)")
+HARMLESS = re.compile(r"bad ICC marker|extraneous bytes before marker 0x(db|e|fe)")
+FOREIGN = re.compile(r"subsampling level|[Uu]nsupported color")  # of kinds that simplejpeg has not, and OpenCV may have
 
 
 class StoredImage(NamedTuple):
@@ -137,8 +148,12 @@ def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.nd
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", strict=True)
     except ValueError as error:
         clean = False
-        if re.search("[Cc]orrupt JPEG data|[Pp]remature end", str(error)) and not HARMLESS.search(str(error)):
+        if not HARMLESS.search(str(error)) and not FOREIGN.search(str(error)):
             raise ImageError(f"damaged: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        try:  # one complaint may hide another
+            header.load()
+        except Exception as second:  # as in _header
+            raise ImageError(f"damaged or cut short: {second}") from None
     if clean and header.mode in ("RGB", "L") and _orientation(header) == 1:
         return pixels, True
     return _decode(data, header, channels), False
@@ -163,12 +178,14 @@ def _decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
     pixels = None
     if header.format in OPENCVS and not header.has_transparency_data:
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        try:  # OpenCV misses orientations that Pillow finds, as ImageMagick's in a PNG
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as error:
             raise ImageError(f"OpenCV cannot decode it ({error.err})") from None
         if pixels is None and header.format != "TIFF":  # some of whose compressions only Pillow has
             raise ImageError("damaged or cut short: its pixels cannot be decoded")
+        if pixels is not None and header.format != "TIFF":  # which OpenCV turns in any case
+            pixels = UPRIGHT[_orientation(header)](pixels)
     if pixels is None:
         try:
             with warnings.catch_warnings():

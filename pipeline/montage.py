@@ -64,7 +64,7 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
     figure = Figure(figsize=(COLUMNS * 1.6, -(-len(tiles) // COLUMNS) * 1.8), layout="constrained")
     for i, (pixels, title) in enumerate(tiles):
         axes = figure.add_subplot(-(-len(tiles) // COLUMNS), COLUMNS, i + 1)
-        axes.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title[:18], fontsize=8)
         axes.axis("off")
     with whole_file(path) as partial:

@@ -4,7 +4,7 @@ import numpy as np
 import pooch
 import pytest
 
-from pipeline import records
+from pipeline import records, tfrecord
 from pipeline.images import encode_png
 from tfcompat import tf
 
@@ -30,7 +30,7 @@ def write_split(tmp_path, monkeypatch):
         pictures = np.random.default_rng(0).integers(0, 256, (sum(counts), side, side, channels), np.uint8)
         directory, shards = tmp_path / "shards", []
         directory.mkdir(exist_ok=True)
-        rows = (records.serialize(encode_png(p), i, f"class {i}", f"{i}.png") for i, p in enumerate(pictures))
+        rows = (tfrecord.serialize(encode_png(p), i, f"class {i}", f"{i}.png") for i, p in enumerate(pictures))
         for i, count in enumerate(counts):
             file = f"fake_train_{i:05d}-of-{len(counts):05d}.tfrecord"
             with tf.io.TFRecordWriter(str(directory / file)) as writer:
@@ -38,7 +38,9 @@ def write_split(tmp_path, monkeypatch):
                     writer.write(next(rows))
             shards.append({"file": file, "examples": count})
         splits = {"train": {"examples": sum(counts), "shards": shards}, "test": {"examples": 0, "shards": []}}
-        return str(directory), {"class_names": [], "channels": channels, "splits": splits}, pictures
+        names = [f"class {i}" for i in range(sum(counts))]
+        dataset = {"class_names": names, "channels": channels, "splits": splits, "statistics": None}
+        return str(directory), dataset, pictures
 
     return write
 

@@ -1,7 +1,8 @@
-"""From raw pictures to shards: the sources, what is stored, what is refused, and what is left behind."""
+"""From raw pictures to shards: the arrays, what is stored, what is refused, and what is left behind."""
 
 import collections
 import contextlib
+import csv
 import functools
 import gzip
 import hashlib
@@ -24,9 +25,10 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import convert as convert_module
-from pipeline import images, records, sources
+from pipeline import images, records
 from pipeline.convert import convert
-from pipeline.preprocess import decode
+from pipeline.pictures import decode
+from pipeline.sources import arrays, folders
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -57,9 +59,11 @@ def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
     out, dataset = digits
     assert json.loads((out / "dataset.json").read_text()) == dataset
     assert counts(dataset) == {"train": 1259, "validation": 179, "test": 359}
-    assert {"dataset.json", *(s["file"] for p in dataset["splits"].values() for s in p["shards"])} == set(
-        os.listdir(out)
-    )
+    assert {
+        "dataset.json",
+        "pixel_stats.npz",
+        *(s["file"] for p in dataset["splits"].values() for s in p["shards"]),
+    } == set(os.listdir(out))
     bunch, seen = load_digits(), []
     for split, number in counts(dataset).items():
         examples = read_split(out, dataset, split)
@@ -86,7 +90,8 @@ def test_digits_converted_again_are_the_same_bytes(digits, tmp_path):
 
 def assert_statistics(dataset, pictures):
     rows = np.concatenate([p.reshape(-1, dataset["channels"]) for p in pictures]).astype(float)
-    statistics = {key: np.array(value) for key, value in dataset["statistics"].items()}
+    assert "0 to 255" in dataset["statistics"]["units"]
+    statistics = {key: np.array(value) for key, value in dataset["statistics"].items() if key != "units"}
     np.testing.assert_allclose(statistics["mean"], rows.mean(0))
     np.testing.assert_allclose(statistics["deviation"], rows.std(0))
     components, eigenvalues = statistics["components"], statistics["eigenvalues"]
@@ -210,9 +215,9 @@ def mnist_server(mnist_files, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.stop = lambda: (server.shutdown(), server.server_close())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(sources, "MNIST_URL", f"http://127.0.0.1:{server.server_address[1]}/")
-    checksums = {n: "md5:" + hashlib.md5((mnist_files / n).read_bytes()).hexdigest() for n in sources.MNIST_FILES}
-    monkeypatch.setattr(sources, "MNIST_FILES", checksums)
+    monkeypatch.setattr(arrays, "MNIST_URL", f"http://127.0.0.1:{server.server_address[1]}/")
+    checksums = {n: "md5:" + hashlib.md5((mnist_files / n).read_bytes()).hexdigest() for n in arrays.MNIST_FILES}
+    monkeypatch.setattr(arrays, "MNIST_FILES", checksums)
     yield server
     server.stop()
 
@@ -221,7 +226,7 @@ def test_mnist_is_downloaded_once(mnist_server, cache, tmp_path, read_split):
     dataset = convert("mnist", str(tmp_path / "out"))
     assert dataset["source"] is None
     assert_is_the_fake_mnist(tmp_path / "out", dataset, read_split)
-    assert sorted(os.listdir(cache / "slimgraph" / "mnist")) == sorted(sources.MNIST_FILES)
+    assert sorted(os.listdir(cache / "slimgraph" / "mnist")) == sorted(arrays.MNIST_FILES)
     mnist_server.stop()
     assert convert("mnist", str(tmp_path / "again")) == dataset
 
@@ -235,7 +240,7 @@ def test_a_download_that_fails_names_the_address_and_the_way_around(trouble, mni
     else:
         mnist_server.stop()
     failing = IMAGES if trouble == "no server" else LABELS
-    with pytest.raises(UserError, match=rf"{re.escape(sources.MNIST_URL + failing)} could not.*--source DIR"):
+    with pytest.raises(UserError, match=rf"{re.escape(arrays.MNIST_URL + failing)} could not.*--source DIR"):
         convert("mnist", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -318,7 +323,7 @@ def test_what_counts_as_a_picture(raw, tmp_path, read_split):
     (raw / "train" / ".hidden").mkdir()
     dataset = convert("folder", str(tmp_path / "out"), str(raw))
     assert dataset["class_names"] == ["cat", "dog"]
-    assert dataset["skipped"] == []
+    assert (dataset["rejected"], dataset["ignored"]) == (0, {".txt": 1})
     found = names(read_split(tmp_path / "out", dataset, "train"))
     assert [n for n in found if n.startswith("train/cat")] == [
         *(f"train/cat/{i:02d}.png" for i in range(4)), "train/cat/more/deep/UPPER.JPG",
@@ -338,6 +343,9 @@ def stored(data, extension, raw, tmp_path, read_split):
 
 
 GRAY = QUADRANTS[..., 0]
+# The header of a PSD file (version, channels, height, width, depth, mode: RGB), three empty sections, raw planes.
+PSD = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, *QUADRANTS.shape[:2], 8, 3) + bytes(12)
+PSD += struct.pack(">H", 0) + QUADRANTS.transpose(2, 0, 1).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -375,21 +383,25 @@ def rotated(extension, orientation, stored_pixels, **kwargs):
         (".png", rotated(".png", 8, np.rot90(QUADRANTS, -1)), 0),
         (".jpg", encoded(".jpg", Image.fromarray(QUADRANTS).convert("CMYK"), quality=95), 8),
         (".png", encoded(".png", Image.fromarray(QUADRANTS).quantize(4)), 0),
-        (".png", encoded(".png", np.dstack([QUADRANTS, GRAY])), 0),
+        (".png", encoded(".png", np.dstack([QUADRANTS, np.full_like(GRAY, 255)])), 0),
+        (".psd", PSD, 0),
+        (".ppm", encoded(".ppm"), 0),
+        (".ico", encoded(".ico", sizes=[QUADRANTS.shape[1::-1]]), 0),
         (".bmp", encoded(".bmp"), 0),
         (".gif", encoded(".gif", Image.fromarray(QUADRANTS).quantize(4)), 0),
         (".webp", encoded(".webp", lossless=True), 0),
         (".tif", encoded(".tif"), 0),
     ],
     ids=[
-        *("EXIF 3", "EXIF 6", "EXIF 5", "EXIF 8 of PNG", "CMYK", "palette", "alpha"),
+        *("EXIF 3", "EXIF 6", "EXIF 5", "EXIF 8 of PNG", "CMYK", "palette", "alpha", "PSD", "PPM", "ICO"),
         *("BMP", "GIF", "WebP", "TIFF"),
     ],
 )
-def test_the_rest_is_stored_as_png_of_the_upright_rgb(extension, data, tolerance, raw, tmp_path, read_split):
+def test_the_rest_is_encoded_anew_as_the_upright_rgb(extension, data, tolerance, raw, tmp_path, read_split):
     example, pixels = stored(data, extension, raw, tmp_path, read_split)
-    assert example["image/format"] == b"png"
-    assert example["image/encoded"].startswith(b"\x89PNG")
+    assert example["image/format"] == (b"jpeg" if extension == ".jpg" else b"png")
+    assert example["image/encoded"].startswith(b"\xff\xd8" if extension == ".jpg" else b"\x89PNG")
+    assert example["image/encoded"] != data
     assert pixels.shape == QUADRANTS.shape
     assert np.abs(pixels.astype(int) - QUADRANTS).mean() <= tolerance
 
@@ -420,19 +432,28 @@ def test_a_damaged_picture_is_named_and_stops(kind, raw, tmp_path):
     extension, data = DAMAGED[kind]
     path = raw / "train" / "dog" / f"damaged{extension}"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: .*--on-error skip"):
+    name = f"train/dog/damaged{extension}"
+    with pytest.raises(UserError, match=rf"^1 of the pictures .* {re.escape(name)}: .*--on-error skip"):
         convert("folder", str(tmp_path / "out"), str(raw))
-    assert left_behind(tmp_path) == []
+    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    row = rejected(tmp_path / "out.rejected.csv")[0]
+    assert (row["file"], row["split"], row["label"], bool(row["reason"])) == (name, "train", "dog", True)
 
 
-def test_damaged_pictures_are_skipped_and_counted_where_asked(raw, tmp_path, read_split, capsys):
+def rejected(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_damaged_pictures_are_left_out_and_counted_where_asked(raw, tmp_path, read_split):
     for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
         extension, data = DAMAGED[kind]
         (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
     dataset = convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
-    assert [s["file"] for s in dataset["skipped"]] == ["train/dog/damaged.jpg", "test/dog/damaged.jpg"]
-    assert all(s["reason"] for s in dataset["skipped"])
-    assert capsys.readouterr().err.count("skipped") == 2
+    rows = rejected(tmp_path / "out" / "rejected.csv")
+    assert [row["file"] for row in rows] == ["train/dog/damaged.jpg", "test/dog/damaged.jpg"]
+    assert [row["reason"][:10] for row in rows] == ["damaged: p", "no picture"]
+    assert dataset["rejected"] == 2
     assert counts(dataset) == {"train": 8, "validation": 2, "test": 2}
     for split in dataset["splits"]:
         assert not any("damaged" in name for name in names(read_split(tmp_path / "out", dataset, split)))
@@ -440,11 +461,12 @@ def test_damaged_pictures_are_skipped_and_counted_where_asked(raw, tmp_path, rea
 
 
 def test_a_picture_that_promises_too_many_pixels_is_not_decoded(monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 30)
-    assert images.check(encoded(".png", noise(0))).pixels.shape == (5, 6, 3)
+    assert images.store(encoded(".png", noise(0)), max_pixels=30).pixels.shape == (5, 6, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(images.ImageError, match="promises 6×6 pixels, more than 30"):
-        images.check(encoded(".png", np.zeros((6, 6), np.uint8)))
+        images.store(encoded(".png", np.zeros((6, 6), np.uint8)), max_pixels=30)
+    with pytest.raises(images.ImageError, match="promises far more than 30 pixels"):
+        images.store(encoded(".png", np.zeros((9, 9), np.uint8)), max_pixels=30)
 
 
 def test_a_class_of_damaged_pictures_alone_is_named(raw, tmp_path):
@@ -474,12 +496,12 @@ def emptied(raw):
     ("change", "message"),
     [
         (emptied, "holds 0 class folders; at least two"),
-        (lambda raw: [p.unlink() for p in raw.rglob("*.png")], "cat holds fewer than 3 pictures"),
-        (lambda raw: [(raw / "train" / "dog" / f"0{i}.png").unlink() for i in (0, 1)], "dog holds fewer than 3"),
+        (lambda raw: [p.unlink() for p in raw.rglob("*.png")], "holds no pictures"),
+        (lambda raw: [(raw / "train" / "dog" / f"0{i}.png").unlink() for i in (0, 1)], "fewer than 3 pictures of dog"),
         (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds 1 class folders; at least two"),
         (lambda raw: (raw / "test" / "dog").rename(raw / "test" / "fox"), "test has classes that train lacks: fox"),
         (lambda raw: (raw / "train").rename(raw.parent / "gone"), "test, val but no train"),
-        (lambda raw: raw.rename(raw.parent / "gone"), "raw is no directory"),
+        (lambda raw: raw.rename(raw.parent / "gone"), "raw does not exist"),
     ],
     ids=["empty", "no pictures", "two pictures", "one class", "a class of test alone", "no train", "missing"],
 )
@@ -510,7 +532,7 @@ def imagenet_files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(".png"))
     (raw / "labels").mkdir()
-    (raw / "labels" / sources.IMAGENET_CLASSES).write_text(MAPPING)
+    (raw / "labels" / folders.IMAGENET_CLASSES).write_text(MAPPING)
     return raw
 
 
@@ -518,7 +540,7 @@ def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypa
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
     convert_module.main()
-    assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures skipped\n"
+    assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected\n"
     dataset = records.load_dataset(str(out))
     assert dataset["statistics"] is None
     assert dataset["class_names"] == [
@@ -566,7 +588,7 @@ def test_imagenet_without_pictures(imagenet_files, tmp_path):
     pictures = [*imagenet_files.rglob("*.png"), *imagenet_files.rglob("*.JPEG")]
     for path in pictures:
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no picture is left for the test split; 3 were skipped"):
+    with pytest.raises(UserError, match="no picture is left for the test split; 3 were rejected"):
         convert("imagenet", str(tmp_path / "out"), str(imagenet_files), on_error="skip")
     for path in pictures:
         path.unlink()
@@ -577,7 +599,7 @@ def test_imagenet_without_pictures(imagenet_files, tmp_path):
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is missing")
 def test_the_real_imagenet_classes():
-    data = sources.imagenet(SAMPLE, None)
+    data = folders.imagenet(SAMPLE, None)
     assert len(set(data.class_names)) == len(data.class_names) == 1000
     assert len(data.splits["test"]) == 150
     for example in data.splits["test"]:  # n01443537_goldfish.JPEG
@@ -618,4 +640,7 @@ def test_the_command_line_tells_what_was_made(raw, tmp_path, monkeypatch, capsys
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
     convert_module.main()
-    assert capsys.readouterr().out == f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures skipped\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
+        f"{out}/rejected.csv says which and why",
+    ]

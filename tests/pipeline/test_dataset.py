@@ -5,7 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from pipeline.dataset import evaluation_batches, first_shuffled, training_batches
+from errors import UserError
+from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.records import load_index
 from tfcompat import tf
 
@@ -31,6 +32,80 @@ def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
         batches.start(session, start)
         fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)]
     return [np.stack(arrays) for arrays in zip(*fetched, strict=True)]
+
+
+def shared(index, steps, workers, **kwargs):
+    """What some workers see together, in the place of one: as `train`."""
+    parts = []
+    for worker in range(workers):
+        with tf.Graph().as_default(), tf.Session() as session:
+            batches = training_batches(index, 3, "cifar", SIZE, 8, 0, workers=workers, worker=worker)
+            batches.start(session, kwargs.get("start", 0))
+            parts.append([session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)])
+    return [np.stack([np.concatenate([part[step][i] for part in parts]) for step in range(steps)]) for i in range(3)]
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+@pytest.mark.parametrize("start", [0, 3])
+def test_workers_see_together_what_one_would(workers, start, index):
+    for one, other in zip(train(index, 5, 8, start=start), shared(index, 5, workers, start=start), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("workers", "worker"), [(3, 0), (2, 2), (0, 0), (2, -1)])
+def test_workers_that_cannot_share_a_batch(workers, worker, index):
+    with pytest.raises(UserError, match="cannot be shared"):
+        training_batches(index, 3, "unit", SIZE, 8, 0, workers=workers, worker=worker)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_order_and_augmentation_do_not_depend_on_the_threads(threads, index, monkeypatch):
+    expected = train(index, 6)
+    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    config = tf.ConfigProto(inter_op_parallelism_threads=threads, intra_op_parallelism_threads=threads)
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        batches = training_batches(index, 3, "cifar", SIZE, 4, 0)
+        batches.start(session)
+        fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(6)]
+    for one, other in zip(expected, map(np.stack, zip(*fetched, strict=True)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("position", "count"), [(0, 11), (3, 4), (9, 4), (22, 1), (5, 40)])
+def test_training_rows_are_those_that_are_read(position, count, index):
+    expected = order(index, 5).reshape(-1)[position : position + count]
+    np.testing.assert_array_equal(training_rows(EXAMPLES, 0, position, count), expected)
+
+
+@pytest.mark.parametrize("batch_size", [4, 11])
+def test_ten_crops_lie_one_after_another(batch_size, index):
+    with tf.Session() as session:
+        whole = evaluation_batches(index, 3, "vgg", SIZE, batch_size)
+        crops = evaluation_batches(index, 3, "vgg", SIZE, batch_size, crops=10)
+        for batches in whole, crops:
+            batches.start(session)
+        one, ten = session.run((whole.images, crops.images))
+    assert ten.shape == (batch_size * 10, SIZE, SIZE, 3)
+    np.testing.assert_allclose(ten[4::10], one, atol=1e-3)  # the centre
+
+
+@pytest.mark.parametrize(("family", "crops"), [("unit", 10), ("vgg", 5)])
+def test_crops_that_a_family_does_not_have(family, crops, index):
+    with pytest.raises(UserError, match="10 crops are for alexnet, inception_crop, vgg"):
+        evaluation_batches(index, 3, family, SIZE, 4, crops=crops)
+
+
+def test_a_file_that_becomes_shorter_is_an_error_and_moves_no_other_up(split):
+    index, _ = split
+    with tf.Session() as session:
+        batches = evaluation_batches(index, 3, "unit", SIZE, 1)
+        with open(index.files[2], "r+b") as file:  # the last two records
+            file.truncate(0)
+        batches.start(session)
+        rows = [int(session.run(batches.labels)[0]) for _ in range(9)]
+        assert rows == list(range(9))
+        with pytest.raises(tf.errors.OpError):
+            session.run(batches.labels)
 
 
 def order(index, epochs, batch_size=1, seed=0):
