@@ -1,0 +1,461 @@
+"""The sources beyond scikit-learn, MNIST, folders and ImageNet; what convert offers for all; parallel conversion."""
+
+import csv
+import gzip
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import UserError
+from pipeline import convert as convert_module
+from pipeline import images, statistics, tfrecord
+from pipeline.convert import convert
+from pipeline.pictures import decode
+from tfcompat import tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared/data"
+RANDOM = np.random.default_rng(0)
+
+
+def png(pixels):
+    return images.encode_png(pixels).data
+
+
+def read_back(directory, dataset):
+    """{split: {file name: (label, pixels)}}"""
+    encoded = tf.placeholder(tf.string, [])
+    pixels, splits = decode(encoded, dataset["channels"]), {}
+    with tf.Session() as session:
+        for split, part in dataset["splits"].items():
+            splits[split] = {}
+            for shard in part["shards"]:
+                for found in tfrecord.walk(pathlib.Path(directory) / shard["file"]):
+                    features = tf.train.Example.FromString(found.payload).features.feature
+                    name = features["image/filename"].bytes_list.value[0].decode()
+                    data = features["image/encoded"].bytes_list.value[0]
+                    label = features["image/class/label"].int64_list.value[0]
+                    splits[split][name] = label, session.run(pixels, {encoded: data})
+    return splits
+
+
+def counts(dataset):
+    return {name: part["examples"] for name, part in dataset["splits"].items()}
+
+
+# Arrays
+
+
+def test_fashion_mnist_has_mnists_format_and_its_own_classes(tmp_path):
+    (tmp_path / "raw").mkdir()
+    for part, number in ("train", 30), ("t10k", 10):
+        pixels, labels = RANDOM.integers(0, 256, (number, 28, 28), np.uint8), np.arange(number, dtype=np.uint8) % 10
+        for kind, array, rank in ("images", pixels, 3), ("labels", labels, 1):
+            header = struct.pack(f">HBB{rank}i", 0, 8, rank, *array.shape)
+            path = tmp_path / "raw" / f"{part}-{kind}-idx{rank}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+    dataset = convert("fashion_mnist", str(tmp_path / "out"), str(tmp_path / "raw"))
+    assert dataset["class_names"][::9] == ["T-shirt/top", "Ankle boot"]
+    assert counts(dataset) == {"train": 20, "validation": 10, "test": 10}
+
+
+@pytest.fixture
+def cifar_files(tmp_path):
+    raw = tmp_path / "raw" / "cifar-10-batches-bin"
+    raw.mkdir(parents=True)
+    for name, number in ("data_batch_1", 20), ("data_batch_2", 10), ("test_batch", 10):
+        labels = (np.arange(number) % 10).astype(np.uint8)
+        planes = RANDOM.integers(0, 256, (number, 3072), np.uint8)
+        (raw / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], planes], 1).tobytes())
+    return raw
+
+
+def test_cifar_planes_become_pictures(cifar_files, tmp_path):
+    dataset = convert("cifar10", str(tmp_path / "out"), str(cifar_files.parent))
+    assert counts(dataset) == {"train": 20, "validation": 10, "test": 10}
+    assert (dataset["class_names"][3], dataset["channels"]) == ("cat", 3)
+    back = read_back(tmp_path / "out", dataset)
+    data = (cifar_files / "test_batch.bin").read_bytes()
+    for i in range(10):
+        label, pixels = back["test"][f"test_batch_{i:05d}.png"]
+        record = np.frombuffer(data, np.uint8)[i * 3073 : (i + 1) * 3073]
+        assert label == record[0]
+        np.testing.assert_array_equal(pixels[4, 7], record[[1 + c * 1024 + 4 * 32 + 7 for c in range(3)]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: (raw / "test_batch.bin").unlink(), "holds no test_batch"),
+        (lambda raw: (raw / "data_batch_2.bin").write_bytes(bytes(3000)), "data_batch_2.bin has 3000 bytes"),
+        (lambda raw: (raw / "data_batch_2.bin").write_bytes(b"\x0b" + bytes(3072)), "holds the label 11"),
+        (lambda raw: (raw / "data_batch_2.bin").write_bytes(b""), "has 0 bytes"),
+    ],
+)
+def test_cifar_files_that_are_none(change, message, cifar_files, tmp_path):
+    change(cifar_files)
+    with pytest.raises(UserError, match=message):
+        convert("cifar10", str(tmp_path / "out"), str(cifar_files))
+
+
+def write_signs(directory, split, number, classes=(0, 1, 2), **changed):
+    directory.mkdir(exist_ok=True)
+    arrays = {
+        f"{split}_set_x": RANDOM.integers(0, 256, (number, 8, 8, 3), np.uint8),
+        f"{split}_set_y": np.arange(number)[None] % 3,
+        "list_classes": np.array(classes),
+    } | changed
+    with h5py.File(directory / f"{split}_signs.h5", "w") as file:
+        for key, value in arrays.items():
+            if value is not None:
+                file[key] = value
+    return arrays
+
+
+def test_signs_are_read_from_hdf5(tmp_path):
+    write_signs(tmp_path / "raw", "train", 33)
+    test = write_signs(tmp_path / "raw", "test", 6)
+    dataset = convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
+    assert dataset["class_names"] == ["0", "1", "2"]
+    assert counts(dataset) == {"train": 30, "validation": 3, "test": 6}
+    for i, (name, (label, pixels)) in enumerate(sorted(read_back(tmp_path / "out", dataset)["test"].items())):
+        assert (name, label) == (f"test{i:05d}.png", i % 3)
+        np.testing.assert_array_equal(pixels, test["test_set_x"][i])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"test_set_x": None}, "must hold train_set_x and test_set_x.*found: train"),
+        ({"test_set_y": None}, "no complete HDF5"),
+        ({"test_set_y": np.arange(6) % 4}, "test_set_y does not label 6 pictures with 3 classes"),
+        ({"test_set_x": np.zeros((6, 8, 8), np.uint8)}, r"test_set_x is uint8 \(6, 8, 8\)"),
+        ({"test_set_x": np.zeros((6, 8, 8, 3))}, r"test_set_x is float64"),
+        ({"list_classes": np.arange(4)}, "other classes than the file before"),
+    ],
+)
+def test_signs_that_are_none(changed, message, tmp_path):
+    write_signs(tmp_path / "raw", "train", 33)
+    write_signs(tmp_path / "raw", "test", 6, **changed)
+    with pytest.raises(UserError, match=message):
+        convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
+
+
+@pytest.mark.skipif(not (SHARED / "signs").is_dir(), reason=f"{SHARED}/signs is missing")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("signs", {"train": 972, "validation": 108, "test": 120}),
+        ("cifar10", {"train": 9001, "validation": 999, "test": 1000}),
+    ],
+)
+def test_the_real_files(name, expected, tmp_path):
+    dataset = convert(name, str(tmp_path / "out"), str(SHARED / name))
+    assert counts(dataset) == expected
+
+
+# Tables
+
+
+def write_table(tmp_path, rows, name="table.csv"):
+    with (tmp_path / name).open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return str(tmp_path / name)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in range(40):
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(png(np.full((4, 4, 3), i, np.uint8)))
+    return [f"pictures/{i}.png" for i in range(40)]
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_table_of_paths(splits, pictures, tmp_path):
+    rows = [["Path", "label", "split"][: 2 + splits]]
+    for i, path in enumerate(pictures):
+        rows.append([path, str(i % 2 + 9), ("val" if i < 4 else "test" if i < 8 else "train")][: 2 + splits])
+    dataset = convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+    assert dataset["class_names"] == ["9", "10"]  # as numbers
+    expected = {"train": 32, "validation": 4, "test": 4}
+    assert counts(dataset) == expected
+    for split, examples in read_back(tmp_path / "out", dataset).items():
+        for name, (label, pixels) in examples.items():
+            assert label == pixels[0, 0, 0] % 2
+            assert not splits or (name in pictures[:4]) == (split == "validation")
+
+
+def test_a_table_of_pixels(tmp_path):
+    pixels = RANDOM.integers(0, 256, (60, 9))
+    rows = [["label", *(f"pixel{i}" for i in range(9))], *([i % 3 * 2, *row] for i, row in enumerate(pixels))]
+    dataset = convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+    assert (dataset["class_names"], dataset["channels"]) == (["0", "2", "4"], 1)
+    back = {name: v for examples in read_back(tmp_path / "out", dataset).values() for name, v in examples.items()}
+    assert len(back) == 60
+    for i in range(60):
+        label, picture = back[f"row{i:05d}.png"]
+        assert label == i % 3
+        np.testing.assert_array_equal(picture.reshape(-1), pixels[i])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "begins with ''"),
+        ([["file", "class"]], "begins with 'file,class'; its first line must be path,label"),
+        ([["path", "label"], ["pictures/0.png"]], "line 2, has 1 fields; the header has 2"),
+        ([["path", "label"], ["gone.png", "a"]], "line 2, names 'gone.png', which is no file"),
+        ([["path", "label"], ["pictures/0.png", ""]], "line 2, has no label"),
+        ([["path", "label"], *[["pictures/0.png", "a"]] * 2], "line 3, names pictures/0.png for the second time"),
+        ([["path", "label", "split"], ["pictures/0.png", "a", "dev"]], "line 2, has the split 'dev'"),
+        ([["path", "label", "split"], ["pictures/0.png", "a", "test"]], "names no training pictures"),
+        ([["path", "label"], ["pictures/0.png", "a"]], "has 1 classes"),
+        ([["path", "label"], ["pictures/0.png", "a"], ["pictures/1.png", "b"]], "fewer than 3 pictures of a"),
+        ([["label", "pixel0", "pixel1"], [0, 1, 2]], "has 2 pixels a row, which is no square"),
+        ([["label", "pixel0"], [0, "x"]], "no table of whole numbers"),
+        ([["label", "pixel0"], [0, 256]], "has pixels from 256 to 256"),
+        ([["label", "pixel0"]], "has 0 rows"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_tables_that_are_none(rows, message, pictures, tmp_path):
+    with pytest.raises(UserError, match=message):
+        convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+
+
+def test_a_table_that_is_no_text(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="is no text in UTF-8"):
+        convert("csv", str(tmp_path / "out"), str(tmp_path / "table.csv"))
+    with pytest.raises(UserError, match=r"needs --source FILE\.csv"):
+        convert("csv", str(tmp_path / "out"))
+
+
+# Labels in file names
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """cat.0.jpg and so on, as Kaggle has them."""
+    (tmp_path / "raw").mkdir()
+    for name in "cat", "dog":
+        for i in range(20):
+            Image.fromarray(RANDOM.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "raw" / f"{name}.{i}.jpg")
+    return tmp_path / "raw"
+
+
+def test_labels_are_found_in_file_names(flat, tmp_path):
+    dataset = convert("folder", str(tmp_path / "out"), str(flat), label_regex=r"^(\w+)\.")
+    assert dataset["class_names"] == ["cat", "dog"]
+    assert counts(dataset) == {"train": 32, "validation": 4, "test": 4}
+    for examples in read_back(tmp_path / "out", dataset).values():
+        assert all(name.startswith(["cat", "dog"][label]) for name, (label, _) in examples.items())
+
+
+@pytest.mark.parametrize(
+    ("regex", "message"),
+    [
+        (None, "holds 0 class folders.*--label-regex"),
+        ("(", "is no regular expression"),
+        (r"^\w+", "has 0 groups; one is needed"),
+        (r"^(cat)", "finds no class in .*dog.0.jpg"),
+        (r"(\.)", "holds 1 classes in its file names"),
+    ],
+)
+def test_expressions_that_find_no_labels(regex, message, flat, tmp_path):
+    with pytest.raises(UserError, match=message):
+        convert("folder", str(tmp_path / "out"), str(flat), label_regex=regex)
+
+
+def test_only_folders_have_labels_in_file_names(tmp_path):
+    with pytest.raises(UserError, match="--label-regex belongs to folder, not to digits"):
+        convert("digits", str(tmp_path / "out"), label_regex="(a)")
+
+
+# What all sources offer
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of pictures of several sizes and kinds."""
+    for name in "a", "b":
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = cv2.resize(RANDOM.integers(0, 256, (5, 7, 3), np.uint8), (70 + i, 50 + i))
+            ending, kwargs = (".png", {}) if i % 3 == 0 else (".jpg", {"quality": 90})
+            Image.fromarray(pixels).save(tmp_path / "raw" / name / f"{i}{ending}", **kwargs)
+    return tmp_path / "raw"
+
+
+def test_short_side_shrinks_what_is_larger_by_area(photos, tmp_path):
+    dataset = convert("folder", str(tmp_path / "out"), str(photos), short_side=55)
+    for examples in read_back(tmp_path / "out", dataset).values():
+        for name, (_, pixels) in examples.items():
+            original = cv2.imread(str(photos / name), cv2.IMREAD_COLOR_RGB)
+            assert min(pixels.shape[:2]) == min(55, *original.shape[:2])
+            width = max(55, round(original.shape[1] * 55 / original.shape[0]))
+            if original.shape[0] > 55:
+                original = cv2.resize(original, (width, 55), interpolation=cv2.INTER_AREA)
+            assert np.abs(pixels.astype(int) - original).mean() < (0.01 if name.endswith("png") else 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_what_is_asked_for(channels, photos, tmp_path):
+    dataset = convert("folder", str(tmp_path / "out"), str(photos), channels=channels)
+    assert dataset["channels"] == channels == len(dataset["statistics"]["mean"])
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    for examples in read_back(tmp_path / "out", dataset).values():
+        for name, (_, pixels) in examples.items():
+            np.testing.assert_array_equal(pixels, np.atleast_3d(cv2.imread(str(photos / name), flag)))
+
+
+def test_grey_data_in_colour(tmp_path):
+    dataset = convert("digits", str(tmp_path / "out"), channels=3)
+    assert dataset["channels"] == 3
+    np.testing.assert_allclose(np.ptp(dataset["statistics"]["mean"]), 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"short_side": 0}, "--short-side is 0; it must be at least 1"),
+        ({"max_pixels": 0}, "--max-pixels is 0"),
+        ({"processes": -1}, "--processes is -1"),
+    ],
+)
+def test_options_that_mean_nothing(option, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        convert("digits", str(tmp_path / "out"), **option)
+    assert os.listdir(tmp_path) == []
+
+
+def test_statistics_of_each_pixel(tmp_path):
+    dataset = convert("digits", str(tmp_path / "out"))
+    pictures = [pixels for _, pixels in read_back(tmp_path / "out", dataset)["train"].values()]
+    stacked = np.stack(pictures).astype(float)
+    loaded = statistics.load(tmp_path / "out", dataset)
+    np.testing.assert_allclose(loaded.pixels["mean"], stacked.mean(0))
+    np.testing.assert_allclose(loaded.pixels["deviation"], stacked.std(0), atol=1e-9)
+    assert (loaded.pixels["deviation"] == 0).sum() == (np.ptp(stacked, 0) == 0).sum() > 0
+    np.testing.assert_array_equal(loaded.pixels["minimum"], stacked.min(0))
+    np.testing.assert_array_equal(loaded.pixels["maximum"], stacked.max(0))
+    np.testing.assert_allclose(loaded.mean, stacked.mean((0, 1, 2)))
+
+
+def test_pictures_of_several_sizes_have_none_of_each_pixel(photos, tmp_path):
+    dataset = convert("folder", str(tmp_path / "out"), str(photos))
+    assert not (tmp_path / "out" / statistics.PIXEL_STATS).exists()
+    assert statistics.load(tmp_path / "out", dataset).pixels is None
+
+
+def test_sums_do_not_depend_on_who_added_what():
+    pictures = RANDOM.integers(0, 256, (30, 6, 5, 3), np.uint8)
+    whole, parts = statistics.Moments(3), [statistics.Moments(3) for _ in range(3)]
+    merged = statistics.Moments(3)
+    for i, picture in enumerate(pictures):
+        whole.add(picture)
+        parts[i * i % 3].add(picture)
+    for part in parts:
+        merged.merge(part)
+    assert merged.channel_statistics() == whole.channel_statistics()
+    for key in whole.pixels:
+        np.testing.assert_array_equal(merged.pixels[key], whole.pixels[key])
+    other = statistics.Moments(3)
+    other.add(pictures[0, :4])
+    merged.merge(other)
+    assert merged.pixels is None
+
+
+def test_damaged_statistics_are_named(tmp_path):
+    (tmp_path / statistics.PIXEL_STATS).write_bytes(b"PK\3\4")
+    with pytest.raises(UserError, match="cannot be read"):
+        statistics.load(tmp_path, {"statistics": None})
+    (tmp_path / statistics.PIXEL_STATS).unlink()
+    with pytest.raises(UserError, match="damaged statistics"):
+        statistics.load(tmp_path, {"statistics": {"mean": [1]}})
+
+
+# In several processes
+
+
+def test_the_bytes_do_not_depend_on_the_processes(photos, tmp_path, monkeypatch):
+    (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    monkeypatch.setattr(convert_module, "FEW", 0)
+    monkeypatch.setattr(convert_module, "CHUNK", 5)
+    for processes in 1, 2, 3:
+        out = str(tmp_path / f"out{processes}")
+        convert("folder", out, str(photos), on_error="skip", processes=processes)
+    contents = [
+        {path.name: path.read_bytes() for path in (tmp_path / f"out{processes}").iterdir()} for processes in (1, 2, 3)
+    ]
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0]) == 5
+
+
+def conversion(out, *arguments):
+    """A conversion of 200,000 small pictures in two processes, in the background, once it has begun."""
+    code = (
+        "import errors, numpy; from pipeline import convert; from pipeline.sources import arrays\n"
+        "def many(source, cache):\n"
+        "    examples = arrays._examples('t', numpy.zeros((200_000, 28, 28), numpy.uint8), numpy.arange(200_000) % 2)\n"
+        "    return arrays.Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"
+        "convert.SOURCES['many'] = many\n"
+        "with errors.reported():\n    convert.main()"
+    )
+    command = [sys.executable, "-c", code, "many", "--out", str(out), "--processes", "2", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (begun := [*out.parent.glob(f".{out.name}.partial-*/many_train_0")]) or begun[0].stat().st_size < 2**20:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def children(pid):
+    out = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False).stdout
+    return [int(word) for word in out.split()]
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
+def test_a_conversion_that_is_stopped_leaves_nothing_that_looks_complete(name, status, tmp_path):
+    out = tmp_path / "out"
+    process = conversion(out)
+    helpers = children(process.pid)
+    assert len(helpers) >= 2
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert not out.exists()
+    deadline = time.monotonic() + 20
+    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in helpers):  # none stays behind
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    if name == "SIGKILL":  # what it left is removed by the next
+        assert len(os.listdir(tmp_path)) == 1
+        convert("digits", str(out))
+        assert os.listdir(tmp_path) == ["out"]
+    else:
+        assert os.listdir(tmp_path) == []
+
+
+def test_the_processes_do_not_load_tensorflow(tmp_path):
+    process = conversion(tmp_path / "out")
+    loaded = [pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in [process.pid, *children(process.pid)]]
+    process.kill()
+    process.communicate()
+    assert len(loaded) >= 3
+    assert any("cv2" in maps for maps in loaded)
+    assert not any("tensorflow" in maps for maps in loaded)
