@@ -104,7 +104,8 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
         pixels = _decode(data, header, channels)
         plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
         # Byte 24 is the bit depth: Pillow calls 16-bit RGB by the mode of 8 bits.
-        if plain and untouched and data[24] == 8 and not header.has_transparency_data and not _frames(header):
+        plain = plain and data[24] == 8 and not header.has_transparency_data and not _frames(header)
+        if plain and untouched and _is_clean_png(data):
             return StoredImage(data, "png", pixels)
     if short_side and min(pixels.shape[:2]) > short_side:
         scale = short_side / min(pixels.shape[:2])
@@ -139,6 +140,15 @@ def _orientation(header: Image.Image) -> int:
 
 def _frames(header: Image.Image) -> bool:
     return getattr(header, "is_animated", False)
+
+
+def _is_clean_png(data: bytes) -> bool:
+    """Whether all chunks are whole: OpenCV forgives what lies beyond the pixels, TensorFlow does not."""
+    try:
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+    except Exception:  # as in _header
+        return False
+    return data.endswith(b"\0\0\0\0IEND\xaeB`\x82")  # which it does not look at
 
 
 def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.ndarray, bool]:

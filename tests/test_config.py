@@ -172,7 +172,7 @@ def test_what_is_no_configuration_is_refused_by_its_path(content, message, tmp_p
 
 
 OTHER_VALUES = {
-    "init_from": "vgg_16",
+    "init_from": "vgg_16", "on_error": "skip",
     "dataset": "mnist", "train_examples": 5, "net": "vgg_16", "image_size": 9, "preprocessing": "unit",
     "weight_decay": 0.5, "batch_size": 9, "optimizer": "adam", "momentum": 0.5, "adam_beta1": 0.5, "adam_beta2": 0.5,
     "rmsprop_decay": 0.5, "optimizer_epsilon": 0.5, "learning_rate": 0.5, "schedule": "step", "warmup_steps": 9,
@@ -182,7 +182,7 @@ OTHER_VALUES = {
 }  # fmt: skip
 FREE = {
     "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",
-    "source", "data", "run_dir",
+    "source", "data", "on_error", "run_dir",
 }  # fmt: skip
 
 
