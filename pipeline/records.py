@@ -89,11 +89,21 @@ def load_dataset(directory: str) -> dict:
         and dataset.get("channels") in (1, 3)
         and isinstance(dataset.get("statistics"), dict | None)
         and isinstance(dataset.get("splits"), dict)
-        and all(isinstance(part, dict) and {"examples", "shards"} <= set(part) for part in dataset["splits"].values())
+        and all(map(_is_split, dataset["splits"].values()))
     )
     if not well_formed:
         raise UserError(f"{path} is no description of a data set; convert the data again")
     return dataset
+
+
+def _is_split(part: object) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("examples"), int):
+        return False
+    shards = part.get("shards")
+    return isinstance(shards, list) and all(
+        isinstance(shard, dict) and isinstance(shard.get("file"), str) and isinstance(shard.get("examples"), int)
+        for shard in shards
+    )
 
 
 def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop") -> Index:

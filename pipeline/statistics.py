@@ -117,8 +117,13 @@ def load(directory: "str | Path", dataset: dict) -> Statistics:
             key: np.array(channels[key], np.float64) if channels else None
             for key in ("mean", "deviation", "eigenvalues", "components")
         }
+        shapes = {array.shape for key, array in arrays.items() if array is not None and key != "components"}
+        if (channels and shapes != {(dataset["channels"],)}) or (channels and arrays["components"].ndim != 2):
+            raise ValueError(f"they are of {shapes}")
     except (KeyError, ValueError, TypeError):
         raise UserError(f"{directory}/dataset.json has damaged statistics; convert the data again") from None
+    if pixels and {array.shape[2:] for array in pixels.values()} != {(dataset["channels"],)}:
+        raise UserError(f"{path} is not of pictures with {dataset['channels']} channels; convert the data again")
     return Statistics(**arrays, pixels=pixels)
 
 

@@ -19,12 +19,17 @@ def csv(source: Path | None, cache: Path) -> Source:
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             header = [name.strip().lower() for name in next(csv_module.reader(file), [])]
+        if len(set(header)) != len(header):
+            raise UserError(f"{source} has two columns of one name: {','.join(header)[:80]}")
+        if {"path", "label"} <= set(header):
+            return _paths(source, header)
+        pixels = [name for name in header if name.startswith("pixel")]
+        if "label" in header and pixels and len(pixels) == len(header) - 1:
+            return _pixels(source, header)
     except UnicodeDecodeError as error:
         raise UserError(f"{source} is no text in UTF-8 ({error})") from None
-    if {"path", "label"} <= set(header):
-        return _paths(source, header)
-    if "label" in header and all(name.startswith("pixel") for name in header if name != "label") and len(header) > 1:
-        return _pixels(source, header)
+    except csv_module.Error as error:
+        raise UserError(f"{source} is no CSV file ({error})") from None
     raise UserError(
         f"{source} begins with {','.join(header)[:80]!r}; its first line must be path,label or path,label,split or "
         "label,pixel0,pixel1,…"

@@ -146,6 +146,10 @@ def test_a_split_the_data_lack_is_named_with_those_there_are(split, write_split)
         (b"[]", "is no desc"),
         (b"{}", "is no desc"),
         (b'{"class_names": ["a", "b"], "channels": 1, "splits": {}, "statistics": 1}', "is no desc"),
+        (
+            b'{"class_names": ["a", "b"], "channels": 1, "splits": {"train": {"examples": 1, "shards": [1]}}}',
+            "is no desc",
+        ),
     ],
 )
 def test_a_dataset_json_that_is_none_is_named(content, message, tmp_path):

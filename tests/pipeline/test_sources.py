@@ -226,6 +226,8 @@ def test_a_table_of_pixels(tmp_path):
         ([["label", "pixel0"], [0, "x"]], "no table of whole numbers"),
         ([["label", "pixel0"], [0, 256]], "has pixels from 256 to 256"),
         ([["label", "pixel0"]], "has 0 rows"),
+        ([["path", "label", "label"]], "two columns of one name"),
+        ([["path", "label"], ["x" * 200_000, "a"]], "is no CSV file"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")
@@ -382,8 +384,14 @@ def test_damaged_statistics_are_named(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         statistics.load(tmp_path, {"statistics": None})
     (tmp_path / statistics.PIXEL_STATS).unlink()
-    with pytest.raises(UserError, match="damaged statistics"):
-        statistics.load(tmp_path, {"statistics": {"mean": [1]}})
+    for damaged in {"mean": [1]}, {key: [1, 2] for key in ("mean", "deviation", "eigenvalues", "components")}:
+        with pytest.raises(UserError, match="damaged statistics"):
+            statistics.load(tmp_path, {"statistics": damaged, "channels": 3})
+    np.savez(
+        tmp_path / statistics.PIXEL_STATS, **dict.fromkeys(("mean", "deviation", "minimum", "maximum"), np.ones(4))
+    )
+    with pytest.raises(UserError, match="is not of pictures with 3 channels"):
+        statistics.load(tmp_path, {"statistics": None, "channels": 3})
 
 
 # In several processes
