@@ -158,6 +158,7 @@ def convert(
         }
         moments.save_pixel_statistics(unfinished)
         (unfinished / tfrecord.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
+    Path(f"{os.path.abspath(out)}.{REJECTED_CSV}").unlink(missing_ok=True)  # of a try before
     return dataset
 
 

@@ -449,6 +449,8 @@ def test_damaged_pictures_are_left_out_and_counted_where_asked(raw, tmp_path, re
     for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
         extension, data = DAMAGED[kind]
         (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
+    with pytest.raises(UserError, match="2 of the pictures"):
+        convert("folder", str(tmp_path / "out"), str(raw))
     dataset = convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
     rows = rejected(tmp_path / "out" / "rejected.csv")
     assert [row["file"] for row in rows] == ["train/dog/damaged.jpg", "test/dog/damaged.jpg"]
