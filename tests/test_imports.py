@@ -61,7 +61,7 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("modules", ["config", "pipeline.images, pipeline.sources"])
+@pytest.mark.parametrize("modules", ["config", "pipeline.convert"])
 def test_no_tensorflow_is_loaded(modules):
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
