@@ -100,7 +100,8 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
     run = run_of(args.ckpt)
     config = settings(args, run)
     dataset = load_dataset(config.data)
-    if run and dataset["class_names"] != load_dataset(run)["class_names"]:
+    trained_on = load_dataset(run) if run else dataset
+    if dataset["class_names"] != trained_on["class_names"]:
         raise errors.UserError(
             f"{config.data} has other classes than the run was trained on; name its data with --data"
         )
@@ -120,7 +121,7 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             config.preprocessing,
             config.image_size,
             min(config.batch_size, len(index.offsets)),
-            statistics.load(run or config.data, load_dataset(run) if run else dataset),
+            statistics.load(run or config.data, trained_on),
             args.crops,
         )
         logits, _ = net.build(batches.images, num_classes + background, False, config.weight_decay)
@@ -133,7 +134,7 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             print(f"{prefix}, step {step_of(prefix)}, on the {split} split of {config.data}", file=sys.stderr)
             if background:
                 print(f"{num_classes + 1} outputs: the first, background, is left out", file=sys.stderr)
-            records = Records(batches, intact, config.data, dataset, args.on_error)
+            records = Records(batches, index, intact, config.data, dataset, args.on_error)
             return records.attempt(
                 session,
                 lambda: evaluate(session, records.batches, metrics),

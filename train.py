@@ -33,7 +33,7 @@ from nets import NETS
 from nets.weights import fetch, restorer
 from pipeline import statistics
 from pipeline.check import Records
-from pipeline.dataset import Batches, evaluation_batches, first_shuffled, training_batches, training_rows
+from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import DATASET_JSON, Index, load_dataset, load_index
 from tfcompat import dropout, slim, tf
@@ -43,11 +43,11 @@ class Model(NamedTuple):
     """What the loop needs of the graph."""
 
     graph: tf.Graph
-    batches: Batches
+    training: Records
     step: dict[str, tf.Tensor]  # fetched at every step; runs the update
     picture_summary: tf.Tensor
     histogram_summary: tf.Tensor
-    validation: Batches
+    validation: Records
     validation_metrics: PerExample
     finite: tf.Tensor  # whether all variables are
     initializer: tf.Operation
@@ -114,9 +114,10 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
             train_op = rule.apply_gradients(gradients, global_step)
 
         initial_saver = restorer(initial, net) if initial else None
+        place = config.data, dataset, config.on_error
         model = Model(
             graph,
-            batches,
+            Records(batches, train_index, lambda: training_index(config, dataset), *place),
             {
                 "train_op": train_op,
                 "loss": loss,
@@ -126,7 +127,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
             },
             summaries.pictures(batches.images),
             summaries.histograms(),
-            validation,
+            Records(validation, validation_index, lambda: validation_index_of(config, dataset), *place),
             validation_metrics,
             tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables() if v.dtype.is_floating]),
             tf.global_variables_initializer(),
@@ -209,9 +210,7 @@ def run_training(config: configuration.Config) -> int:
                 f"{config.image_size} px, preprocessing {config.preprocessing}",
                 flush=True,
             )
-        place = config.data, dataset, config.on_error
-        training = Records(model.batches, lambda: training_index(config, dataset), *place)
-        validation = Records(model.validation, lambda: validation_index_of(config, dataset), *place)
+        training, validation = model.training, model.validation
         training.batches.start(session, step)
         journal = Journal(os.path.join(run, "metrics.jsonl"), step)
         writer = summaries.open_writer(run, step, model.graph)
@@ -280,7 +279,7 @@ def run_training(config: configuration.Config) -> int:
         return stop.exit_code
     print(f"finished {run} at step {step}")
     if replaced:
-        print(f"{replaced} of {model.batches.examples} training records are corrupt; others stood in for them")
+        print(f"{replaced} of {training.batches.examples} training records are corrupt; others stood in for them")
     print_result(run, journal)
     return 0
 

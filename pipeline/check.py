@@ -94,8 +94,16 @@ def _told(message: str) -> str:
 class Records:
     """The batches of a split, and what to do when one of its records turns out to be corrupt while they are read."""
 
-    def __init__(self, batches: Batches, reload: Callable[[], Index], directory: str, dataset: dict, on_error: str):
-        self.batches, self.reload, self.index = batches, reload, reload()
+    def __init__(
+        self,
+        batches: Batches,
+        index: Index,
+        reload: Callable[[], Index],
+        directory: str,
+        dataset: dict,
+        on_error: str,
+    ):
+        self.batches, self.index, self.reload = batches, index, reload
         self.directory, self.dataset, self.on_error = directory, dataset, on_error
 
     def attempt(self, session: tf.Session, call: Callable, rows: Callable[[], Iterable[int]], step: int) -> Any:

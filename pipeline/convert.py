@@ -127,21 +127,22 @@ def convert(
         data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
         moments, rejected, splits, left = Moments(settings.channels), [], {}, set()
+
+        def records(chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
+            for chunk in chunks:
+                if chunk.moments:
+                    moments.merge(chunk.moments)
+                    left.update(chunk.labels)
+                rejected.extend(chunk.rejected)
+                yield from chunk.records
+                progress.update(chunk.examples)
+
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
                 examples = data.splits.get(split, [])
                 with tqdm(total=len(examples), desc=f"{name} {split}", unit="picture", disable=None) as progress:
-
-                    def records(split: str = split, progress: tqdm = progress) -> Iterator[bytes]:
-                        for chunk in pool.stored(split, data.splits.get(split, [])):
-                            if chunk.moments:
-                                moments.merge(chunk.moments)
-                                left.update(chunk.labels)
-                            rejected.extend(chunk.rejected)
-                            yield from chunk.records
-                            progress.update(chunk.examples)
-
-                    shards = tfrecord.write_shards(records(), unfinished, f"{name}_{split}")
+                    rows = records(pool.stored(split, examples), progress)
+                    shards = tfrecord.write_shards(rows, unfinished, f"{name}_{split}")
                 splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
         if rejected:
             _tell(rejected, out, on_error, unfinished)
@@ -191,7 +192,7 @@ class Pool:
     def __init__(self, processes: int, examples: int, settings: Settings):
         self.settings, self.ahead, self.executor = settings, 4 * processes, None
         if processes > 1 and examples > FEW:
-            # Spawned, not forked: where train.py converts, this process may hold TensorFlow's threads.
+            # Spawned, not forked: whoever calls convert() may hold threads, such as TensorFlow's.
             self.executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
 
     def __enter__(self) -> "Pool":
@@ -209,12 +210,14 @@ class Pool:
             return
         pending: deque[tuple[list[Example], Future]] = deque()
         try:
-            for chunk in [*chunks, *[None] * self.ahead]:
-                if chunk is not None:
-                    pending.append((chunk, self.executor.submit(store_chunk, split, chunk, self.settings)))
-                while pending and (len(pending) >= self.ahead or chunk is None):
+            for chunk in chunks:
+                pending.append((chunk, self.executor.submit(store_chunk, split, chunk, self.settings)))
+                if len(pending) == self.ahead:
                     oldest, future = pending.popleft()
                     yield future.result()
+            while pending:
+                oldest, future = pending.popleft()
+                yield future.result()
         except BrokenProcessPool:
             raise UserError(
                 f"a process was killed while it read one of {oldest[0].filename} to {oldest[-1].filename}, or a few "

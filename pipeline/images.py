@@ -93,18 +93,19 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
         ImageError: for what is damaged, no picture, or too large.
     """
     header = _header(data, max_pixels)
-    orientation = _orientation(header)
     is_jpeg = header.format in ("JPEG", "MPO")
-    untouched = orientation == 1 and (short_side is None or min(header.size) <= short_side)
+    untouched = _orientation(header) == 1 and (short_side is None or min(header.size) <= short_side)
     if is_jpeg:
         pixels, clean = _decode_jpeg(data, header, channels)
-        if clean and untouched and header.mode in ("RGB", "L"):
+        if clean and untouched:
             return StoredImage(data, "jpeg", pixels)
     else:
         pixels = _decode(data, header, channels)
         plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
         # Byte 24 is the bit depth: Pillow calls 16-bit RGB by the mode of 8 bits.
-        plain = plain and data[24] == 8 and not header.has_transparency_data and not _frames(header)
+        plain = (
+            plain and data[24] == 8 and not header.has_transparency_data and not getattr(header, "is_animated", False)
+        )
         if plain and untouched and _is_clean_png(data):
             return StoredImage(data, "png", pixels)
     if short_side and min(pixels.shape[:2]) > short_side:
@@ -138,10 +139,6 @@ def _orientation(header: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _frames(header: Image.Image) -> bool:
-    return getattr(header, "is_animated", False)
-
-
 def _is_clean_png(data: bytes) -> bool:
     """Whether all chunks are whole: OpenCV forgives what lies beyond the pixels, TensorFlow does not."""
     try:
@@ -152,7 +149,7 @@ def _is_clean_png(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.ndarray, bool]:
-    """The upright pixels, and whether libjpeg decodes the bytes as they are without a word."""
+    """The upright pixels, and whether they are what any libjpeg gives, without a word, for the bytes as they are."""
     clean = _process(data) in (0xC0, 0xC1, 0xC2)
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", strict=True)

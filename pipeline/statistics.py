@@ -23,9 +23,7 @@ class Statistics(NamedTuple):
     deviation: np.ndarray | None = None
     eigenvalues: np.ndarray | None = None  # of the channels' covariance: variances, the largest first
     components: np.ndarray | None = None  # [C, C]; row i is the unit vector of eigenvalue i
-    pixels: dict[str, np.ndarray] | None = (
-        None  # mean, deviation, minimum, maximum, float64 [H, W, C]; None: no one size
-    )
+    pixels: dict[str, np.ndarray] | None = None  # mean, deviation, minimum, maximum: float64 [H, W, C]
 
 
 class Moments:
@@ -46,13 +44,11 @@ class Moments:
             self.products += (rows.T @ rows).astype(np.int64).astype(object)
         self.count += len(pixels)
         self.pictures += 1
-        height, width = picture.shape[:2]
-        if height * width > SMALL or (self.pixels and self.pixels["sum"].shape != picture.shape):
+        if picture.shape[0] * picture.shape[1] > SMALL:
             self.pixels = None
         if self.pixels is not None:
             values = picture.astype(np.int64)
-            one = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
-            self._add_pixels(one)
+            self._add_pixels({"sum": values, "squares": values**2, "minimum": picture, "maximum": picture})
 
     def merge(self, other: "Moments") -> None:
         """Takes in what another has taken in."""
@@ -60,17 +56,20 @@ class Moments:
         self.sum += other.sum
         self.products += other.products
         self.pictures += other.pictures
-        if other.pixels is None or (self.pixels and other.pixels and _shape(self.pixels) != _shape(other.pixels)):
+        if other.pixels is None:
             self.pixels = None
-        elif self.pixels is not None and other.pixels:
+        if self.pixels is not None and other.pixels:
             self._add_pixels(other.pixels)
 
     def _add_pixels(self, other: dict[str, np.ndarray]) -> None:
         if not self.pixels:
             self.pixels = {key: value.copy() for key, value in other.items()}
-            return
-        for key, combine in (("sum", np.add), ("squares", np.add), ("minimum", np.minimum), ("maximum", np.maximum)):
-            combine(self.pixels[key], other[key], out=self.pixels[key])
+        elif self.pixels["sum"].shape != other["sum"].shape:
+            self.pixels = None
+        else:
+            both = (("sum", np.add), ("squares", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
+            for key, combine in both:
+                combine(self.pixels[key], other[key], out=self.pixels[key])
 
     def channel_statistics(self) -> dict:
         """dataset.json's `statistics`."""
@@ -95,10 +94,6 @@ class Moments:
         variance[self.pixels["minimum"] == self.pixels["maximum"]] = 0
         extremes = {key: self.pixels[key].astype(np.float64) for key in ("minimum", "maximum")}
         np.savez_compressed(directory / PIXEL_STATS, mean=mean, deviation=np.sqrt(np.maximum(variance, 0)), **extremes)
-
-
-def _shape(pixels: dict[str, np.ndarray]) -> tuple[int, ...]:
-    return pixels["sum"].shape
 
 
 def load(directory: "str | Path", dataset: dict) -> Statistics:

@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
@@ -49,37 +49,32 @@ def walk(path: "str | Path") -> Iterator[Found]:
     """
     with open(path, "rb", buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
-        while offset < size:
-            header = file.read(HEADER_BYTES)
-            if len(header) < HEADER_BYTES:
-                yield Found(offset, None, "the file ends within its length")
-                return
-            length, crc = struct.unpack("<QI", header)
-            if masked_crc(header[:8]) != crc:
-                yield Found(offset, None, "the CRC of its length is wrong; what follows in the file cannot be found")
-                return
-            end = offset + HEADER_BYTES + length + FOOTER_BYTES
-            if end > size:
-                yield Found(offset, None, "the file ends within it")
-                return
-            payload = file.read(length)
-            intact = struct.unpack("<I", file.read(FOOTER_BYTES))[0] == masked_crc(payload)
-            yield Found(offset, payload, None) if intact else Found(offset, None, "its CRC is wrong")
-            offset = end
+        while offset is not None and offset < size:
+            found, offset = _read(file, size, offset)
+            yield found
 
 
 def read_at(path: "str | Path", offset: int) -> Found:
     """The record at a byte offset, checked as in `walk`."""
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
         file.seek(offset)
-        header = file.read(HEADER_BYTES)
-        length, crc = struct.unpack("<QI", header) if len(header) == HEADER_BYTES else (0, None)
-        if crc is None or masked_crc(header[:8]) != crc or offset + HEADER_BYTES + length + FOOTER_BYTES > size:
-            return Found(offset, None, "its length is damaged, or the file ends within it")
-        payload, footer = file.read(length), file.read(FOOTER_BYTES)
-    intact = struct.unpack("<I", footer)[0] == masked_crc(payload)
-    return Found(offset, payload, None) if intact else Found(offset, None, "its CRC is wrong")
+        return _read(file, os.fstat(file.fileno()).st_size, offset)[0]
+
+
+def _read(file: BinaryIO, size: int, offset: int) -> tuple[Found, int | None]:
+    """The record at `offset`, where the file of `size` bytes is, and where the next one begins, if that can be told."""
+    header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        return Found(offset, None, "the file ends within its length"), None
+    length, crc = struct.unpack("<QI", header)
+    if masked_crc(header[:8]) != crc:
+        return Found(offset, None, "the CRC of its length is wrong; what follows in the file cannot be found"), None
+    end = offset + HEADER_BYTES + length + FOOTER_BYTES
+    if end > size:
+        return Found(offset, None, "the file ends within it"), None
+    payload = file.read(length)
+    intact = struct.unpack("<I", file.read(FOOTER_BYTES))[0] == masked_crc(payload)
+    return (Found(offset, payload, None) if intact else Found(offset, None, "its CRC is wrong")), end
 
 
 def serialize(image: StoredImage, label: int, class_name: str, filename: str) -> bytes:

@@ -10,14 +10,7 @@ import numpy as np
 import pooch
 
 from errors import UserError
-from pipeline.sources.contract import Example, Source, carve, download
-
-
-def _examples(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
-    return [
-        Example(f"{prefix}{i:05d}.png", int(label), image)
-        for i, (image, label) in enumerate(zip(images, labels, strict=True))
-    ]
+from pipeline.sources.contract import Example, Source, carve, carved, download, numbered
 
 
 def digits(source: Path | None, cache: Path) -> Source:
@@ -83,7 +76,7 @@ def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], clas
             raise UserError(f"{image_path} holds {len(images)} pictures, {label_path} {len(labels)} labels")
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
-        splits[split] = _examples(split, images, labels)
+        splits[split] = numbered(split, images, labels)
     splits["train"], splits["validation"] = carve(splits["train"], 1 / 12)
     return Source(class_names, 1, splits)
 
@@ -126,8 +119,7 @@ def cifar10(source: Path | None, cache: Path) -> Source:
         if not paths:
             raise UserError(f"{source} holds no {prefix}*.bin; it must hold those of cifar-10-binary.tar.gz")
         splits[split] = [example for path in paths for example in _read_cifar(path)]
-    splits["train"], splits["validation"] = carve(splits["train"], 0.1)
-    return Source(CIFAR_CLASSES, 3, splits)
+    return Source(CIFAR_CLASSES, 3, carved(splits))
 
 
 def _read_cifar(path: Path) -> list[Example]:
@@ -137,7 +129,7 @@ def _read_cifar(path: Path) -> list[Example]:
     rows = data.reshape(-1, CIFAR_RECORD)
     if rows[:, 0].max() > 9:
         raise UserError(f"{path} holds the label {rows[:, 0].max()}; the ten classes are 0 to 9")
-    return _examples(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+    return numbered(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
 
 
 def signs(source: Path | None, cache: Path) -> Source:
@@ -161,8 +153,7 @@ def signs(source: Path | None, cache: Path) -> Source:
     if set(splits) != {"train", "test"}:
         found = ", ".join(splits) or "none"
         raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
-    splits["train"], splits["validation"] = carve(splits["train"], 0.1)
-    return Source(class_names, 3, splits)
+    return Source(class_names, 3, carved(splits))
 
 
 def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:
@@ -172,4 +163,4 @@ def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example],
         raise UserError(f"{path}: {split}_set_x is {images.dtype} {images.shape}; it must be uint8 [N, H, W, 3]")
     if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise UserError(f"{path}: {split}_set_y does not label {len(images)} pictures with {len(names)} classes")
-    return _examples(split, images, labels), [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+    return numbered(split, images, labels), [n.decode() if isinstance(n, bytes) else str(n) for n in names]

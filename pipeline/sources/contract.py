@@ -34,6 +34,14 @@ class Source(NamedTuple):
     ignored: dict[str, int] | None = None  # files that are no pictures by their ending: ending to number
 
 
+def numbered(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
+    """Examples of pictures [N, H, W] or [N, H, W, C] and labels [N] that come without file names."""
+    return [
+        Example(f"{prefix}{i:05d}.png", int(label), image)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+
+
 def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], list[Example]]:
     """Splits off a fraction of each class, at least one picture: those whose seeded hash of the file name is lowest.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from errors import UserError
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, check_classes
+from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, check_classes, numbered
 
 
 def csv(source: Path | None, cache: Path) -> Source:
@@ -96,11 +96,7 @@ def _pixels(source: Path, header: list[str]) -> Source:
     if pixels.min() < 0 or pixels.max() > 255 or labels.min() < 0:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
     values, numbers = np.unique(labels, return_inverse=True)
-    images = pixels.astype(np.uint8).reshape(-1, side, side)
-    examples = [
-        Example(f"row{i:05d}.png", int(number), image)
-        for i, (image, number) in enumerate(zip(images, numbers, strict=True))
-    ]
+    examples = numbered("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
     return _source(source, [str(value) for value in values], 1, {"train": examples})
 
 

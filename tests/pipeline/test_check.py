@@ -163,7 +163,7 @@ def test_a_picture_that_does_not_decode_is_named_or_replaced(on_error, data):
     with tf.Session() as session:
         batches = training_batches(index, 3, "unit", 8, 4, 0)
         records = check.Records(
-            batches, lambda: load_index(directory, dataset, "train", on_error), directory, dataset, on_error
+            batches, index, lambda: load_index(directory, dataset, "train", on_error), directory, dataset, on_error
         )
         records.batches.start(session)
         seen = []
@@ -191,8 +191,9 @@ def test_a_picture_that_does_not_decode_is_named_or_replaced(on_error, data):
 def test_other_failures_are_left_as_they_are(data):
     directory, dataset = str(data), load_dataset(str(data))
     with tf.Session() as session:
-        batches = evaluation_batches(load_index(directory, dataset, "train"), 3, "unit", 8, 4)
-        records = check.Records(batches, lambda: load_index(directory, dataset, "train"), directory, dataset, "skip")
+        index = load_index(directory, dataset, "train")
+        batches = evaluation_batches(index, 3, "unit", 8, 4)
+        records = check.Records(batches, index, lambda: index, directory, dataset, "skip")
         failing = tf.debugging.Assert(tf.constant(False), ["something else"])
         with pytest.raises(tf.errors.InvalidArgumentError, match="something else"):
             records.attempt(session, lambda: session.run(failing), rows=lambda: range(12), step=0)

@@ -416,7 +416,7 @@ def conversion(out, *arguments):
     code = (
         "import errors, numpy; from pipeline import convert; from pipeline.sources import arrays\n"
         "def many(source, cache):\n"
-        "    examples = arrays._examples('t', numpy.zeros((200_000, 28, 28), numpy.uint8), numpy.arange(200_000) % 2)\n"
+        "    examples = arrays.numbered('t', numpy.zeros((200_000, 28, 28), numpy.uint8), numpy.arange(200_000) % 2)\n"
         "    return arrays.Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"
         "convert.SOURCES['many'] = many\n"
         "with errors.reported():\n    convert.main()"
