@@ -35,7 +35,7 @@ from pipeline import statistics
 from pipeline.check import Records
 from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, Index, load_dataset, load_index
+from pipeline.records import DATASET_JSON, Index, has_dataset, load_dataset, load_index
 from tfcompat import dropout, slim, tf
 
 
@@ -170,7 +170,7 @@ def run_training(config: configuration.Config) -> int:
             f"{run} holds a best checkpoint but none to resume from, and starting over would replace it; copy "
             f"{run}/best/model.ckpt-* to {run} to go on from there, or choose another --run-dir"
         )
-    dataset = checked_data(config) if os.path.exists(os.path.join(config.data, DATASET_JSON)) else None
+    dataset = checked_data(config) if has_dataset(config.data) else None
     if newest and step_of(newest) >= config.total_steps:
         print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
         print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))

@@ -67,6 +67,11 @@ class Index(NamedTuple):
         return self.files[self.shards[row]], int(self.offsets[row])
 
 
+def has_dataset(directory: str) -> bool:
+    """Whether there is a data set that load_dataset reads: converted, or TF-Slim's."""
+    return any(os.path.exists(os.path.join(directory, name)) for name in (DATASET_JSON, LABELS_TXT))
+
+
 def load_dataset(directory: str) -> dict:
     """Reads dataset.json, or finds out what it would say of TF-Slim's shards. Raises UserError where both are missing
     or damaged."""

@@ -269,6 +269,21 @@ def test_statistics_of_each_pixel_go_with_the_run(tmp_path, digits_data):
         train(configured(*place, "--preprocessing", "standardize"))
 
 
+def test_tf_slims_shards_are_trained_on_in_place(tmp_path, digits_data):
+    slim = tmp_path / "slim"
+    slim.mkdir()
+    for split in "train", "test":
+        shutil.copy(f"{digits_data}/digits_{split}_00000-of-00001.tfrecord", slim / f"mnist_{split}.tfrecord")
+    (slim / "labels.txt").write_text("".join(f"{i}:{i}\n" for i in range(10)))
+    before = {path.name: path.read_bytes() for path in slim.iterdir()}
+    place = ("--run-dir", str(tmp_path / "run"), "--data", str(slim), "--dataset", "folder")
+    assert train(configured(*place, "--total-steps", "100")) == 0
+    assert evaluated(tmp_path / "run").examples == 359
+    assert evaluated(tmp_path / "run").top1 > 0.5
+    assert train(configured(*place, "--total-steps", "110")) == 0  # and resumed
+    assert {name: (slim / name).read_bytes() for name in before} == before
+
+
 def test_ten_crops_average_probabilities(tmp_path, digits_data):
     place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--total-steps", "40")
     assert train(configured(*place, "--preprocessing", "inception_crop")) == 0
