@@ -122,6 +122,9 @@ def convert(
         raise UserError(f"--source {source} does not exist")
     if source_path and not source_path.is_dir() and name != "csv":
         raise UserError(f"--source {source} is no directory")
+    beside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")
+    if os.path.lexists(beside) and not _is_list(beside):
+        raise UserError(f"{beside} is where pictures that cannot be used would be listed; move it away")
     options = {"label_regex": label_regex} if label_regex is not None else {}
     with whole_directory(out) as unfinished:
         data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
@@ -145,7 +148,7 @@ def convert(
                     shards = tfrecord.write_shards(rows, unfinished, f"{name}_{split}")
                 splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
         if rejected:
-            _tell(rejected, out, on_error, unfinished)
+            _tell(rejected, unfinished / REJECTED_CSV if on_error == "skip" else beside, on_error)
         _check_what_is_left(data, splits, left, len(rejected))
         dataset = {
             "name": name,
@@ -159,13 +162,21 @@ def convert(
         }
         moments.save_pixel_statistics(unfinished)
         (unfinished / tfrecord.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
-    Path(f"{os.path.abspath(out)}.{REJECTED_CSV}").unlink(missing_ok=True)  # of a try before
+    if _is_list(beside):
+        beside.unlink()  # of a try before
     return dataset
 
 
-def _tell(rejected: list[Rejected], out: str, on_error: str, unfinished: Path) -> None:
-    """Writes rejected.csv: with what is made, or beside what is not. Raises UserError in the latter case."""
-    path = unfinished / REJECTED_CSV if on_error == "skip" else Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")
+def _is_list(path: Path) -> bool:
+    """Whether a file is one that _tell wrote, and no file of the user's."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().strip() == ",".join(Rejected._fields).encode()
+
+
+def _tell(rejected: list[Rejected], path: Path, on_error: str) -> None:
+    """Writes rejected.csv. Raises UserError where rejected pictures end the conversion."""
     with whole_file(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file).writerows([Rejected._fields, *rejected])
     if on_error != "skip":

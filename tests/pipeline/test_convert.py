@@ -462,6 +462,19 @@ def test_damaged_pictures_are_left_out_and_counted_where_asked(raw, tmp_path, re
     assert left_behind(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("kind", ["file", "directory"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_the_users_is_neither_deleted_nor_overwritten(kind, damaged, raw, tmp_path):
+    theirs = tmp_path / "out.rejected.csv"
+    theirs.mkdir() if kind == "directory" else theirs.write_text("mine")
+    if damaged:
+        (raw / "train" / "dog" / "damaged.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"out\.rejected\.csv is where .* would be listed; move it away"):
+        convert("folder", str(tmp_path / "out"), str(raw))
+    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    assert kind == "directory" or theirs.read_text() == "mine"
+
+
 def test_a_picture_that_promises_too_many_pixels_is_not_decoded(monkeypatch):
     assert images.store(encoded(".png", noise(0)), max_pixels=30).pixels.shape == (5, 6, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
