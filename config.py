@@ -20,10 +20,13 @@ from errors import UserError, unknown
 from files import whole_file
 
 # Optional values; their help says what stands in where none is given.
-_Directory, _Name, _Weights, _Count, _Factor = (
+_Directory, _Name, _Weights, _Count, _Factor, _Epochs = (
     Annotated[kind | None, tyro.conf.arg(metavar=metavar, help_behavior_hint="")]
-    for kind, metavar in ((str, "DIR"), (str, "NAME"), (str, "CKPT"), (int, "N"), (float, "FLOAT"))
+    for kind, metavar in (
+        *((str, "DIR"), (str, "NAME"), (str, "CKPT"), (int, "N"), (float, "FLOAT"), (float, "EPOCHS")),
+    )
 )
+_Scopes = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SCOPE …", help_behavior_hint="")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Config:
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
     train_examples: _Count = None
     """Train on the first N of the shuffled training split only. Default: all."""
-
+    overfit_batches: _Count = None
+    """To debug a recipe: train on N batches of pictures without augmentation and validate on the same; the loss must go
+    to zero."""
     on_error: Literal["stop", "skip"] = "stop"
     """A corrupt record stops the run and is named, or another one stands in for it, the same each time."""
 
@@ -48,22 +53,40 @@ class Config:
     init_from: _Weights = None
     """Start from these weights, fresh only where the classes differ: a checkpoint, a run directory, or a name that
     python -m nets.weights fetch knows, such as vgg_16."""
+    train_only: _Scopes = ()
+    """Train these parts of the net alone, such as fc8 or Logits."""
+    freeze: _Scopes = ()
+    """Leave these parts of the net as they are."""
+    update_frozen_batch_norm: bool = False
+    """Batch norm of parts that are not trained normalises by the batch and goes on averaging, instead of keeping to the
+    averages it has."""
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    """One output for each class, or for two classes a single sigmoid unit."""
     image_size: _Count = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
     preprocessing: _Name = None
     """How pictures become numbers: alexnet, cifar, digits, inception, inception_crop, keras_affine, lenet, min_max,
     none, standardize, unit or vgg. Default: the net's own."""
     weight_decay: _Factor = None
-    """Factor of the L2 loss on weights, as slim.l2_regularizer takes it. Default: the net's own."""
+    """Factor of the L2 loss on kernels, as slim.l2_regularizer takes it; of adamw, of its own decay. Default: the
+    net's own."""
+    decay_biases: bool = False
+    """Weight decay covers biases and batch norm's gamma and beta as well."""
+    label_smoothing: float = 0.0
+    """Share of the label's probability that the training loss spreads over all classes."""
 
     batch_size: int = 64
     """Pictures per step."""
     total_steps: int = 1000
     """Train until this step. May be raised when a run is resumed."""
-    optimizer: Literal["momentum", "adam", "rmsprop"] = "momentum"
+    total_epochs: _Epochs = None
+    """The same, in passes over the training pictures; so are the other durations in epochs."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "rmsprop"] = "momentum"
     """Update rule."""
     momentum: float = 0.9
     """Of momentum and RMSProp."""
+    nesterov: bool = False
+    """Of momentum: Nesterov's."""
     adam_beta1: float = 0.9
     """Decay of Adam's first moment."""
     adam_beta2: float = 0.999
@@ -72,28 +95,50 @@ class Config:
     """Decay of RMSProp's mean square."""
     optimizer_epsilon: float = 1e-8
     """Added to the denominator of Adam and RMSProp."""
+    clip_norm: _Factor = None
+    """Scale gradients down together where their norm is above this."""
+    ema_decay: _Factor = None
+    """Keep an exponential moving average of the weights, such as 0.999, and validate it too."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 lets convolutions and matrix products compute in bfloat16; variables stay float32."""
 
     learning_rate: float = 0.1
     """Highest rate: what warm-up ends at and the schedule starts from."""
-    schedule: Literal["constant", "step", "exponential", "cosine"] = "cosine"
-    """Shape of the rate after warm-up. Cosine ends with --end-learning-rate at --total-steps."""
+    schedule: Literal["constant", "step", "exponential", "polynomial", "cosine"] = "cosine"
+    """Shape of the rate after warm-up. Polynomial and cosine end with --end-learning-rate at --total-steps."""
     warmup_steps: int = 0
     """Steps of linear increase to --learning-rate."""
+    warmup_epochs: _Epochs = None
+    """The same in epochs."""
     decay_at_steps: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N …", help_behavior_hint="")] = ()
     """Step schedule: the rate is multiplied by --decay-rate at each of these steps."""
+    decay_at_epochs: Annotated[tuple[float, ...], tyro.conf.arg(metavar="EPOCH …", help_behavior_hint="")] = ()
+    """The same in epochs."""
     decay_steps: _Count = None
     """Exponential schedule: the rate is multiplied by --decay-rate over this many steps."""
+    decay_epochs: _Epochs = None
+    """The same in epochs."""
     decay_rate: float = 0.1
     """Factor of the step and exponential schedules."""
     end_learning_rate: float = 0.0
-    """Where the cosine schedule ends."""
+    """Where the cosine and polynomial schedules end."""
+    polynomial_power: float = 1.0
+    """Of the polynomial schedule; 1 is a straight line."""
 
     display_every_steps: int = 10
     """Log loss, accuracy, rate and speed."""
     validate_every_steps: int = 200
-    """Evaluate the validation split, keep the best checkpoint, and write histograms, pictures and curves.png."""
+    """Evaluate the validation split, keep the best checkpoint, and write pictures, norms and curves.png."""
+    validate_every_epochs: _Epochs = None
+    """The same in epochs."""
+    best_metric: Literal["top1", "loss", "ema_top1", "ema_loss"] = "top1"
+    """What the best checkpoint is chosen by, and --patience counts by, on the validation split."""
+    patience: _Count = None
+    """Stop early after this many validations without a better one."""
     snapshot_every_steps: int = 200
     """Save a checkpoint; training resumes from the newest."""
+    snapshot_every_epochs: _Epochs = None
+    """The same in epochs."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints stay, beside the best one."""
 
@@ -103,6 +148,8 @@ class Config:
     """Threads of the session. 0 takes all cores; a resumed run takes the number it was started with."""
     run_dir: str = "runs/digits"
     """Checkpoints, events, metrics.jsonl and curves.png. The same command resumes what it holds."""
+    dry_run: bool = False
+    """Build everything, run two steps, one validation and one save, and leave nothing behind."""
 
 
 PRESETS: Mapping[str, Config] = {
@@ -136,19 +183,41 @@ PRESETS: Mapping[str, Config] = {
 # the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "on_error", "run_dir"),
+    *("source", "data", "on_error", "run_dir", "patience"),
 }
+DURATIONS = ("total", "warmup", "decay_at", "decay", "validate_every", "snapshot_every")  # in _steps or in _epochs
 AT_LEAST_ONE = (
-    *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
+    *(
+        "train_examples",
+        "overfit_batches",
+        "patience",
+        "image_size",
+        "batch_size",
+        "total_steps",
+        "decay_steps",
+        "keep_checkpoints",
+    ),
     *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
 )
-AT_LEAST_ZERO = ("weight_decay", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
+AT_LEAST_ZERO = ("weight_decay", "end_learning_rate", "warmup_steps", "warmup_epochs", "compute_threads", "seed")
 AT_MOST = {
     **dict.fromkeys(("seed", "total_steps", "warmup_steps", "decay_steps", "train_examples"), 2**31 - 1),
     **{"image_size": 4096, "batch_size": 65536, "compute_threads": 1024},
     **dict.fromkeys(("learning_rate", "weight_decay", "decay_rate", "optimizer_epsilon"), 1e30),
 }
-BETWEEN_ZERO_AND_ONE = ("momentum", "adam_beta1", "adam_beta2", "rmsprop_decay")
+ABOVE_ZERO = (
+    *("learning_rate", "decay_rate", "optimizer_epsilon", "clip_norm", "polynomial_power"),
+    *("total_epochs", "decay_epochs", "validate_every_epochs", "snapshot_every_epochs"),
+)
+BETWEEN_ZERO_AND_ONE = ("momentum", "adam_beta1", "adam_beta2", "rmsprop_decay", "label_smoothing", "ema_decay")
+BELONGS_TO = (  # key, the key it depends on, and the values of that under which it means something
+    ("decay_at_steps", "schedule", ("step",)),
+    ("decay_at_epochs", "schedule", ("step",)),
+    ("decay_steps", "schedule", ("exponential",)),
+    ("decay_epochs", "schedule", ("exponential",)),
+    ("end_learning_rate", "schedule", ("cosine", "polynomial")),
+    ("nesterov", "optimizer", ("momentum",)),
+)
 
 
 def parse_command_line(args: list[str]) -> Config:
@@ -161,11 +230,15 @@ def parse_command_line(args: list[str]) -> Config:
     rows = "\n".join(
         f"  {name:<14} {config.net} on {config.dataset}, {config.total_steps} steps" for name, config in PRESETS.items()
     )
-    if any(arg.split("=")[0] == "--net" for arg in args):  # what a preset says of pictures is meant for its own net
-        own = dict.fromkeys(("image_size", "preprocessing", "weight_decay"))
-        default = dataclasses.replace(PRESETS[preset], **own)
-    else:
-        default = PRESETS[preset]
+    default, given = PRESETS[preset], {arg.split("=")[0].replace("_", "-") for arg in args}
+    if "--net" in given:  # what a preset says of pictures is meant for its own net
+        default = dataclasses.replace(default, image_size=None, preprocessing=None, weight_decay=None)
+    for name in DURATIONS:
+        steps, epochs = _flag(f"{name}_steps"), _flag(f"{name}_epochs")
+        if {steps, epochs} <= given:
+            raise UserError(f"{steps} and {epochs} are the same duration; give one of them")
+        if steps in given:  # and not what the preset says in epochs
+            default = dataclasses.replace(default, **{f"{name}_epochs": () if name == "decay_at" else None})
     about = (
         f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
         "PRESET --help shows the values of that preset."
@@ -187,33 +260,76 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
             if value is not None and not lowest <= value < math.inf:
                 raise UserError(f"{_flag(key)} is {value}; it must be at least {lowest}, and finite")
     for key in BETWEEN_ZERO_AND_ONE:
-        if not 0 <= getattr(config, key) < 1:
+        if not 0 <= (getattr(config, key) or 0) < 1:
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at least 0 and below 1")
-    for key in ("learning_rate", "decay_rate", "optimizer_epsilon"):
-        if not 0 < getattr(config, key) < math.inf:
+    for key in ABOVE_ZERO:
+        if getattr(config, key) is not None and not 0 < getattr(config, key) < math.inf:
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0, and finite")
     for key, highest in AT_MOST.items():
         if (getattr(config, key) or 0) > highest:
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at most {highest}")
     if re.search(r"[*?\[\]\\\x00-\x1f]", os.path.abspath(config.run_dir)):
         raise UserError(f"--run-dir {config.run_dir!r} holds one of * ? [ ] \\; TensorFlow takes those for wildcards")
+    if config.schedule == "step" and not (config.decay_at_steps or config.decay_at_epochs):
+        raise UserError(
+            "--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750, or --decay-at-epochs"
+        )
+    for unit in ("steps", "epochs"):
+        at = getattr(config, f"decay_at_{unit}")
+        if list(at) != sorted(set(at)) or not all(0 < moment < math.inf for moment in at):
+            raise UserError(f"--decay-at-{unit} is {at}; {unit} must rise and be above 0")
+    if config.schedule == "exponential" and config.decay_steps is None and config.decay_epochs is None:
+        raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500, or --decay-epochs")
+    for key, other, values in BELONGS_TO:
+        if getattr(config, key) and getattr(config, other) not in values:
+            belongs = f"{_flag(other)} {' or '.join(values)}"
+            raise UserError(f"{_flag(key)} belongs to {belongs}, but the {other} is {getattr(config, other)}")
+    if config.end_learning_rate > config.learning_rate:
+        raise UserError(
+            f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {config.learning_rate}"
+        )
+    if config.total_epochs is None and config.warmup_epochs is None:  # else once the epochs are known in steps
+        _check_warmup(config)
+    if config.train_only and config.freeze:
+        raise UserError("--train-only and --freeze say the same from two sides; give one of them")
+    if config.update_frozen_batch_norm and not (config.train_only or config.freeze):
+        raise UserError("--update-frozen-batch-norm belongs to --train-only or --freeze")
+    if config.best_metric.startswith("ema") and not config.ema_decay:
+        raise UserError(f"--best-metric {config.best_metric} needs --ema-decay, such as --ema-decay 0.999")
+    if config.overfit_batches and config.train_examples:
+        raise UserError("--overfit-batches and --train-examples both say how many pictures; give one of them")
+
+
+def in_steps(config: Config, examples: int) -> Config:
+    """The configuration with all durations in steps, for so many training pictures.
+
+    Raises UserError where warm-up is as long as the training.
+    """
+    if config.overfit_batches or config.train_examples:
+        examples = min(examples, config.train_examples or config.overfit_batches * config.batch_size)
+
+    def steps(epochs: float) -> int:
+        return max(1, round(epochs * examples / config.batch_size)) if epochs else 0
+
+    values = {}
+    for name in DURATIONS:
+        epochs = getattr(config, f"{name}_epochs")
+        if name == "decay_at" and epochs:
+            values |= {"decay_at_steps": tuple(map(steps, epochs)), "decay_at_epochs": ()}
+        elif name != "decay_at" and epochs is not None:
+            values |= {f"{name}_steps": steps(epochs), f"{name}_epochs": None}
+    config = dataclasses.replace(config, **values)
+    _check_warmup(config)
+    if len(set(config.decay_at_steps)) < len(config.decay_at_steps):
+        raise UserError(f"--decay-at-epochs falls on the steps {config.decay_at_steps}; they must differ")
+    return config
+
+
+def _check_warmup(config: Config) -> None:
     if config.warmup_steps >= config.total_steps:
         raise UserError(
             f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}; "
             "--warmup-steps 0 goes without"
-        )
-    if config.schedule == "step" and not config.decay_at_steps:
-        raise UserError("--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750")
-    if list(config.decay_at_steps) != sorted(set(config.decay_at_steps)) or min(config.decay_at_steps, default=1) < 1:
-        raise UserError(f"--decay-at-steps is {config.decay_at_steps}; steps must rise and start at 1 or later")
-    if config.schedule == "exponential" and config.decay_steps is None:
-        raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500")
-    for key, schedule in (("decay_at_steps", "step"), ("decay_steps", "exponential"), ("end_learning_rate", "cosine")):
-        if getattr(config, key) and config.schedule != schedule:
-            raise UserError(f"{_flag(key)} belongs to --schedule {schedule}, but the schedule is {config.schedule}")
-    if config.end_learning_rate > config.learning_rate:
-        raise UserError(
-            f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {config.learning_rate}"
         )
 
 
@@ -270,8 +386,8 @@ def load(path: str) -> Config:
     unknown_keys = set(values) - {field.name for field in dataclasses.fields(Config)}
     if unknown_keys:
         raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
-    values["decay_at_steps"] = tuple(values.get("decay_at_steps", ()))
-    return Config(**values)
+    tuples = ("decay_at_steps", "decay_at_epochs", "train_only", "freeze")
+    return Config(**{**values, **{key: tuple(values.get(key, ())) for key in tuples}})
 
 
 def _flag(key: str) -> str:

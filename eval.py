@@ -34,6 +34,9 @@ def parse_command_line() -> argparse.Namespace:
         help="10 averages the probabilities of corners, centre and their mirror images (default: 1)",
     )
     parser.add_argument(
+        "--ema", action="store_true", help="the averages of the weights, in their place, where --ema-decay kept them"
+    )
+    parser.add_argument(
         "--on-error", choices=["stop", "skip"], default="stop", help="name a corrupt record, or leave it out"
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures at a time (default: the run's, or 64)")
@@ -49,7 +52,7 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
 
 from checkpoints import locate, shapes_of, step_of
 from engine.checkpoint import check_restorable
-from engine.metrics import Evaluation, evaluate, per_example
+from engine.metrics import Evaluation, class_logits, evaluate, per_example, summarize
 from engine.session import make_deterministic, session_config
 from nets import NETS
 from nets.weights import head_width
@@ -112,7 +115,10 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
 
     index = intact()
     net, num_classes = NETS[config.net], len(dataset["class_names"])
-    background = run is None and head_width(shapes_of(prefix), net) == num_classes + 1
+    stored = shapes_of(prefix)
+    width = head_width(stored, net)
+    background = run is None and width == num_classes + 1
+    outputs = 1 if width == 1 and num_classes == 2 else num_classes + background
     with tf.Graph().as_default():
         make_deterministic(config.seed)
         batches = evaluation_batches(
@@ -124,23 +130,29 @@ def run_evaluation(args: argparse.Namespace) -> Evaluation:
             statistics.load(run or config.data, trained_on),
             args.crops,
         )
-        logits, _ = net.build(batches.images, num_classes + background, False, config.weight_decay)
-        logits = averaged(logits[:, 1:] if background else logits, args.crops)
+        logits, _ = net.build(batches.images, outputs, False, config.weight_decay)
+        logits = averaged(logits[:, 1:] if background else class_logits(logits), args.crops)
         metrics = per_example(logits, batches.labels)
-        check_restorable(prefix, tf.global_variables())
-        saver = tf.train.Saver(tf.global_variables())
-        with tf.Session(config=session_config(config.compute_threads)) as session:
+        variables = {v.op.name: v for v in tf.global_variables()}
+        if args.ema:
+            variables = {f"{name}/ExponentialMovingAverage": v for name, v in variables.items()}
+            if not variables.keys() & stored.keys():
+                raise errors.UserError(f"--ema: {prefix} holds no averages; train with --ema-decay 0.999 to keep them")
+        check_restorable(prefix, variables)
+        saver = tf.train.Saver(variables)
+        with tf.Session(config=session_config(config.compute_threads, config.precision)) as session:
             saver.restore(session, prefix)
             print(f"{prefix}, step {step_of(prefix)}, on the {split} split of {config.data}", file=sys.stderr)
             if background:
                 print(f"{num_classes + 1} outputs: the first, background, is left out", file=sys.stderr)
             records = Records(batches, index, intact, config.data, dataset, args.on_error)
-            return records.attempt(
+            tables = records.attempt(
                 session,
-                lambda: evaluate(session, records.batches, metrics),
+                lambda: evaluate(session, records.batches, {"": metrics}),
                 rows=lambda: range(len(records.index.offsets)),
                 step=0,
             )
+            return summarize(tables[""])
 
 
 def averaged(logits: tf.Tensor, crops: int) -> tf.Tensor:

@@ -12,6 +12,15 @@ from pathlib import Path
 from errors import UserError
 
 
+def fsync(path: "str | Path") -> None:
+    """Waits until a file, or the names in a directory, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def whole_file(path: "str | Path") -> Iterator[Path]:
     """Yields the path to write to; the file takes the place of `path` when the block ends without an error."""
@@ -19,7 +28,9 @@ def whole_file(path: "str | Path") -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # writers go by the ending
     try:
         yield partial
+        fsync(partial)  # else, after a power cut, the name may stand for an empty file
         partial.replace(path)
+        fsync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

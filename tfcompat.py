@@ -1,10 +1,11 @@
 """TensorFlow 1 graphs and tf-slim on today's TensorFlow.
 
-    from tfcompat import dropout, slim, tf
+    from tfcompat import batch_norm, dropout, slim, tf
 
 `tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0 with the names
 that TensorFlow has moved since put back where it looks for them. `dropout` takes the place of `slim.dropout`: its mask
 is a pure function of (seed, layer), so that a resumed run drops the same units as one that was never interrupted.
+`batch_norm` takes the place of `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
 
 Everything else in the project gets TensorFlow and tf_slim from here.
 """
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
 # What TensorFlow's C++ runtime writes before that level applies, several lines at every start.
@@ -139,3 +140,37 @@ def dropout(
 
         outputs = slim.utils.smart_cond(is_training, dropped, lambda: tf.identity(inputs))
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, outputs)
+
+
+@slim.add_arg_scope
+def batch_norm(
+    inputs: tf.Tensor,
+    is_training: "bool | tf.Tensor" = True,
+    frozen: Callable[[str], bool] | None = None,
+    scope: str | None = None,
+    **kwargs: object,
+) -> tf.Tensor:
+    """slim.batch_norm, which layers can be exempted from in training.
+
+    The training program says once for all layers which of them it leaves alone:
+
+        with slim.arg_scope([batch_norm], frozen=lambda name: name.startswith("vgg_16/conv")):
+            logits, end_points = net(images, ...)
+
+    Args:
+        inputs: as slim.batch_norm takes it, as are is_training, scope and all further arguments.
+        is_training: whether the batch's statistics are used and the moving averages are updated.
+        frozen: from a layer's variable scope to whether it normalises by its moving averages, and leaves them as they
+            are, in training too.
+        scope: name; 'BatchNorm' by default.
+
+    Returns:
+        A tensor like `inputs`.
+
+    Source: Ioffe and Szegedy, Batch normalization (arXiv:1502.03167).
+    """
+    if frozen is not None:
+        place = tf.get_variable_scope().name
+        if frozen("/".join(filter(None, [place, scope or "BatchNorm"]))):
+            is_training = False
+    return slim.batch_norm(inputs, is_training=is_training, scope=scope, **kwargs)

@@ -12,31 +12,32 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
     with errors.reported():
         CONFIG = configuration.parse_command_line(sys.argv[1:])
 
+import dataclasses
 import json
-import math
 import os
-import subprocess
+import tempfile
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from checkpoints import locate, newest_valid, step_of
-from engine import summaries
+from engine import optimizer, summaries
 from engine.checkpoint import CheckpointDirectory
-from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
-from engine.metrics import PerExample, evaluate, per_example
-from engine.optimizer import learning_rate, optimizer
+from engine.finite import check_step, check_variables
+from engine.journal import Journal
+from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
+from engine.reports import Reports
 from engine.session import StopSignal, exclusive, make_deterministic, session_config
 from files import whole_file
 from nets import NETS
 from nets.weights import fetch, restorer
-from pipeline import statistics
+from pipeline import montage, statistics
 from pipeline.check import Records
 from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
+from pipeline.prepare import checked_data, make_data
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import DATASET_JSON, Index, has_dataset, load_dataset, load_index
-from tfcompat import dropout, slim, tf
+from tfcompat import batch_norm, dropout, slim, tf
 
 
 class Model(NamedTuple):
@@ -45,51 +46,63 @@ class Model(NamedTuple):
     graph: tf.Graph
     training: Records
     step: dict[str, tf.Tensor]  # fetched at every step; runs the update
+    trained: list[str]  # the variables whose gradient norms a step gives
     picture_summary: tf.Tensor
-    histogram_summary: tf.Tensor
+    weight_summary: tf.Tensor
     validation: Records
-    validation_metrics: PerExample
-    finite: tf.Tensor  # whether all variables are
-    initializer: tf.Operation
+    validation_metrics: dict[str, PerExample]  # of the net, "", and with --ema-decay of its averaged weights, "ema_"
+    finite: tf.Tensor  # bool, of each variable of `checked`
+    checked: list[str]
+    initializers: list[tf.Operation]  # of the net's variables, and of all that is made of them
     initial_saver: tf.train.Saver | None  # of the variables that --init-from restores
     saver: tf.train.Saver
 
 
 def build(config: configuration.Config, dataset: dict, initial: str | None = None) -> Model:
-    """The graph: data, the net twice over the same variables (to train, to validate), loss, train op, summaries.
+    """The graph: data, the net to train, loss, update, the same variables once more to validate, summaries.
 
     initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit.
     """
     train_index, validation_index = training_index(config, dataset), validation_index_of(config, dataset)
     picture = (dataset["channels"], config.preprocessing, config.image_size)
     stats = statistics.load(config.data, dataset)
-    num_classes = len(dataset["class_names"])
-    net = NETS[config.net]
+    net, num_classes = NETS[config.net], len(dataset["class_names"])
+    outputs = 1 if config.head == "sigmoid" else num_classes
+    frozen = optimizer.frozen_scopes(config.train_only, config.freeze, net.scope)
 
     with tf.Graph().as_default() as graph:
         make_deterministic(config.seed)
         with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they do not reach the variables
-            batches = training_batches(train_index, *picture, config.batch_size, config.seed, stats)
+            augment = config.overfit_batches is None
+            batches = training_batches(train_index, *picture, config.batch_size, config.seed, stats, augment=augment)
         with tf.name_scope("validation_input"):
             validation = evaluation_batches(validation_index, *picture, config.batch_size, stats)
         global_step = tf.train.get_or_create_global_step()
 
-        with slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")):
-            logits, end_points = net.build(batches.images, num_classes, True, config.weight_decay)
-        with tf.name_scope("validation"), tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            validation_logits, _ = net.build(validation.images, num_classes, False, config.weight_decay)
-            validation_metrics = per_example(validation_logits, validation.labels)
+        with (
+            slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")),
+            slim.arg_scope([batch_norm], frozen=None if config.update_frozen_batch_norm else frozen),
+        ):
+            # adamw decays the weights themselves, and not by way of the loss.
+            l2 = 0.0 if config.optimizer == "adamw" else config.weight_decay
+            logits, end_points = net.build(batches.images, outputs, True, l2)
+        trained = optimizer.trained_variables(tf.trainable_variables(), config.train_only, config.freeze, net.scope)
+        decayed = optimizer.decayed_variables(trained, config.decay_biases)
 
         with tf.name_scope("loss"):
-            metrics = per_example(logits, batches.labels)
-            loss = tf.reduce_mean(metrics.loss)
+            metrics = per_example(class_logits(logits), batches.labels)
             regularization_loss = tf.losses.get_regularization_loss()
-            total_loss = loss + regularization_loss
-            for head in net.auxiliary:
-                head_loss = per_example(end_points[f"{net.scope}/{head}"], batches.labels).loss
-                total_loss += net.auxiliary_weight * tf.reduce_mean(head_loss)
+            if config.decay_biases and l2:  # the arg scopes decay kernels
+                others = [v for v in decayed if v not in optimizer.decayed_variables(trained, False)]
+                regularization_loss += l2 * tf.add_n([tf.nn.l2_loss(v) for v in others])
+            heads = {logits: 1.0}
+            heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
+            total_loss = regularization_loss + sum(
+                weight * training_loss(class_logits(head), batches.labels, config.label_smoothing)
+                for head, weight in heads.items()
+            )
         with tf.name_scope("learning_rate"):
-            rate = learning_rate(
+            rate = optimizer.learning_rate(
                 global_step,
                 config.learning_rate,
                 config.schedule,
@@ -99,69 +112,110 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
                 config.decay_steps,
                 config.decay_rate,
                 config.end_learning_rate,
+                config.polynomial_power,
             )
-        rule = optimizer(
+        rule = optimizer.optimizer(
             config.optimizer,
             rate,
             config.momentum,
+            config.nesterov,
             config.adam_beta1,
             config.adam_beta2,
             config.rmsprop_decay,
             config.optimizer_epsilon,
         )
-        gradients = rule.compute_gradients(total_loss)
-        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):  # batch norm's moving averages
-            train_op = rule.apply_gradients(gradients, global_step)
+        shrink = rate * config.weight_decay if config.optimizer == "adamw" else None
+        update = optimizer.minimize(rule, total_loss, trained, global_step, config.clip_norm, shrink, decayed)
+        train_op, weights, average = update.op, slim.get_model_variables(), None
+        if config.ema_decay:
+            average = tf.train.ExponentialMovingAverage(config.ema_decay, global_step)
+            with tf.control_dependencies([train_op]):
+                train_op = average.apply(weights)
 
-        initial_saver = restorer(initial, net) if initial else None
+        with tf.name_scope("validation"):
+            validation_metrics = {}
+            for prefix, getter in {"": None, **({"ema_": averaged_by(average)} if average else {})}.items():
+                with tf.variable_scope(tf.get_variable_scope(), reuse=True, custom_getter=getter):
+                    answers, _ = net.build(validation.images, outputs, False, 0.0)
+                validation_metrics[prefix] = per_example(class_logits(answers), validation.labels)
+
         place = config.data, dataset, config.on_error
+        checked = [v for v in tf.global_variables() if v.dtype.is_floating]
         model = Model(
             graph,
             Records(batches, train_index, lambda: training_index(config, dataset), *place),
             {
                 "train_op": train_op,
-                "loss": loss,
+                "loss": tf.reduce_mean(metrics.loss),
+                "total_loss": total_loss,
                 "regularization_loss": regularization_loss,
                 "top1": tf.reduce_mean(metrics.top1),
                 "learning_rate": rate,
+                "gradient_norms": update.gradient_norms,
             },
+            [v.op.name for v in update.variables],
             summaries.pictures(batches.images),
-            summaries.histograms(),
+            summaries.weights(tf.trainable_variables()),
             Records(validation, validation_index, lambda: validation_index_of(config, dataset), *place),
             validation_metrics,
-            tf.reduce_all([tf.reduce_all(tf.is_finite(v)) for v in tf.global_variables() if v.dtype.is_floating]),
-            tf.global_variables_initializer(),
-            initial_saver,
+            tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
+            [v.op.name for v in checked],
+            [tf.variables_initializer(weights), tf.variables_initializer(set(tf.global_variables()) - set(weights))],
+            restorer(initial, net) if initial else None,
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
         graph.finalize()
     return model
 
 
+def averaged_by(average: tf.train.ExponentialMovingAverage) -> Callable:
+    """Reads the averages in the place of the variables."""
+    return lambda getter, *args, **kwargs: average.average(getter(*args, **kwargs))
+
+
 def training_index(config: configuration.Config, dataset: dict) -> Index:
     """The records to train on; with --on-error skip others stand in for those that are corrupt."""
     whole = load_index(config.data, dataset, "train", config.on_error)
-    return first_shuffled(whole, config.train_examples, config.seed)
+    examples = config.overfit_batches * config.batch_size if config.overfit_batches else config.train_examples
+    return first_shuffled(whole, examples, config.seed)
 
 
 def validation_index_of(config: configuration.Config, dataset: dict) -> Index:
     """The records to validate on; with --on-error skip without those that are corrupt."""
+    if config.overfit_batches:
+        return training_index(config, dataset).intact()
     return load_index(config.data, dataset, "validation", config.on_error).intact()
 
 
 def train(config: configuration.Config) -> int:
     """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
     configuration.validate(config, NETS, PREPROCESSINGS)
+    config = configuration.resolve(config, NETS)
+    if config.dry_run:  # as a run of two steps, in a directory that goes again
+        with tempfile.TemporaryDirectory() as scratch:
+            data = config.data if has_dataset(config.data) else os.path.join(scratch, "data")
+            status = run_training(dataclasses.replace(config, data=data, run_dir=os.path.join(scratch, "dry run")))
+        print("dry run: two steps, a validation and a save; nothing was left behind" if status == 0 else "stopped")
+        return status
     with exclusive(config.run_dir):
-        return run_training(configuration.resolve(config, NETS))
+        try:
+            return run_training(config)
+        except OSError as error:
+            raise errors.TrainingError(
+                f"{error.filename or config.run_dir}: {error.strerror or error}; what was saved before is still there. "
+                "Once that is mended, the same command goes on from it"
+            ) from error
 
 
 def run_training(config: configuration.Config) -> int:
     """As `train`, with a resolved configuration and the run directory held."""
     # Is there a run already, and is it the one that is asked for?
     run = config.run_dir
+    os.makedirs(run, exist_ok=True)
     newest = newest_valid(run)
-    if os.listdir(run):
+    described = load_dataset(run) if has_dataset(run) else prepared(config)
+    config = configuration.in_steps(config, described["splits"]["train"]["examples"])
+    if any(not name.startswith(".") for name in os.listdir(run)):  # a killed save may leave a hidden file
         if not os.path.exists(os.path.join(run, "config.json")):
             raise errors.UserError(f"{run} is not empty and holds no run (no config.json); choose another --run-dir")
         config = configuration.resumed(configuration.load(os.path.join(run, "config.json")), config)
@@ -170,65 +224,78 @@ def run_training(config: configuration.Config) -> int:
             f"{run} holds a best checkpoint but none to resume from, and starting over would replace it; copy "
             f"{run}/best/model.ckpt-* to {run} to go on from there, or choose another --run-dir"
         )
-    dataset = checked_data(config) if has_dataset(config.data) else None
-    if newest and step_of(newest) >= config.total_steps:
-        print(f"{run} is finished: step {step_of(newest)} of {config.total_steps}")
-        print_result(run, Journal(os.path.join(run, "metrics.jsonl"), step_of(newest)))
+    step = step_of(newest) if newest else 0
+    journal = Journal(os.path.join(run, "metrics.jsonl"), step, config.best_metric)
+    missed = newest is not None and is_due(config, step) and not journal.has_validation(step)  # a signal came first
+    if (step >= config.total_steps and not missed) or journal.is_past_its_best(config.patience):
+        print(f"{run} is finished: step {step} of {config.total_steps}")
+        print_result(run, journal)
         return 0
 
     # Data and graph; nothing is written to the run directory before both are sound
-    if dataset is None:
-        print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
-        make_data(config)
-        dataset = checked_data(config)
+    dataset = prepared(config)
+    if config.head == "sigmoid" and len(dataset["class_names"]) != 2:
+        raise errors.UserError(f"--head sigmoid is for two classes; {config.data} has {len(dataset['class_names'])}")
     initial = None
     if config.init_from and not newest:
         is_path = os.sep in config.init_from  # as resolved; else the name of published weights
         initial = locate(config.init_from, "--init-from") if is_path else fetch(config.init_from)
     model = build(config, dataset, initial)
+    configuration.save(config, os.path.join(run, "config.json"))
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
         with whole_file(os.path.join(run, DATASET_JSON)) as partial:
             partial.write_text(json.dumps(dataset, indent=2) + "\n")
     statistics.copy_pixel_statistics(config.data, run)
-    configuration.save(config, os.path.join(run, "config.json"))
+    return run_loop(config, dataset, model, newest, initial, journal)
 
+
+def run_loop(
+    config: configuration.Config,
+    dataset: dict,
+    model: Model,
+    newest: str | None,
+    initial: str | None,
+    journal: Journal,
+) -> int:
+    """Trains from the newest checkpoint, from initial weights or from fresh ones. Returns the exit code."""
+    run, step = config.run_dir, step_of(newest) if newest else 0
+    end = min(2, config.total_steps) if config.dry_run else config.total_steps
     stop = StopSignal()
-    with tf.Session(graph=model.graph, config=session_config(config.compute_threads)) as session:
+    with tf.Session(graph=model.graph, config=session_config(config.compute_threads, config.precision)) as session:
         # Where a run starts: 1. the run directory's newest valid checkpoint; 2. --init-from, weights only, on top of
         # fresh variables; 3. fresh variables.
         if newest:
             model.saver.restore(session, newest)
-            step = step_of(newest)
             print(f"resuming {run} from {newest}, step {step} of {config.total_steps}", flush=True)
         else:
-            session.run(model.initializer)
+            session.run(model.initializers[0])
             if initial:
                 model.initial_saver.restore(session, initial)
-            step = 0
+            session.run(model.initializers[1])  # averages start from the weights as they are now
             print(
                 f"starting {run} with {initial or 'fresh variables'}, seed {config.seed}: {config.net}, "
                 f"{config.image_size} px, preprocessing {config.preprocessing}",
                 flush=True,
             )
-        training, validation = model.training, model.validation
+        training = model.training
         training.batches.start(session, step)
-        journal = Journal(os.path.join(run, "metrics.jsonl"), step)
-        writer = summaries.open_writer(run, step, model.graph)
-        validation_writer = summaries.open_writer(os.path.join(run, "val"), step)
+        reports = Reports(run, journal, step, config.total_steps, config.batch_size, model.graph)
+        summaries.add_table(reports.writer, "settings", dataclasses.asdict(config))
         checkpoints = CheckpointDirectory(run, config.keep_checkpoints, model.saver)
         best_checkpoint = CheckpointDirectory(os.path.join(run, "best"), 1, model.saver)
+        missed = newest and is_due(config, step) and not journal.has_validation(step)
+        if missed and validate(model, session, step, reports, stop, dataset):
+            best_checkpoint.save(session, step)
 
         window, seconds = [], 0.0  # since the last log
-        progress = tqdm(total=config.total_steps, initial=step, unit="step", disable=not sys.stderr.isatty())
-        while step < config.total_steps and stop.exit_code is None:
+        ended = journal.is_past_its_best(config.patience)
+        while step < end and stop.exit_code is None and not ended:
             step += 1
-            last = step == config.total_steps
-            validate = last or step % config.validate_every_steps == 0
-            snapshot = last or step % config.snapshot_every_steps == 0
+            due = step == end or is_due(config, step)
 
             began = time.perf_counter()
-            fetches = {**model.step, "pictures": model.picture_summary} if validate else model.step
-            # The one sync point of a step: the loss has to reach us for the check below.
+            fetches = {**model.step, "pictures": model.picture_summary} if due else model.step
+            # The one sync point of a step: what it gives has to reach us for the check below.
             values = training.attempt(
                 session,
                 lambda fetches=fetches: session.run(fetches),
@@ -239,144 +306,83 @@ def run_training(config: configuration.Config) -> int:
             )
             seconds += time.perf_counter() - began
             window.append(values)
-            progress.update()
-            save = snapshot or stop.exit_code is not None
-            if not math.isfinite(values["loss"]) or ((save or validate) and not session.run(model.finite)):
-                raise errors.TrainingError(
-                    f"loss {values['loss']} or a variable is not finite at step {step}, learning rate "
-                    f"{values['learning_rate']:.3g}; what was saved before stays. Try a lower --learning-rate or more "
-                    "--warmup-steps, with another --run-dir"
-                )
+            reports.progress.update()
+            check_step(values, model.trained, step)
 
-            if last or step % config.display_every_steps == 0:
-                replaced = int(training.index.replaced.sum())
-                log(config, step, window, seconds, replaced, journal, writer, progress)
+            if step == end or step % config.display_every_steps == 0:
+                reports.trained(step, window, seconds, int(training.index.replaced.sum()))
                 window, seconds = [], 0.0
-            if validate:
-                result = validation.attempt(
-                    session,
-                    lambda: evaluate(session, validation.batches, model.validation_metrics),
-                    rows=lambda: range(len(validation.index.offsets)),
-                    step=0,
-                )
-                tqdm.write(f"step {step}/{config.total_steps}: validation {result}")
-                journal.add(step, VALIDATION, **result._asdict())
-                scalars = {"loss/cross_entropy": result.loss, "accuracy/top1": result.top1}
-                summaries.add_scalars(validation_writer, step, {**scalars, "accuracy/top5": result.top5})
-                writer.add_summary(values["pictures"], step)
-                writer.add_summary(session.run(model.histogram_summary), step)
-                draw_curves(journal, os.path.join(run, "curves.png"), os.path.basename(os.path.abspath(run)))
-                if journal.best()["step"] == step:
+            if due:
+                reports.writer.add_summary(values["pictures"], step)
+                norms = zip(model.trained, values["gradient_norms"], strict=True)
+                summaries.add_scalars(reports.writer, step, {f"gradient_norm/{name}": norm for name, norm in norms})
+                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                if validate(model, session, step, reports, stop, dataset):
                     best_checkpoint.save(session, step)
-            if save:
+                ended = journal.is_past_its_best(config.patience)
+            if step == end or step % config.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
+                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                journal.sync()
                 checkpoints.save(session, step)
-        progress.close()
-        writer.close()
-        validation_writer.close()
+        reports.close()
 
-    if step < config.total_steps:
+    if stop.exit_code is not None and not (step == end and journal.has_validation(step)):
         print(f"stopped by a signal at step {step}, which is saved; the same command goes on from there")
         return stop.exit_code
+    if step < end:
+        print(f"stopped early: {config.patience} validations without a better {config.best_metric}")
     print(f"finished {run} at step {step}")
-    if replaced:
-        print(f"{replaced} of {training.batches.examples} training records are corrupt; others stood in for them")
+    if training.index.replaced.any():
+        number = int(training.index.replaced.sum())
+        print(f"{number} of {training.batches.examples} training records are corrupt; others stood in for them")
     print_result(run, journal)
     return 0
 
 
-def log(
-    config: configuration.Config,
-    step: int,
-    window: list[dict],
-    seconds: float,
-    replaced: int,
-    journal: Journal,
-    writer: tf.summary.FileWriter,
-    progress: tqdm,
-) -> None:
-    """Tells journal, TensorBoard and the user of the steps since the last log: means of loss and accuracy."""
-    loss, top1 = (sum(float(values[key]) for values in window) / len(window) for key in ("loss", "top1"))
-    regularization_loss, rate = float(window[-1]["regularization_loss"]), float(window[-1]["learning_rate"])
-    speed = len(window) * config.batch_size / seconds
-    journal.add(
-        step,
-        TRAIN,
-        loss=loss,
-        top1=top1,
-        regularization_loss=regularization_loss,
-        learning_rate=rate,
-        images_per_second=round(speed, 1),
-    )
-    scalars = {
-        "loss/cross_entropy": loss,
-        "loss/regularization": regularization_loss,
-        "loss/total": loss + regularization_loss,
-        "accuracy/top1": top1,
-        "progress/learning_rate": rate,
-        "progress/images_per_second": speed,
-    }
-    if replaced:
-        scalars["progress/replaced_records"] = replaced
-    summaries.add_scalars(writer, step, scalars)
-    if progress.disable:
-        left = time.strftime("%H:%M:%S", time.gmtime((config.total_steps - step) * config.batch_size / speed))
-        print(
-            f"step {step}/{config.total_steps}: loss {loss:.4f}, top-1 {top1:.2%}, learning rate {rate:.3g}, "
-            f"{speed:,.0f} images/s, {left} left",
-            flush=True,
-        )
-    else:
-        progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
+def prepared(config: configuration.Config) -> dict:
+    """The content of dataset.json; the data are made where they are missing."""
+    if not has_dataset(config.data):
+        print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
+        make_data(config.dataset, config.data, config.source)
+    return checked_data(config.dataset, config.data, config.source, config.run_dir)
 
 
-def make_data(config: configuration.Config) -> None:
-    """Converts the source in a process of its own, whose helpers then need not load TensorFlow."""
-    command = [sys.executable, "-m", "pipeline.convert", config.dataset, "--out", config.data]
-    if config.source:
-        command += ["--source", os.path.abspath(config.source)]
-    home = os.path.dirname(os.path.abspath(__file__))
-    paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    status = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
-    if status:  # the reason is told
-        sys.exit(status if status > 0 else 128 - status)
+def is_due(config: configuration.Config, step: int) -> bool:
+    """Whether a step is followed by a validation."""
+    return step == config.total_steps or step % config.validate_every_steps == 0
 
 
-def checked_data(config: configuration.Config) -> dict:
-    """The content of dataset.json.
+def validate(model: Model, session: tf.Session, step: int, reports: Reports, stop: StopSignal, dataset: dict) -> bool:
+    """Evaluates the validation split and tells of it. Returns whether it is the best so far.
 
-    Raises UserError where the shards are for evaluation alone, of another source than asked for, or not those that the
-    run was started with.
+    A signal ends it with nothing told: it is made up for when the run goes on.
     """
-    dataset = load_dataset(config.data)
-    if not dataset["splits"].get("train", {}).get("examples"):
-        raise errors.UserError(
-            f"there are no training pictures in {config.data}; it can only be evaluated: "
-            f"python eval.py --ckpt PATH --data {config.data}"
-        )
-    if dataset.get("name", config.dataset) != config.dataset:
-        raise errors.UserError(
-            f"{config.data} holds {dataset['name']}, not {config.dataset}; give --dataset {dataset['name']}, or name "
-            "another directory with --data"
-        )
-    source = config.source and os.path.realpath(config.source)
-    if source and dataset.get("source") not in (None, source):
-        raise errors.UserError(
-            f"{config.data} was made from {dataset['source']}, not from {source}; name another directory with --data"
-        )
-    stored = os.path.join(config.run_dir, DATASET_JSON)
-    if os.path.exists(stored) and load_dataset(config.run_dir) != dataset:
-        raise errors.UserError(
-            f"{config.data} is not the data that {config.run_dir} was started with; "
-            "name that with --data, or start a new run with another --run-dir"
-        )
-    return dataset
+    validation = model.validation
+    tables = validation.attempt(
+        session,
+        lambda: evaluate(session, validation.batches, model.validation_metrics, lambda: stop.exit_code),
+        rows=lambda: range(len(validation.index.offsets)),
+        step=0,
+    )
+    if tables is None:
+        return False
+
+    def sheet(places: list[int], titles: list[str]) -> object:
+        pictures = montage.stored_pictures(validation.index, places, dataset["channels"])
+        return montage.sheet(list(zip(pictures, titles, strict=True)), columns=4)
+
+    reports.validated(step, tables, dataset["class_names"], sheet)
+    reports.writer.add_summary(session.run(model.weight_summary), step)
+    return reports.journal.best()["step"] == step
 
 
 def print_result(run: str, journal: Journal) -> None:
     """Says how good the run is and what to do next."""
     best = journal.best()
     if best:
-        print(f"best validation: top-1 {best['top1']:.2%}, loss {best['loss']:.4f} at step {best['step']}")
+        prefix = "ema_" if journal.metric.startswith("ema_") else ""
+        values = f"top-1 {best[f'{prefix}top1']:.2%}, loss {best[f'{prefix}loss']:.4f}"
+        print(f"best validation: {values} at step {best['step']}")
     print(f"evaluate: python eval.py --ckpt {run}, or {run}/best    watch: tensorboard --logdir {run}")
 
 

@@ -8,19 +8,26 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from files import whole_file
+from files import fsync, whole_file
 
 TRAIN, VALIDATION = "train", "validation"
+METRICS = ("top1", "loss", "ema_top1", "ema_loss")  # that a best checkpoint can be chosen by
 
 
 class Journal:
     """The rows of metrics.jsonl: {"step", "split", …}."""
 
-    def __init__(self, path: str, step: int):
-        """Reads the file and cuts it at `step`, where the run continues: what came after will come again."""
-        self.path = Path(path)
+    def __init__(self, path: str, step: int, metric: str = "top1"):
+        """Reads the rows up to `step`, where the run continues: what came after will come again.
+
+        metric, of METRICS, is what the best validation is chosen by.
+        """
+        self.path, self.metric = Path(path), metric
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
+
+    def cut(self) -> None:
+        """Takes what came after out of the file."""
         with whole_file(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
@@ -35,9 +42,31 @@ class Journal:
         """The rows of a split."""
         return [row for row in self.rows if row["split"] == split]
 
+    def sync(self) -> None:
+        """Waits until all rows have reached the disk."""
+        fsync(self.path)
+
     def best(self) -> dict | None:
-        """The validation row of the highest top-1, the lowest loss among equals; None before the first."""
-        return max(self.of(VALIDATION), key=lambda row: (row["top1"], -row["loss"]), default=None)
+        """The validation row of the highest accuracy or the lowest loss, by the metric; among equals the one that is
+        better by the other of the two, then the first. None before the first validation."""
+        prefix = self.metric.removesuffix("top1").removesuffix("loss")
+
+        def worth(row: dict) -> tuple[float, float]:
+            both = row[f"{prefix}top1"], -row[f"{prefix}loss"]
+            return both[::-1] if self.metric.endswith("loss") else both
+
+        return max((row for row in self.of(VALIDATION) if self.metric in row), key=worth, default=None)
+
+    def is_past_its_best(self, patience: int | None) -> bool:
+        """Whether at least `patience` validations came after the best one; None has no end to it."""
+        best = self.best()
+        if patience is None or best is None:
+            return False
+        return sum(row["step"] > best["step"] for row in self.of(VALIDATION)) >= patience
+
+    def has_validation(self, step: int) -> bool:
+        """Whether the validation after a step was made."""
+        return any(row["step"] == step for row in self.of(VALIDATION))
 
 
 def _parse(line: str) -> dict | None:
@@ -51,14 +80,18 @@ def _parse(line: str) -> dict | None:
 
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
-    """Loss and accuracy over steps, train and validation, as a PNG."""
+    """Loss and accuracy over steps, train and validation, and validation with averaged weights, as a PNG."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    styles = {TRAIN: {"color": "C0", "alpha": 0.7}, VALIDATION: {"color": "C1", "marker": "o", "ms": 4}}
+    train, validation = journal.of(TRAIN), journal.of(VALIDATION)
+    lines = [("train", train, "", {"color": "C0", "alpha": 0.7})]
+    lines += [("validation", validation, "", {"color": "C1", "marker": "o", "ms": 4})]
+    averaged = [row for row in validation if "ema_top1" in row]
+    if averaged:
+        lines += [("validation, averaged weights", averaged, "ema_", {"color": "C2", "marker": "s", "ms": 3})]
     labels = {"loss": "loss (cross-entropy, nats)", "top1": "accuracy (top-1)"}
     for axis, (key, label) in zip(axes, labels.items(), strict=True):
-        for split, style in styles.items():
-            rows = journal.of(split)
-            axis.plot([row["step"] for row in rows], [row[key] for row in rows], label=split, **style)
+        for name, rows, prefix, style in lines:
+            axis.plot([row["step"] for row in rows], [row[prefix + key] for row in rows], label=name, **style)
         axis.set(xlabel="step", ylabel=label)
         axis.grid(alpha=0.3)
         axis.legend()
@@ -66,7 +99,8 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
     best = journal.best()
     if best:
         axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
-        title += f": best validation {best['top1']:.2%} at step {best['step']:,}"
+        top1 = best[journal.metric.replace("loss", "top1")]
+        title += f": best validation {top1:.2%} at step {best['step']:,}"
     figure.suptitle(title, parse_math=False)  # a run may be called cost $
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=100)

@@ -1,5 +1,6 @@
 """Loss and accuracy, by example in the graph and exactly over a split."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -9,11 +10,14 @@ from tfcompat import tf
 
 
 class PerExample(NamedTuple):
-    """What one batch says of each of its N examples."""
+    """What one batch, or in NumPy a whole split, says of each of its N examples."""
 
     loss: tf.Tensor  # float32 [N], cross-entropy in nats
     top1: tf.Tensor  # float32 [N], 1 where the most probable class is the label
     top5: tf.Tensor  # float32 [N], 1 where the label is among the k most probable
+    label: tf.Tensor  # int64 [N]
+    prediction: tf.Tensor  # int64 [N], the most probable class
+    confidence: tf.Tensor  # float32 [N], its probability
 
 
 class Evaluation(NamedTuple):
@@ -40,31 +44,84 @@ class Batches(Protocol):
     def start(self, session: tf.Session, step: int = 0) -> None: ...  # noqa: D102
 
 
+def class_logits(outputs: tf.Tensor) -> tf.Tensor:
+    """Logits [N, classes] of a net's outputs. A single output [N, 1] is the sigmoid unit of two classes: its softmax
+    beside a zero is its sigmoid, so that loss, accuracy and probabilities are the same for both kinds of head."""
+    if outputs.shape[1] != 1:
+        return outputs
+    return tf.concat([tf.zeros_like(outputs), outputs], 1)
+
+
+def training_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Mean cross-entropy in nats, a float32 scalar, of logits [N, classes] for labels [N].
+
+    With smoothing s the label's probability is 1 - s + s / classes, that of any other class s / classes
+    (arXiv:1512.00567, §7).
+    """
+    if not label_smoothing:
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    classes = logits.shape.as_list()[1]
+    targets = tf.one_hot(labels, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=targets, logits=logits))
+
+
 def per_example(logits: tf.Tensor, labels: tf.Tensor) -> PerExample:
     """Softmax cross-entropy and hits of logits [N, classes] for labels [N]; k is 5, or all classes where fewer."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     # argmax and top_k break ties by index, so equal logits earn one class, not all (tf.nn.in_top_k would grant all).
-    top1 = tf.equal(tf.argmax(logits, 1), labels)
+    prediction = tf.argmax(logits, 1)
     _, best = tf.nn.top_k(logits, min(5, logits.shape[1]))
     top5 = tf.reduce_any(tf.equal(tf.cast(best, labels.dtype), labels[:, tf.newaxis]), 1)
-    return PerExample(loss, tf.cast(top1, tf.float32), tf.cast(top5, tf.float32))
+    return PerExample(
+        loss,
+        tf.cast(tf.equal(prediction, labels), tf.float32),
+        tf.cast(top5, tf.float32),
+        labels,
+        prediction,
+        tf.reduce_max(tf.nn.softmax(logits), 1),
+    )
 
 
-def evaluate(session: tf.Session, batches: Batches, metrics: PerExample) -> Evaluation:
+def evaluate(
+    session: tf.Session,
+    batches: Batches,
+    nets: Mapping[str, PerExample],
+    stopped: Callable[[], object] = lambda: False,
+) -> dict[str, PerExample] | None:
     """One pass over the batches, every example exactly once.
+
+    Args:
+        session: of the graph that holds all that follows.
+        batches: to pass over, from their first to their last.
+        nets: what the batch says, for each of several nets that see the same batches.
+        stopped: asked before each batch; where it says yes, the pass is given up.
+
+    Returns:
+        For each of the nets its values over the whole split, NumPy arrays in the order of the split; None where the
+        pass was given up.
 
     Raises AssertionError where the pipeline gave another number of examples than its index holds.
     """
     batches.start(session)
-    columns = []
-    while True:
+    parts = []
+    while not stopped():
         try:
-            columns.append(np.stack(session.run(metrics)))
+            parts.append(session.run(dict(nets)))
         except tf.errors.OutOfRangeError:
             break
-    values = np.concatenate(columns, axis=1, dtype=np.float64)  # [3, examples]
-    assert values.shape[1] == batches.examples, f"{values.shape[1]} examples came, {batches.examples} are indexed"
-    return Evaluation(batches.examples, *(float(mean) for mean in values.mean(1)))
+    else:
+        return None
+    whole = {name: PerExample(*map(np.concatenate, zip(*(part[name] for part in parts), strict=True))) for name in nets}
+    for table in whole.values():
+        count = len(table.label)
+        assert count == batches.examples, f"{count} examples came, {batches.examples} are indexed"
+    return whole
+
+
+def summarize(table: PerExample) -> Evaluation:
+    """The means over a split."""
+    means = (float(values.mean(dtype=np.float64)) for values in (table.loss, table.top1, table.top5))
+    return Evaluation(len(table.label), *means)
 
 
 def interval(share: float, examples: int) -> tuple[float, float]:

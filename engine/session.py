@@ -16,13 +16,20 @@ def make_deterministic(seed: int) -> None:
     tf.compat.v2.config.experimental.enable_op_determinism()
 
 
-def session_config(compute_threads: int) -> tf.ConfigProto:
-    """Both thread pools fixed: sums are split by thread, so another number of threads gives other last bits."""
-    return tf.ConfigProto(
+def session_config(compute_threads: int, precision: str = "fp32") -> tf.ConfigProto:
+    """Both thread pools fixed: sums are split by thread, so another number of threads gives other last bits.
+
+    precision 'bf16' lets TensorFlow rewrite convolutions and matrix products to bfloat16; variables stay float32.
+    """
+    config = tf.ConfigProto(
         intra_op_parallelism_threads=compute_threads,
         inter_op_parallelism_threads=compute_threads,
         allow_soft_placement=True,
     )
+    if precision == "bf16":
+        rewrites = config.graph_options.rewrite_options
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON
+    return config
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ Dropout stands before the logits (keeps 0.8 in TF-Slim, 0.6 in the paper) and be
 """
 
 from nets.layers import dense_conv2d, local_response_norm
-from tfcompat import dropout, slim, tf
+from tfcompat import batch_norm, dropout, slim, tf
 
 WEIGHT_DECAY = 4e-5
 # Widths of a module's branches: 1×1; 1×1 and 3×3; 1×1 and 5×5; 1×1 after a max pool.
@@ -37,13 +37,13 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 
 def inception_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
     """Of TF-Slim's net: batch norm of decay 0.9997 and epsilon 0.001, regularizer, initializer."""
-    batch_norm = {"decay": 0.9997, "epsilon": 0.001}
+    norm = {"decay": 0.9997, "epsilon": 0.001}
     with slim.arg_scope(
         [slim.conv2d],
         weights_initializer=tf.truncated_normal_initializer(stddev=0.01),
         weights_regularizer=slim.l2_regularizer(weight_decay),
-        normalizer_fn=slim.batch_norm,
-        normalizer_params=batch_norm,
+        normalizer_fn=batch_norm,
+        normalizer_params=norm,
     ) as scope:
         return scope
 
@@ -128,7 +128,7 @@ def googlenet(
         with (
             slim.arg_scope(layers, outputs_collections=collection),
             slim.arg_scope([slim.conv2d, slim.max_pool2d], padding="SAME"),
-            slim.arg_scope([slim.batch_norm, dropout], is_training=is_training),
+            slim.arg_scope([batch_norm, dropout], is_training=is_training),
         ):
             net = slim.conv2d(inputs, 64, 7, stride=2, scope="Conv2d_1a_7x7")
             net = slim.max_pool2d(net, 3, stride=2, scope="MaxPool_2a_3x3")

@@ -7,7 +7,7 @@ head takes the mean over the whole last map, so that any size is possible. Kerne
 MobilenetV1, as in the published checkpoints.
 """
 
-from tfcompat import dropout, slim, tf
+from tfcompat import batch_norm, dropout, slim, tf
 
 WEIGHT_DECAY = 4e-5
 ROWS = (  # width and stride of the 13 separable convolutions
@@ -24,10 +24,10 @@ def mobilenet_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
             [slim.conv2d, slim.separable_conv2d],
             weights_initializer=tf.truncated_normal_initializer(stddev=0.09),
             activation_fn=tf.nn.relu6,
-            normalizer_fn=slim.batch_norm,
+            normalizer_fn=batch_norm,
         ),
         slim.arg_scope([slim.conv2d], weights_regularizer=slim.l2_regularizer(weight_decay)),
-        slim.arg_scope([slim.batch_norm], decay=0.9997, epsilon=0.001, scale=True) as scope,
+        slim.arg_scope([batch_norm], decay=0.9997, epsilon=0.001, scale=True) as scope,
     ):
         return scope
 
@@ -61,7 +61,7 @@ def mobilenet_v1(
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope([slim.conv2d, slim.separable_conv2d, dropout], outputs_collections=collection),
-            slim.arg_scope([slim.batch_norm, dropout], is_training=is_training),
+            slim.arg_scope([batch_norm, dropout], is_training=is_training),
         ):
             net = slim.conv2d(inputs, channels(32), 3, 2, scope="Conv2d_0")
             for i, (num_outputs, stride) in enumerate(ROWS, start=1):

@@ -6,7 +6,7 @@ identity. Batch norm without gamma, as slim has it by default, decay 0.9, since 
 convolutions with biases, He's initializer (arXiv:1502.01852).
 """
 
-from tfcompat import slim, tf
+from tfcompat import batch_norm, slim, tf
 
 WEIGHT_DECAY = 1e-4
 
@@ -20,7 +20,7 @@ def preact_elu_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
             weights_initializer=slim.variance_scaling_initializer(),
             weights_regularizer=slim.l2_regularizer(weight_decay),
         ),
-        slim.arg_scope([slim.batch_norm], decay=0.9, epsilon=1e-5, activation_fn=tf.nn.elu) as scope,
+        slim.arg_scope([batch_norm], decay=0.9, epsilon=1e-5, activation_fn=tf.nn.elu) as scope,
     ):
         return scope
 
@@ -33,7 +33,7 @@ def preact_elu_block(
     with tf.variable_scope(scope, "preact_elu_block", [inputs]) as sc:
         net = inputs
         for i in (1, 2):
-            net = slim.batch_norm(net, scope=f"norm{i}")
+            net = batch_norm(net, scope=f"norm{i}")
             net = slim.conv2d(net, inputs.shape[3], kernel_size, scope=f"conv{i}")
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, net + inputs)
 
@@ -65,7 +65,7 @@ def preact_elu(
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope([slim.conv2d, preact_elu_block], outputs_collections=collection),
-            slim.arg_scope([slim.batch_norm], is_training=is_training),
+            slim.arg_scope([batch_norm], is_training=is_training),
         ):
             net = slim.conv2d(inputs, width, kernel_size, scope="conv1")
             net = slim.repeat(net, blocks, preact_elu_block, kernel_size, scope="blocks")

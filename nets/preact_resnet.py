@@ -14,7 +14,7 @@ what the shortcuts are for (arXiv:1512.03385, figure 6).
 
 from typing import NamedTuple
 
-from tfcompat import slim, tf
+from tfcompat import batch_norm, slim, tf
 
 WEIGHT_DECAY = 1e-4
 WIDTHS = (16, 32, 64)
@@ -46,7 +46,7 @@ def preact_resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
             activation_fn=None,
         ),
         slim.arg_scope([slim.conv2d], biases_initializer=None, padding="SAME"),
-        slim.arg_scope([slim.batch_norm], decay=0.9, epsilon=1e-5, scale=True, activation_fn=tf.nn.relu) as scope,
+        slim.arg_scope([batch_norm], decay=0.9, epsilon=1e-5, scale=True, activation_fn=tf.nn.relu) as scope,
     ):
         return scope
 
@@ -68,11 +68,11 @@ def preact_unit(
     """
     with tf.variable_scope(scope, "preact_unit", [inputs]) as sc:
         width_out = 4 * width if bottleneck else width
-        preact = slim.batch_norm(inputs, scope="preact")
+        preact = batch_norm(inputs, scope="preact")
         shortcut = inputs
         if residual and (stride != 1 or inputs.shape[3] != width_out):
             shortcut = slim.conv2d(preact, width_out, 1, stride, scope="shortcut")
-        with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
+        with slim.arg_scope([slim.conv2d], normalizer_fn=batch_norm):
             if bottleneck:
                 net = slim.conv2d(preact, width, 1, scope="conv1")
                 net = slim.conv2d(net, width, 3, stride, scope="conv2")
@@ -105,14 +105,14 @@ def preact_resnet(
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope([slim.conv2d, slim.fully_connected, preact_unit], outputs_collections=collection),
-            slim.arg_scope([slim.batch_norm], is_training=is_training),
+            slim.arg_scope([batch_norm], is_training=is_training),
         ):
             net = slim.conv2d(inputs, WIDTHS[0], 3, scope="conv1")
             for i, width in enumerate(WIDTHS, start=1):
                 strides = (1 if i == 1 else 2,) + (1,) * (row.units - 1)
                 units = [(width, stride, row.bottleneck, row.residual) for stride in strides]
                 net = slim.stack(net, preact_unit, units, scope=f"block{i}")
-            net = slim.batch_norm(net, scope="postnorm")
+            net = batch_norm(net, scope="postnorm")
             net = tf.reduce_mean(net, [1, 2], name="pool")
             logits = slim.fully_connected(net, num_classes, scope="logits")
         return logits, slim.utils.convert_collection_to_dict(collection)

@@ -12,7 +12,7 @@ differently; pool1 is SAME; shortcuts are 1×1 convolutions where the width chan
 
 from collections.abc import Callable
 
-from tfcompat import slim, tf
+from tfcompat import batch_norm, slim, tf
 
 WEIGHT_DECAY = 1e-4
 UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -26,9 +26,9 @@ def resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
             [slim.conv2d],
             weights_regularizer=slim.l2_regularizer(weight_decay),
             weights_initializer=slim.variance_scaling_initializer(),
-            normalizer_fn=slim.batch_norm,
+            normalizer_fn=batch_norm,
         ),
-        slim.arg_scope([slim.batch_norm], decay=0.997, epsilon=1e-5, scale=True),
+        slim.arg_scope([batch_norm], decay=0.997, epsilon=1e-5, scale=True),
         slim.arg_scope([slim.max_pool2d], padding="SAME") as scope,
     ):
         return scope
@@ -75,7 +75,7 @@ def bottleneck_v2(
     inputs is [N, H, W, C]; the output [N, ⌈H/stride⌉, ⌈W/stride⌉, 4 · width].
     """
     with tf.variable_scope(scope, "bottleneck_v2", [inputs]) as sc:
-        preact = slim.batch_norm(inputs, activation_fn=tf.nn.relu, scope="preact")
+        preact = batch_norm(inputs, activation_fn=tf.nn.relu, scope="preact")
         plain = {"activation_fn": None, "normalizer_fn": None}
         if inputs.shape[3] == 4 * width:
             shortcut = _subsampled(inputs, stride)
@@ -112,7 +112,7 @@ def resnet(
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope([slim.conv2d, slim.max_pool2d, bottleneck], outputs_collections=collection),
-            slim.arg_scope([slim.batch_norm], is_training=is_training),
+            slim.arg_scope([batch_norm], is_training=is_training),
         ):
             # The first unit of v2 normalises and activates what comes in.
             root = {"activation_fn": None, "normalizer_fn": None} if preactivation else {}
@@ -125,7 +125,7 @@ def resnet(
                             net = bottleneck(net, width, stride=2 if unit == units and i < 4 else 1)
                     slim.utils.collect_named_outputs(collection, block.name, net)
             if preactivation:
-                net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
+                net = batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
             net = tf.reduce_mean(net, [1, 2], keepdims=True, name="pool5")
             net = slim.conv2d(net, num_classes, 1, activation_fn=None, normalizer_fn=None, scope="logits")
         return tf.squeeze(net, [1, 2], name="squeeze"), slim.utils.convert_collection_to_dict(collection)

@@ -11,7 +11,7 @@ Glorot's uniform initializer, batch norm of decay 0.99, no weight decay, as Kera
 
 from typing import NamedTuple
 
-from tfcompat import slim, tf
+from tfcompat import batch_norm, slim, tf
 
 UNITS = (3, 4, 6, 3)  # of stages 2 to 5
 WIDTHS = (64, 128, 256, 512)
@@ -35,7 +35,7 @@ def resnet_keras_arg_scope(weight_decay: float = 0.0) -> dict:
             weights_initializer=slim.xavier_initializer(),
             weights_regularizer=slim.l2_regularizer(weight_decay),
         ),
-        slim.arg_scope([slim.batch_norm], decay=0.99, scale=True) as scope,
+        slim.arg_scope([batch_norm], decay=0.99, scale=True) as scope,
     ):
         return scope
 
@@ -46,7 +46,7 @@ def _main_path(inputs: tf.Tensor, width: int, stride: int, name: str) -> tf.Tens
     for branch, num_outputs, kernel, layer_stride in kernels:
         net = slim.conv2d(net, num_outputs, kernel, layer_stride, scope=f"res{name}_branch{branch}")
         activation = None if branch == "2c" else tf.nn.relu
-        net = slim.batch_norm(net, activation_fn=activation, scope=f"bn{name}_branch{branch}")
+        net = batch_norm(net, activation_fn=activation, scope=f"bn{name}_branch{branch}")
     return net
 
 
@@ -64,7 +64,7 @@ def convolutional_block(inputs: tf.Tensor, width: int, stride: int, name: str) -
     inputs is [N, H, W, C], the output [N, ⌈H/stride⌉, ⌈W/stride⌉, 4 · width].
     """
     shortcut = slim.conv2d(inputs, 4 * width, 1, stride, scope=f"res{name}_branch1")
-    shortcut = slim.batch_norm(shortcut, scope=f"bn{name}_branch1")
+    shortcut = batch_norm(shortcut, scope=f"bn{name}_branch1")
     return tf.nn.relu(_main_path(inputs, width, stride, name) + shortcut, name=f"res{name}")
 
 
@@ -91,11 +91,11 @@ def resnet_keras(
                 [slim.conv2d, slim.fully_connected, slim.max_pool2d, slim.avg_pool2d],
                 outputs_collections=collection,
             ),
-            slim.arg_scope([slim.batch_norm], is_training=is_training, epsilon=row.epsilon),
+            slim.arg_scope([batch_norm], is_training=is_training, epsilon=row.epsilon),
         ):
             net = tf.pad(inputs, [[0, 0], [3, 3], [3, 3], [0, 0]])
             net = slim.conv2d(net, 64, 7, 2, padding="VALID", scope="conv1")
-            net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="bn_conv1")
+            net = batch_norm(net, activation_fn=tf.nn.relu, scope="bn_conv1")
             border = [row.pool1_padding] * 2
             net = tf.pad(net, [[0, 0], border, border, [0, 0]])  # zeros are neutral to a maximum behind ReLU
             net = slim.max_pool2d(net, 3, 2, padding="VALID", scope="pool1")

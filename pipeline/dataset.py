@@ -58,6 +58,7 @@ def training_batches(
     statistics: Statistics | None = None,
     workers: int = 1,
     worker: int = 0,
+    augment: bool = True,
 ) -> Batches:
     """Endless batches, each epoch in an order of its own; a batch may span two epochs.
 
@@ -71,6 +72,7 @@ def training_batches(
         statistics: of the training pictures, for the families that need them.
         workers: how many share a batch. They see, together, what one alone would.
         worker: which of them this is, from 0; it gets the part at that place of each batch.
+        augment: whether preprocessing is that of training; else it is that of evaluation.
     """
     if workers < 1 or not 0 <= worker < workers or batch_size % workers:
         raise UserError(f"a batch of {batch_size} cannot be shared by {workers} workers, of which this is {worker}")
@@ -83,7 +85,9 @@ def training_batches(
         epochs=tf.int64.max,
         rows=lambda epoch, examples: _shuffled(examples, seed, epoch),
         key=lambda epoch: _key(seed, AUGMENTATION, epoch),
-        preprocess=lambda picture, key, position: family(picture, key=tf.random.fold_in(key, position)),
+        preprocess=lambda picture, key, position: family(
+            picture, key=tf.random.fold_in(key, position) if augment else None
+        ),
         share=(worker * batch_size // workers, (worker + 1) * batch_size // workers),
     )
 

@@ -1,8 +1,11 @@
 """A sheet of labelled samples of a data set, as stored or as training sees them."""
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from errors import UserError
@@ -10,9 +13,12 @@ from files import whole_file
 from pipeline import statistics
 from pipeline.pictures import Picture, decode
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import FEATURES, load_index
+from pipeline.records import FEATURES, Index, load_index
 from pipeline.tfrecord import read_at
 from tfcompat import tf
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS, ROWS = 8, 5
 SEED = 0
@@ -33,8 +39,6 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
     Raises:
         UserError: a file that cannot be written, a split without records.
     """
-    from matplotlib.figure import Figure
-
     if not path.endswith(".png") or not Path(path).absolute().parent.is_dir():
         raise UserError(f"--montage {path} must be a .png in a directory that is there")
     split = split or next(name for name, part in dataset["splits"].items() if part["examples"])
@@ -55,20 +59,40 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
                 with contextlib.suppress(tf.errors.OpError):  # what does not decode is told by check
                     pixels, label = session.run(fetches, {serialized: payload})
                     title = dataset["class_names"][label] if label < len(dataset["class_names"]) else f"label {label}"
-                    tiles.append((pixels, title))
+                    tiles.append((pixels, title[:18]))
                     if family:
                         views = [session.run(seen, {serialized: payload, key: [row, i]}) for i in range(COLUMNS - 1)]
                         tiles += [(view, "") for view in _shown(np.stack(views))]
     if not tiles:
         raise UserError(f"no picture of the {split} split can be drawn")
-    figure = Figure(figsize=(COLUMNS * 1.6, -(-len(tiles) // COLUMNS) * 1.8), layout="constrained")
-    for i, (pixels, title) in enumerate(tiles):
-        axes = figure.add_subplot(-(-len(tiles) // COLUMNS), COLUMNS, i + 1)
-        axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title[:18], fontsize=8)
-        axes.axis("off")
+    figure = sheet(tiles)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=100)
+
+
+def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":
+    """A matplotlib Figure of pictures, uint8 [H, W, C], each under its title, row by row."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(tiles) // columns)
+    figure = Figure(figsize=(columns * 1.6, rows * 1.8), layout="constrained")
+    for i, (pixels, title) in enumerate(tiles):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=8, parse_math=False)
+        axes.axis("off")
+    return figure
+
+
+def stored_pictures(index: Index, rows: Iterable[int], channels: int) -> list[np.ndarray]:
+    """The pictures of some rows of an index as they lie in their records, uint8 [H, W, channels]."""
+    pictures = []
+    for row in rows:
+        features = tf.train.Example.FromString(read_at(*index.place(row)).payload).features.feature
+        encoded = np.frombuffer(features["image/encoded"].bytes_list.value[0], np.uint8)
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        pictures.append(np.atleast_3d(cv2.imdecode(encoded, flag | cv2.IMREAD_IGNORE_ORIENTATION)))
+    return pictures
 
 
 def _shown(views: np.ndarray) -> np.ndarray:

@@ -16,13 +16,13 @@ import config as configuration
 import errors
 import train
 from nets import NETS, Net
-from tfcompat import dropout, slim, tf
+from tfcompat import batch_norm, dropout, slim, tf
 
 
 def tiny(inputs, num_classes, is_training, scope):
     with tf.variable_scope(scope, "tiny", [inputs]):
         norm = {"is_training": is_training, "decay": 0.9}
-        net = slim.conv2d(inputs, 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=norm)
+        net = slim.conv2d(inputs, 4, 3, normalizer_fn=batch_norm, normalizer_params=norm)
         net = dropout(slim.flatten(net), is_training=is_training)
         return slim.fully_connected(net, num_classes, activation_fn=None, scope="logits"), {}
 

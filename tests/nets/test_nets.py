@@ -18,7 +18,7 @@ from nets.resnet import conv2d_same
 from nets.resnet_keras import convolutional_block, resnet_keras_arg_scope
 from nets.resnet_keras import identity_block as keras_identity_block
 from nets.teaching import identity_block, pooled_block, teaching_arg_scope
-from tfcompat import dropout, slim, tf
+from tfcompat import batch_norm, dropout, slim, tf
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 COUNTS = json.loads((GOLDEN / "parameter_counts.json").read_text())
@@ -260,7 +260,7 @@ def max_pool(inputs):
 def built(arg_scope, block):
     """What a block gives for a 4×4×2 picture, and its variables, initialised at random, by name without the scope."""
     inputs = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
-    with slim.arg_scope(arg_scope), slim.arg_scope([slim.batch_norm], is_training=False):
+    with slim.arg_scope(arg_scope), slim.arg_scope([batch_norm], is_training=False):
         outputs = block(tf.constant(inputs, tf.float32))
     random = [
         v.assign(tf.random.stateless_uniform(v.shape, [1, i], 0.5, 1.5) * (1.0 if "moving_var" in v.op.name else 0.7))
@@ -408,7 +408,7 @@ def test_the_plain_nets_lack_nothing_but_shortcuts():
 @pytest.mark.parametrize(("stride", "bottleneck"), [(1, False), (2, False), (1, True), (2, True)])
 def test_preact_unit_by_hand(stride, bottleneck):
     inputs = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
-    with slim.arg_scope(preact_resnet_arg_scope()), slim.arg_scope([slim.batch_norm], is_training=False):
+    with slim.arg_scope(preact_resnet_arg_scope()), slim.arg_scope([batch_norm], is_training=False):
         outputs = preact_unit(tf.constant(inputs, tf.float32), 2, stride, bottleneck, scope="unit")
     got, values = run([outputs, {v.op.name: v for v in tf.global_variables()}])
     weights = {name.split("/")[1]: value for name, value in values.items() if name.endswith("/weights")}

@@ -1,0 +1,36 @@
+"""Nothing that is not finite is ever saved or told: a NaN in a checkpoint is the end of a run."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from errors import TrainingError
+
+
+def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
+    """Raises TrainingError where the loss or a gradient of a step is not finite.
+
+    Args:
+        values: what the step gave: loss, learning_rate, and gradient_norms, one for each of `trained`.
+        trained: names of the trained variables.
+        step: number of the step.
+    """
+    wrong = [] if np.isfinite(values["loss"]) else [f"the loss is {values['loss']}"]
+    finite = np.isfinite(values["gradient_norms"])
+    if not finite.all():
+        wrong.append(f"the gradient of {trained[int(np.argmin(finite))]} is not finite")
+    if wrong:
+        raise _diverged(" and ".join(wrong), step, values["learning_rate"])
+
+
+def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: float) -> None:
+    """Raises TrainingError where a variable is not finite: `finite` says it of each of `names`."""
+    if not finite.all():
+        raise _diverged(f"{names[int(np.argmin(finite))]} is not finite", step, rate)
+
+
+def _diverged(what: str, step: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"{what} at step {step}, learning rate {rate:.3g}; what was saved before stays. Try a lower --learning-rate, "
+        "more --warmup-steps or --clip-norm, with another --run-dir"
+    )

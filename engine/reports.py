@@ -1,0 +1,114 @@
+"""What a run tells of itself while it trains: lines on the terminal, metrics.jsonl, TensorBoard, curves.png."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from engine import figures, summaries
+from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
+from engine.metrics import PerExample, summarize
+from tfcompat import tf
+
+MISTAKES = 16  # drawn at each validation
+
+
+class Reports:
+    """The places that a run reports to."""
+
+    def __init__(self, run: str, journal: Journal, step: int, total_steps: int, batch_size: int, graph: tf.Graph):
+        """For a run that goes on from `step`."""
+        self.run, self.journal, self.total_steps, self.batch_size = run, journal, total_steps, batch_size
+        journal.cut()
+        self.writer = summaries.open_writer(run, step, graph)
+        self.validation_writer = summaries.open_writer(os.path.join(run, "val"), step)
+        self.progress = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty())
+
+    def trained(self, step: int, window: Sequence[Mapping], seconds: float, replaced: int) -> None:
+        """Tells of the steps since the last time: means of loss and accuracy.
+
+        Args:
+            step: the last of them.
+            window: what each of them gave.
+            seconds: that they took.
+            replaced: how many records of the training split others stand in for.
+        """
+        loss, top1 = (sum(float(values[key]) for values in window) / len(window) for key in ("loss", "top1"))
+        regularization_loss, rate = (float(window[-1][key]) for key in ("regularization_loss", "learning_rate"))
+        speed = len(window) * self.batch_size / seconds
+        self.journal.add(
+            step,
+            TRAIN,
+            loss=loss,
+            top1=top1,
+            regularization_loss=regularization_loss,
+            learning_rate=rate,
+            images_per_second=round(speed, 1),
+        )
+        scalars = {
+            "loss/cross_entropy": loss,
+            "loss/regularization": regularization_loss,
+            "loss/total": float(window[-1]["total_loss"]),
+            "accuracy/top1": top1,
+            "progress/learning_rate": rate,
+            "progress/images_per_second": speed,
+            "progress/gradient_norm": float(np.linalg.norm(window[-1]["gradient_norms"])),
+        }
+        if replaced:
+            scalars["progress/replaced_records"] = replaced
+        summaries.add_scalars(self.writer, step, scalars)
+        if self.progress.disable:
+            left = time.strftime("%H:%M:%S", time.gmtime((self.total_steps - step) * self.batch_size / speed))
+            print(
+                f"step {step}/{self.total_steps}: loss {loss:.4f}, top-1 {top1:.2%}, learning rate {rate:.3g}, "
+                f"{speed:,.0f} images/s, {left} left",
+                flush=True,
+            )
+        else:
+            self.progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
+
+    def validated(
+        self,
+        step: int,
+        tables: Mapping[str, PerExample],
+        class_names: Sequence[str],
+        mistakes_sheet: Callable[[list[int], list[str]], object],
+    ) -> None:
+        """Tells of a validation.
+
+        Args:
+            step: after which it was made.
+            tables: what `evaluate` gave, of the net, "", and where they are kept of the averaged weights, "ema_".
+            class_names: in label order.
+            mistakes_sheet: from places in the split and titles to a matplotlib figure of these pictures.
+        """
+        row, scalars = {}, {}
+        for prefix, table in tables.items():
+            result = summarize(table)
+            title = "validation of averaged weights" if prefix else "validation"
+            tqdm.write(f"step {step}/{self.total_steps}: {title} {result}")
+            row |= {prefix + key: value for key, value in result._asdict().items() if key != "examples" or not prefix}
+            scalars |= {f"loss/{prefix}cross_entropy": result.loss, f"accuracy/{prefix}top1": result.top1}
+            scalars[f"accuracy/{prefix}top5"] = result.top5
+        self.journal.add(step, VALIDATION, **row)
+        summaries.add_scalars(self.validation_writer, step, scalars)
+        summaries.add_figure(self.validation_writer, step, "confusion", figures.confusion(tables[""], class_names))
+        places = figures.worst_mistakes(tables[""], MISTAKES)
+        if places:
+            titles = figures.mistake_titles(tables[""], places, class_names)
+            summaries.add_figure(self.validation_writer, step, "worst_mistakes", mistakes_sheet(places, titles))
+        self.draw_curves()
+
+    def draw_curves(self) -> None:
+        """Draws curves.png anew."""
+        draw_curves(self.journal, os.path.join(self.run, "curves.png"), os.path.basename(os.path.abspath(self.run)))
+
+    def close(self) -> None:
+        """Draws the curves and waits until TensorBoard has everything."""
+        self.progress.close()
+        self.draw_curves()
+        self.writer.close()
+        self.validation_writer.close()
