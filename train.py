@@ -213,7 +213,8 @@ def run_training(config: configuration.Config) -> int:
     run = config.run_dir
     os.makedirs(run, exist_ok=True)
     newest = newest_valid(run)
-    described = load_dataset(run) if has_dataset(run) else prepared(config)
+    gone = has_dataset(run) and not has_dataset(config.data)  # of a finished run they may be
+    described = load_dataset(run) if gone else prepared(config)
     config = configuration.in_steps(config, described["splits"]["train"]["examples"])
     if any(not name.startswith(".") for name in os.listdir(run)):  # a killed save may leave a hidden file
         if not os.path.exists(os.path.join(run, "config.json")):

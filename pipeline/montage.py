@@ -75,7 +75,9 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
     from matplotlib.figure import Figure
 
     rows = -(-len(tiles) // columns)
-    figure = Figure(figsize=(columns * 1.6, rows * 1.8), layout="constrained")
+    figure = Figure(figsize=(columns * 1.6, rows * 1.8))
+    # By hand: matplotlib's own layout takes twice the time of drawing, at every validation.
+    figure.subplots_adjust(0.02, 0.01, 0.98, 1 - 0.4 / (rows * 1.8), wspace=0.08, hspace=0.3)
     for i, (pixels, title) in enumerate(tiles):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)

@@ -42,7 +42,7 @@ def test_an_unknown_preset_names_the_nearest_and_all():
     ("arguments", "message"),
     [
         (["--lerning-rate", "0.1"], "--learning-rate"),  # the nearest
-        (["--optimizer", "sgd"], "momentum"),  # what there is
+        (["--optimizer", "adagrad"], "momentum"),  # what there is
         (["--batch-size", "many"], "--batch-size"),
         (["digits", "mnist_alexnet"], "mnist_alexnet"),
     ],
@@ -71,7 +71,7 @@ def test_presets_are_sound_and_lie_apart(preset):
 
 AT_LEAST_ONE = (
     *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
-    *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
+    *("display_every_steps", "validate_every_steps", "snapshot_every_steps", "patience"),
 )
 AT_LEAST_ZERO = ("weight_decay", "momentum", "end_learning_rate", "warmup_steps", "compute_threads", "seed")
 NAN, INFINITE = float("nan"), float("inf")
@@ -84,7 +84,12 @@ BAD_VALUES = [
     *(("learning_rate", INFINITE), ("momentum", INFINITE), ("weight_decay", INFINITE), ("decay_rate", INFINITE)),
     ("seed", 2**31),
     *(("decay_at_steps", value) for value in ((7, 5), (5, 5), (0, 5), (-1,))),
+    *(("decay_at_epochs", value) for value in ((7, 5), (0.0,), (NAN,), (INFINITE,))),
     *(("warmup_steps", value) for value in (1000, 1001)),  # total_steps is 1000
+    *((key, value) for key in ("label_smoothing", "ema_decay") for value in (-0.1, 1.0, NAN)),
+    *((key, value) for key in ("clip_norm", "total_epochs", "decay_epochs") for value in (0.0, -1.0, NAN, INFINITE)),
+    *(("warmup_epochs", value) for value in (-1.0, NAN)),
+    *(("overfit_batches", value) for value in (0, -1)),
     ("end_learning_rate", 0.2),  # learning_rate is 0.1
 ]
 
@@ -122,10 +127,16 @@ def test_the_extremes_that_are_allowed():
     config.validate(Config(end_learning_rate=0.1, warmup_steps=999, seed=2**31 - 1), NETS, PREPROCESSINGS)
 
 
+OPEN = {
+    *("overfit_batches", "clip_norm", "ema_decay", "patience", "total_epochs", "warmup_epochs", "decay_epochs"),
+    *("validate_every_epochs", "snapshot_every_epochs"),
+}
+
+
 def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
     resolved = config.resolve(Config(dataset="mnist", net="vgg_16"), NETS)
     still_open = {key for key, value in dataclasses.asdict(resolved).items() if value is None}
-    assert still_open == {"source", "train_examples", "decay_steps", "init_from"}
+    assert still_open == {"source", "train_examples", "decay_steps", "init_from", *OPEN}
     net = NETS["vgg_16"]
     assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (
         net.image_size, net.preprocessing, net.weight_decay,
@@ -179,10 +190,15 @@ OTHER_VALUES = {
     "decay_at_steps": (9,), "decay_steps": 9, "decay_rate": 0.5, "end_learning_rate": 0.05, "seed": 9,
     "total_steps": 9, "display_every_steps": 9, "validate_every_steps": 9, "snapshot_every_steps": 9,
     "keep_checkpoints": 9, "source": "/other", "data": "/other", "run_dir": "/other", "compute_threads": 9,
+    "overfit_batches": 9, "train_only": ("fc8",), "freeze": ("fc8",), "update_frozen_batch_norm": True,
+    "head": "sigmoid", "decay_biases": True, "label_smoothing": 0.5, "nesterov": True, "clip_norm": 9.0,
+    "ema_decay": 0.5, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
+    "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
+    "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True,
 }  # fmt: skip
 FREE = {
     "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",
-    "source", "data", "on_error", "run_dir",
+    "source", "data", "on_error", "run_dir", "patience",
 }  # fmt: skip
 
 
@@ -214,3 +230,53 @@ def test_another_net_brings_its_own_pictures():
     assert parse_command_line(["folder"]).image_size == 64
     resolved = config.resolve(parse_command_line(["folder", "--net", "vgg_16"]), NETS)
     assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (224, "vgg", 5e-4)
+
+
+def test_epochs_become_steps_once():
+    asked = Config(
+        batch_size=64,
+        total_epochs=30,
+        warmup_epochs=0.5,
+        schedule="step",
+        decay_at_epochs=(10, 20.5),
+        validate_every_epochs=1,
+        snapshot_every_epochs=0.001,
+    )
+    config.validate(asked, NETS, PREPROCESSINGS)
+    steps = config.in_steps(asked, 1259)
+    assert (steps.total_steps, steps.warmup_steps, steps.decay_at_steps) == (590, 10, (197, 403))
+    assert (steps.validate_every_steps, steps.snapshot_every_steps) == (20, 1)
+    assert config.in_steps(steps, 77) == steps  # and not again
+    assert {getattr(steps, f"{name}_epochs") or None for name in config.DURATIONS} == {None}
+    half = dataclasses.replace(asked, train_examples=630)
+    assert config.in_steps(half, 1259).total_steps == round(30 * 630 / 64)
+    assert config.in_steps(dataclasses.replace(asked, overfit_batches=2), 1259).total_steps == 60
+    with pytest.raises(UserError, match="--warmup-steps is 20; it must be below --total-steps 20"):
+        config.in_steps(Config(total_epochs=1, warmup_epochs=1), 1259)
+    with pytest.raises(UserError, match="falls on the steps"):
+        config.in_steps(Config(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
+
+
+def test_a_duration_is_given_in_one_unit():
+    with pytest.raises(UserError, match="--total-steps and --total-epochs are the same duration"):
+        parse_command_line(["--total-steps", "5", "--total_epochs=3"])
+    assert parse_command_line(["--total-epochs", "3"]).total_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_only": ("a",), "freeze": ("b",)}, "--train-only and --freeze"),
+        ({"update_frozen_batch_norm": True}, "belongs to --train-only or --freeze"),
+        ({"best_metric": "ema_loss"}, "--best-metric ema_loss needs --ema-decay"),
+        ({"overfit_batches": 1, "train_examples": 5}, "--overfit-batches and --train-examples"),
+        (
+            {"nesterov": True, "optimizer": "adam"},
+            "--nesterov belongs to --optimizer momentum, but the optimizer is adam",
+        ),
+        ({"end_learning_rate": 0.01, "schedule": "step", "decay_at_steps": (5,)}, "cosine or polynomial"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings, message):
+    with pytest.raises(UserError, match=message):
+        config.validate(Config(**settings), NETS, PREPROCESSINGS)

@@ -1,6 +1,5 @@
 """The program as a user runs it: train, look, evaluate."""
 
-import argparse
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ from engine.session import exclusive
 from errors import UserError
 from pipeline.records import FEATURES, load_dataset, load_index
 from tfcompat import tf
-from tiny_net import configured
+from tiny_net import configured, evaluated, picture_folder
 from train import train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,12 +29,6 @@ def run_script(*arguments, cwd=ROOT):
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True
     )
-
-
-def evaluated(ckpt, **options):
-    defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
-    defaults |= {"crops": 1, "on_error": "stop"}
-    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +99,17 @@ def test_tensorboard_gets_everything(run):
         return any(event.graph_def for event in tf.train.summary_iterator(str(file)))
 
     scalars = {tag for tag, kind in tags(run) if kind == "simple_value"}
+    trained = [f"tiny/{name}" for name in ("Conv/weights", "Conv/BatchNorm/beta", "logits/weights", "logits/biases")]
     assert scalars == {
         *("loss/cross_entropy", "loss/regularization", "loss/total", "accuracy/top1"),
-        *("progress/learning_rate", "progress/images_per_second"),
+        *("progress/learning_rate", "progress/images_per_second", "progress/gradient_norm"),
+        *(f"{kind}_norm/{name}" for kind in ("gradient", "weight") for name in trained),
     }
-    assert {tag for tag, _ in tags(run / "val")} == {"loss/cross_entropy", "accuracy/top1", "accuracy/top5"}
+    assert tags(run / "val") == {
+        *((tag, "simple_value") for tag in ("loss/cross_entropy", "accuracy/top1", "accuracy/top5")),
+        *(("confusion", "image"), ("worst_mistakes", "image")),
+    }
+    assert {("filters/tiny/Conv/weights/image/0", "image"), ("settings", "tensor")} <= tags(run)
     assert {tag for tag, kind in tags(run) if kind == "histo"} >= {"tiny/Conv/weights", "tiny/logits/biases"}
     assert ("pictures/image/7", "image") in tags(run)
     assert any(has_graph(file) for file in run.glob("events*"))
@@ -302,7 +301,7 @@ def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkey
     session_run = tf.Session.run
 
     def noting(session, fetches, *args, **kwargs):
-        if isinstance(fetches, dict):
+        if isinstance(fetches, dict) and "train_op" in fetches:
             fetches = {**fetches, "rows": session.graph.get_tensor_by_name("input/batch:2")}
             values = session_run(session, fetches, *args, **kwargs)
             seen.update(values["rows"].tolist())
@@ -346,16 +345,6 @@ def test_an_infinite_loss_stops_the_run_and_saves_nothing(tmp_path, digits_data)
         train(configured(*arguments, "--learning-rate", "1e30", "--schedule", "constant"))
     assert failure.value.exit_code == 1
     assert newest_valid(str(tmp_path / "run")) is None
-
-
-def picture_folder(directory, classes=("cat", "dog"), count=12):
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(classes):
-        (directory / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = (rng.integers(0, 100, (20, 24, 3)) + 100 * label).astype(np.uint8)
-            cv2.imwrite(str(directory / name / f"{i}.jpg"), pixels)
-    return directory
 
 
 def test_the_users_own_pictures(tmp_path):

@@ -5,15 +5,20 @@
 With --signal, the process sends itself that signal once N steps of this process have run.
 """
 
+import argparse
 import os
 import signal
 import sys
+
+import cv2
+import numpy as np
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import config as configuration
 import errors
+import eval as evaluation
 import train
 from nets import NETS, Net
 from tfcompat import batch_norm, dropout, slim, tf
@@ -52,13 +57,29 @@ def configured(*args):
     return configuration.parse_command_line([*ARGUMENTS, *args])
 
 
+def evaluated(ckpt, **options):
+    defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
+    defaults |= {"crops": 1, "on_error": "stop", "ema": False}
+    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options}))
+
+
+def picture_folder(directory, classes=("cat", "dog"), count=12):
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (directory / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = (rng.integers(0, 100, (20, 24, 3)) + 100 * label).astype(np.uint8)
+            cv2.imwrite(str(directory / name / f"{i}.jpg"), pixels)
+    return directory
+
+
 def send_signal_at(name, at_step):
     run, steps = tf.Session.run, 0
 
     def counted(session, fetches, *args, **kwargs):
         nonlocal steps
         result = run(session, fetches, *args, **kwargs)
-        if isinstance(fetches, dict):  # as only the training step does
+        if isinstance(fetches, dict) and "train_op" in fetches:
             steps += 1
             if steps == at_step:
                 os.kill(os.getpid(), getattr(signal, name))

@@ -139,7 +139,7 @@ def test_a_v1_file_is_read_as_well(session, tmp_path):
     assert not os.path.exists(path + ".index")
     assert locate(path) == path
     assert step_of(path) == 70
-    check_restorable(path, tf.global_variables())
+    check_restorable(path, {v.op.name: v for v in tf.global_variables()})
 
 
 def test_step_of_a_checkpoint_without_global_step(session, tmp_path):
@@ -152,10 +152,10 @@ def test_what_does_not_fit_is_named(session, tmp_path):
     saved(session, tmp_path, [1])
     with tf.Graph().as_default():
         fits = tf.get_variable("weights", [1000])
-        check_restorable(str(tmp_path / "model.ckpt-1"), [fits])
+        check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": fits})
         with tf.variable_scope("", reuse=tf.AUTO_REUSE):
             other = tf.get_variable("biases", [10])
         with pytest.raises(UserError, match="biases is missing"):
-            check_restorable(str(tmp_path / "model.ckpt-1"), [fits, other])
+            check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": fits, "biases": other})
     with tf.Graph().as_default(), pytest.raises(UserError, match=r"weights is \[1000\], the net needs \[10\]"):
-        check_restorable(str(tmp_path / "model.ckpt-1"), [tf.get_variable("weights", [10])])
+        check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": tf.get_variable("weights", [10])})

@@ -3,7 +3,7 @@ import json
 import cv2
 
 from engine import summaries
-from engine.journal import TRAIN, VALIDATION, Journal, draw_curves
+from engine.journal import METRICS, TRAIN, VALIDATION, Journal, draw_curves
 from tfcompat import tf
 
 
@@ -22,6 +22,8 @@ def test_rows_after_the_restored_step_are_cut(tmp_path):
         file.write('{"step": 4')
     journal = Journal(str(path), 20)
     assert [row["step"] for row in journal.rows] == [10, 10, 20, 20]
+    assert len(path.read_text().splitlines()) == 7  # reading changes nothing
+    journal.cut()
     journal.add(21, TRAIN, loss=0.0, top1=1.0)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 10, 20, 20, 21]
 
@@ -30,6 +32,21 @@ def test_best_prefers_the_lower_loss_among_equals(tmp_path):
     assert filled(tmp_path / "metrics.jsonl").best()["step"] == 30
     assert Journal(str(tmp_path / "metrics.jsonl"), 10).best()["step"] == 10
     assert Journal(str(tmp_path / "none.jsonl"), 0).best() is None
+
+
+def test_the_metric_decides_what_is_best(tmp_path):
+    path = str(tmp_path / "metrics.jsonl")
+    journal = Journal(path, 0)
+    rows = {10: (0.5, 0.3, 0.6, 0.5), 20: (0.6, 0.4, 0.6, 0.4), 30: (0.6, 0.5, 0.5, 0.9), 40: (0.2, 0.9, 0.1, 0.9)}
+    for step, (top1, loss, ema_top1, ema_loss) in rows.items():
+        journal.add(step, VALIDATION, top1=top1, loss=loss, ema_top1=ema_top1, ema_loss=ema_loss)
+    best = {metric: Journal(path, 40, metric).best()["step"] for metric in METRICS}
+    assert best == {"top1": 20, "loss": 10, "ema_top1": 20, "ema_loss": 20}
+    assert [Journal(path, 40, "loss").is_past_its_best(patience) for patience in (None, 2, 3, 4)] == [
+        *(False, True, True, False)
+    ]
+    assert [Journal(path, step).is_past_its_best(2) for step in (0, 20, 30, 40)] == [False, False, False, True]
+    assert [journal.has_validation(step) for step in (10, 11, 40)] == [True, False, True]
 
 
 def test_curves_are_a_picture(tmp_path):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from engine.optimizer import learning_rate, optimizer
+from engine.optimizer import decayed_variables, frozen_scopes, learning_rate, minimize, optimizer, trained_variables
+from errors import UserError
 from tfcompat import tf
 
 
@@ -29,6 +30,12 @@ def rates(steps, **settings):
             {"schedule": "exponential", "decay_steps": 10, "warmup_steps": 4},
             [0, 3, 4, 14],
             [0.025, 0.1, 0.1, 0.01],
+        ),
+        ({"schedule": "polynomial"}, [0, 25, 100], [0.1, 0.075, 0.0]),
+        (
+            {"schedule": "polynomial", "power": 2.0, "end": 0.02, "warmup_steps": 20},
+            [0, 19, 20, 60, 100],
+            [0.005, 0.1, 0.1, 0.02 + 0.08 * 0.25, 0.02],
         ),
         ({"schedule": "cosine", "warmup_steps": 20}, [0, 19, 20, 60, 100], [0.005, 0.1, 0.1, 0.05, 0.0]),
     ],
@@ -67,3 +74,82 @@ def test_rmsprop_divides_by_the_running_mean_square():
     # TensorFlow starts the mean square at 1: s = 0.9 + 0.1 · 4; x ← x - 0.1 · 2 / √s
     expected = 1 - 0.1 * 2 / np.sqrt(1.3)
     np.testing.assert_allclose(updates("rmsprop", [2.0], momentum=0.0, epsilon=0.0), [expected], rtol=1e-6)
+
+
+def test_sgd_and_nesterov():
+    np.testing.assert_allclose(updates("sgd", [1.0, 2.0]), [0.9, 0.7], rtol=1e-6)
+    # v ← 0.5 v + g; x ← x - 0.1 (g + 0.5 v)
+    expected = [1 - 0.1 * 1.5, 0.85 - 0.1 * (2 + 0.5 * 2.5)]
+    np.testing.assert_allclose(updates("momentum", [1.0, 2.0], momentum=0.5, nesterov=True), expected, rtol=1e-6)
+
+
+def minimized(steps, clip_norm=None, decay=None, name="adamw"):
+    """Variables a and b under the loss 3 a + 4 b, and a third that it does not depend on. Gives the norms of the last
+    gradients, and the variables."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        global_step = tf.train.get_or_create_global_step()
+        a, b, c = (tf.get_variable(n, initializer=v) for n, v in (("a/weights", 1.0), ("b", 2.0), ("c", 3.0)))
+        rate = tf.constant(0.1)
+        shrink = None if decay is None else rate * decay
+        update = minimize(optimizer(name, rate), 3 * a + 4 * b, [a, b, c], global_step, clip_norm, shrink, [a])
+        session.run(tf.global_variables_initializer())
+        for _ in range(steps):
+            norms, _ = session.run((update.gradient_norms, update.op))
+        assert [v.op.name for v in update.variables] == ["a/weights", "b"]
+        assert session.run(global_step) == steps
+        return norms.tolist(), session.run([a, b, c])
+
+
+def test_adamw_shrinks_the_weights_themselves():
+    # Each step of Adam under a constant gradient is the rate; the decay comes before it, from the weight as it was.
+    norms, (a, b, c) = minimized(2, decay=0.5)
+    first = 1.0 * (1 - 0.1 * 0.5) - 0.1
+    assert norms == [3, 4]
+    assert (a, b, c) == pytest.approx((first * 0.95 - 0.1, 1.8, 3.0), rel=1e-5)
+
+
+def test_gradients_are_clipped_together_and_their_norms_told_as_they_were():
+    norms, (a, b, _) = minimized(1, clip_norm=1.0, name="sgd")
+    assert norms == [3, 4]
+    assert (a, b) == pytest.approx((1 - 0.1 * 0.6, 2 - 0.1 * 0.8), rel=1e-6)
+    assert minimized(1, clip_norm=50.0, name="sgd")[1] == pytest.approx((0.7, 1.6, 3.0), rel=1e-6)
+
+
+def named(*names):
+    return [tf.get_variable(name, [1]) for name in names]
+
+
+NAMES = ("net/conv1/weights", "net/conv1/biases", "net/conv10/weights", "net/fc8/weights", "net/fc8/BatchNorm/gamma")
+
+
+@pytest.mark.parametrize(
+    ("train_only", "freeze", "expected"),
+    [
+        ((), (), NAMES),
+        (("fc8",), (), NAMES[3:]),
+        (("net/fc8/", "conv1"), (), (*NAMES[:2], *NAMES[3:])),
+        ((), ("conv1",), NAMES[2:]),
+        ((), ("net/fc8/BatchNorm", "conv10/weights"), (*NAMES[:2], NAMES[3])),
+    ],
+)
+def test_scopes_are_whole_parts_of_names(train_only, freeze, expected):
+    with tf.Graph().as_default():
+        trained = trained_variables(named(*NAMES), train_only, freeze, "net")
+    assert tuple(v.op.name for v in trained) == expected
+    frozen = frozen_scopes(train_only, freeze, "net")
+    if frozen:
+        assert tuple(name for name in NAMES if not frozen(name)) == expected
+        assert frozen("net/conv1/BatchNorm") == ("net/conv1/weights" not in expected)
+
+
+def test_a_scope_that_matches_nothing_is_named():
+    with tf.Graph().as_default():
+        variables = named(*NAMES)
+        with pytest.raises(UserError, match=r"--train-only fc matches no variable.*conv1, conv10, fc8"):
+            trained_variables(variables, ("fc8", "fc"), (), "net")
+        with pytest.raises(UserError, match="--freeze conv2 matches"):
+            trained_variables(variables, (), ("conv2",), "net")
+        with pytest.raises(UserError, match="leaves nothing to train"):
+            trained_variables(variables, (), ("net",), "net")
+        assert [v.op.name for v in decayed_variables(variables, False)] == [NAMES[0], NAMES[2], NAMES[3]]
+        assert decayed_variables(variables, True) == variables

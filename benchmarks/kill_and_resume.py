@@ -1,0 +1,122 @@
+"""Kills a training at random moments, starts it again each time, and compares its end with that of one never killed.
+
+    python benchmarks/kill_and_resume.py [--kills 50] [--total-steps 2000] [--seed 0]
+
+MobileNet with batch norm, dropout, random crops and mirror images, momentum and averaged weights on the digits, saved
+every five steps, so that a good part of the kills falls into a save. All variables, slots and averages of the last
+checkpoint, and every validation, have to be equal bit for bit. Exit code 1 says that they are not.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from checkpoints import newest_valid  # noqa: E402
+from tfcompat import tf  # noqa: E402
+
+COMMAND = [sys.executable, str(ROOT / "train.py"), "digits", "--net", "mobilenet_v1_025", "--image-size", "32"]
+COMMAND += ["--preprocessing", "cifar", "--optimizer", "momentum", "--learning-rate", "0.01", "--ema-decay", "0.99"]
+COMMAND += ["--batch-size", "32", "--snapshot-every-steps", "5", "--validate-every-steps", "100"]
+
+
+def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rng: random.Random) -> dict:
+    """Starts the command, kills it within `longest` seconds of its first step, and so on; then lets it end.
+
+    Returns how many kills fell on a save, and on which steps the command went on. Raises RuntimeError where it fails.
+    """
+    done = {"kills": 0, "in a save": 0, "resumed at": []}
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith(("starting", "resuming")):
+                break
+        else:
+            raise RuntimeError(f"{''.join(lines)}{process.stderr.read()}")
+        if line.startswith("resuming"):
+            done["resumed at"].append(int(line.split(", step ")[1].split()[0]))
+        if done["kills"] < kills:
+            try:
+                process.wait(rng.uniform(0, longest))
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            done["kills"] += 1
+            done["in a save"] += in_a_save(run)
+            print(f"killed {done['kills']}, {done['in a save']} of them in a save", file=sys.stderr)
+        elif process.returncode:
+            raise RuntimeError(f"exit code {process.returncode}")
+        else:
+            return done
+
+
+def in_a_save(run: Path) -> bool:
+    """Whether the state file does not name the newest files: a save was under way."""
+    newest = max((path for path in run.glob("model.ckpt-*")), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        return False
+    state = run / "checkpoint"
+    return not state.exists() or f'"{newest.name.split(".data")[0].split(".index")[0]}"' not in state.read_text()
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between the last checkpoints and the validations of two runs, by name."""
+    readers = [tf.train.NewCheckpointReader(newest_valid(str(run))) for run in (one, other)]
+    names = [set(reader.get_variable_to_shape_map()) for reader in readers]
+    wrong = sorted(names[0] ^ names[1])
+    for name in sorted(names[0] & names[1]):
+        values = [reader.get_tensor(name) for reader in readers]
+        if values[0].tobytes() != values[1].tobytes() or np.shape(values[0]) != np.shape(values[1]):
+            wrong.append(name)
+    validations = [
+        [row for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if row["split"] != "train"]
+        for run in (one, other)
+    ]
+    return wrong + (["the validations"] if validations[0] != validations[1] else [])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, metavar="N")
+    parser.add_argument("--total-steps", type=int, default=2000, metavar="N")
+    parser.add_argument("--longest", type=float, default=2.0, metavar="SECONDS", help="of training between two kills")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
+    args = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))
+    command = [*COMMAND, "--data", str(directory / "data"), "--total-steps", str(args.total_steps)]
+    one, other = directory / "never killed", directory / "killed"
+    subprocess.run([*command, "--run-dir", str(one)], check=True, stdout=subprocess.DEVNULL)
+    began = time.perf_counter()
+    done = run_killed([*command, "--run-dir", str(other)], other, args.kills, args.longest, random.Random(args.seed))
+    wrong = differences(one, other)
+    count = len(tf.train.list_variables(newest_valid(str(one))))
+    print(f"{done['kills']} kills, {done['in a save']} of them in a save, in {time.perf_counter() - began:,.0f} s")
+    print(f"resumed at steps {' '.join(map(str, done['resumed at']))} of {args.total_steps}")
+    print(f"left over by killed saves: {len(list(other.glob('*tempstate*')))} files")
+    if wrong:
+        print(f"DIFFERENT in {len(wrong)}: {', '.join(wrong[:5])}; both runs are kept in {directory}")
+        return 1
+    print(f"equal bit for bit: {count} variables, slots and averages, and all validations")
+    shutil.rmtree(directory)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
