@@ -57,9 +57,9 @@ class Config:
     """Train these parts of the net alone, such as fc8 or Logits."""
     freeze: _Scopes = ()
     """Leave these parts of the net as they are."""
-    update_frozen_batch_norm: bool = False
-    """Batch norm of parts that are not trained normalises by the batch and goes on averaging, instead of keeping to the
-    averages it has."""
+    batch_norm_updates: Literal["trained", "all", "none"] = "trained"
+    """Which batch norm layers normalise by the batch and go on averaging: those of the parts that are trained, all, or
+    none. The others keep to the averages they have."""
     head: Literal["softmax", "sigmoid"] = "softmax"
     """One output for each class, or for two classes a single sigmoid unit."""
     image_size: _Count = None
@@ -292,8 +292,8 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
         _check_warmup(config)
     if config.train_only and config.freeze:
         raise UserError("--train-only and --freeze say the same from two sides; give one of them")
-    if config.update_frozen_batch_norm and not (config.train_only or config.freeze):
-        raise UserError("--update-frozen-batch-norm belongs to --train-only or --freeze")
+    if config.batch_norm_updates == "none" and not config.init_from:
+        raise UserError("--batch-norm-updates none keeps to averages that only --init-from brings")
     if config.best_metric.startswith("ema") and not config.ema_decay:
         raise UserError(f"--best-metric {config.best_metric} needs --ema-decay, such as --ema-decay 0.999")
     if config.overfit_batches and config.train_examples:

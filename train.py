@@ -69,6 +69,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
     net, num_classes = NETS[config.net], len(dataset["class_names"])
     outputs = 1 if config.head == "sigmoid" else num_classes
     frozen = optimizer.frozen_scopes(config.train_only, config.freeze, net.scope)
+    fixed = {"trained": frozen, "all": None, "none": lambda scope: True}  # batch norm layers that keep their averages
 
     with tf.Graph().as_default() as graph:
         make_deterministic(config.seed)
@@ -81,7 +82,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
 
         with (
             slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")),
-            slim.arg_scope([batch_norm], frozen=None if config.update_frozen_batch_norm else frozen),
+            slim.arg_scope([batch_norm], frozen=fixed[config.batch_norm_updates]),
         ):
             # adamw decays the weights themselves, and not by way of the loss.
             l2 = 0.0 if config.optimizer == "adamw" else config.weight_decay

@@ -190,7 +190,7 @@ OTHER_VALUES = {
     "decay_at_steps": (9,), "decay_steps": 9, "decay_rate": 0.5, "end_learning_rate": 0.05, "seed": 9,
     "total_steps": 9, "display_every_steps": 9, "validate_every_steps": 9, "snapshot_every_steps": 9,
     "keep_checkpoints": 9, "source": "/other", "data": "/other", "run_dir": "/other", "compute_threads": 9,
-    "overfit_batches": 9, "train_only": ("fc8",), "freeze": ("fc8",), "update_frozen_batch_norm": True,
+    "overfit_batches": 9, "train_only": ("fc8",), "freeze": ("fc8",), "batch_norm_updates": "all",
     "head": "sigmoid", "decay_biases": True, "label_smoothing": 0.5, "nesterov": True, "clip_norm": 9.0,
     "ema_decay": 0.5, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
     "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
@@ -267,7 +267,7 @@ def test_a_duration_is_given_in_one_unit():
     ("settings", "message"),
     [
         ({"train_only": ("a",), "freeze": ("b",)}, "--train-only and --freeze"),
-        ({"update_frozen_batch_norm": True}, "belongs to --train-only or --freeze"),
+        ({"batch_norm_updates": "none"}, "averages that only --init-from brings"),
         ({"best_metric": "ema_loss"}, "--best-metric ema_loss needs --ema-decay"),
         ({"overfit_batches": 1, "train_examples": 5}, "--overfit-batches and --train-examples"),
         (

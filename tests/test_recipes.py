@@ -53,9 +53,10 @@ STATISTICS = ("tiny/Conv/BatchNorm/moving_mean", "tiny/Conv/BatchNorm/moving_var
     [
         (("--train-only", "logits"), {"tiny/logits/weights", "tiny/logits/biases"}),
         (
-            ("--train-only", "logits", "--update-frozen-batch-norm"),
+            ("--train-only", "logits", "--batch-norm-updates", "all"),
             {"tiny/logits/weights", "tiny/logits/biases", *STATISTICS},
         ),
+        (("--batch-norm-updates", "none"), {"tiny/logits/weights", "tiny/logits/biases", *CONVOLUTION}),
         (("--freeze", "tiny/logits"), {*CONVOLUTION, *STATISTICS}),
         ((), {"tiny/logits/weights", "tiny/logits/biases", *CONVOLUTION, *STATISTICS}),
     ],

@@ -1,14 +1,16 @@
 """A net of one convolution, batch norm and dropout, and train.py with it:
 
-    python tests/tiny_net.py [--signal NAME --at-step N] --run-dir DIR --data DIR [--key value ...]
+    python tests/tiny_net.py [--signal NAME --at-step N [--hang]] --run-dir DIR --data DIR [--key value ...]
 
-With --signal, the process sends itself that signal once N steps of this process have run.
+With --signal, the process sends itself that signal once N steps of this process have run; with --hang, it does not get
+on after that.
 """
 
 import argparse
 import os
 import signal
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -73,7 +75,7 @@ def picture_folder(directory, classes=("cat", "dog"), count=12):
     return directory
 
 
-def send_signal_at(name, at_step):
+def send_signal_at(name, at_step, hang):
     run, steps = tf.Session.run, 0
 
     def counted(session, fetches, *args, **kwargs):
@@ -83,6 +85,8 @@ def send_signal_at(name, at_step):
             steps += 1
             if steps == at_step:
                 os.kill(os.getpid(), getattr(signal, name))
+                while hang:
+                    time.sleep(0.1)
         return result
 
     tf.Session.run = counted
@@ -91,7 +95,8 @@ def send_signal_at(name, at_step):
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     if arguments[0] == "--signal":
-        send_signal_at(arguments[1], int(arguments[3]))
-        arguments = arguments[4:]
+        hang = arguments[4] == "--hang"
+        send_signal_at(arguments[1], int(arguments[3]), hang)
+        arguments = arguments[4 + hang :]
     with errors.reported():
         sys.exit(train.train(configured(*arguments)))
