@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,34 @@ class Source(NamedTuple):
     channels: int
     splits: dict[str, list[Example]]
     ignored: dict[str, int] | None = None  # files that are no pictures by their ending: ending to number
+
+
+def is_text(name: object) -> bool:
+    """Whether this is a name that can be printed and stored as UTF-8: what Linux calls files need not be."""
+    return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
+
+
+def listed(directory: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a directory, in order, links followed, without hidden ones.
+
+    Raises UserError where they cannot be read: what lies there would be lost without a word.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be read ({error.strerror}); mend or remove it") from None
+    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
+    return folders, files
+
+
+def files_below(directory: Path, above: tuple[str, ...] = ()) -> list[Path]:
+    """All files in a directory and its folders, in order. `above` are those that it lies in."""
+    place = os.path.realpath(directory)
+    if place in above:
+        raise UserError(f"{directory} is a link to a folder that it lies in; remove it")
+    folders, files = listed(directory)
+    return sorted([*files, *(path for folder in folders for path in files_below(folder, (*above, place)))])
 
 
 def numbered(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:

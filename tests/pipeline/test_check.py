@@ -104,7 +104,7 @@ def test_truncation_is_named(cut, data, monkeypatch, capsys):
     if cut == "within":
         assert f"the record at byte {offsets[9]}: the file ends within" in out
     else:
-        assert f"ends at byte {offsets[9]} after 9 records; dataset.json says 12" in out
+        assert f"byte {offsets[9]}: it is missing; the file ends after 9 of 12 records" in out
 
 
 def test_a_changed_byte_is_named(data, monkeypatch, capsys):
