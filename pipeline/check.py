@@ -27,6 +27,7 @@ from pipeline.dataset import Batches
 from pipeline.pictures import decode
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import Index, load_dataset
+from pipeline.regular import system_errors_told
 from pipeline.shard_index import Content
 from pipeline.sources.contract import SPLITS
 from tfcompat import tf
@@ -259,6 +260,7 @@ def parse_command_line() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@system_errors_told()
 def main() -> None:
     """The command line."""
     args = parse_command_line()

@@ -1,10 +1,14 @@
-"""The user's files, read only where they are files."""
+"""The user's files: read only where they are files, and what the system says of them told in one line."""
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from errors import UserError
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
@@ -18,3 +22,12 @@ def read_regular(path: "str | Path") -> bytes:
     """The content of a file, opened as above."""
     with open_regular(path) as file:
         return file.read()
+
+
+@contextlib.contextmanager
+def system_errors_told() -> Iterator[None]:
+    """Raises UserError for OSError: a file that may not be read, a disk that is full. Of use as a decorator, too."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error

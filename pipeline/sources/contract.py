@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Source(NamedTuple):
     class_names: list[str]
     channels: int
     splits: dict[str, list[Example]]
-    ignored: dict[str, int] | None = None  # files that are no pictures by their ending: ending to number
+    ignored: dict[str, int] | None = None  # what is left out, such as files that are no pictures by their ending
 
 
 def is_text(name: object) -> bool:
@@ -87,30 +87,29 @@ def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], 
     return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
 
 
-def carved(splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """Adds what is missing to train alone, or to train with test: a tenth for test, a tenth of the rest for validation.
+def carved(
+    splits: dict[str, list[Example]], class_names: list[str], place: object, fraction: float = 0.1
+) -> dict[str, list[Example]]:
+    """Adds what is missing to train alone, or to train with test: a tenth for test, a fraction of the rest for
+    validation.
 
     What is there stays as it is, so that no choice ever looks at the test pictures.
+
+    Raises UserError for a class with too few training pictures in `place` to spare some for validation and test.
     """
-    splits = dict(splits)
-    if set(splits) == {"train"}:
-        splits["train"], splits["test"] = carve(splits["train"], 0.1)
-    if "validation" not in splits:
-        splits["train"], splits["validation"] = carve(splits["train"], 0.1)
-    return splits
-
-
-def check_classes(examples: list[Example], class_names: list[str], place: object) -> None:
-    """Raises UserError for a class with too few training pictures to spare some for validation and test."""
-    counts = [0] * len(class_names)
-    for example in examples:
-        counts[example.label] += 1
-    for name, count in zip(class_names, counts, strict=True):
-        if count < 3:
+    counts = Counter(example.label for example in splits["train"])
+    for label, name in enumerate(class_names):
+        if counts[label] < 3:
             raise UserError(
                 f"{place} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
                 "test"
             )
+    splits = dict(splits)
+    if set(splits) == {"train"}:
+        splits["train"], splits["test"] = carve(splits["train"], 0.1)
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = carve(splits["train"], fraction)
+    return splits
 
 
 def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":
