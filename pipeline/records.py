@@ -28,7 +28,7 @@ from PIL import Image
 
 from errors import UserError
 from pipeline import tfrecord
-from pipeline.regular import read_regular
+from pipeline.regular import read_regular, system_errors_told
 from pipeline.shard_index import scan
 from pipeline.sources.contract import SPLIT_NAMES, is_text, listed
 from pipeline.tfrecord import DATASET_JSON
@@ -75,6 +75,7 @@ def has_dataset(directory: str) -> bool:
     return any(os.path.exists(os.path.join(directory, name)) for name in (DATASET_JSON, LABELS_TXT))
 
 
+@system_errors_told()
 def load_dataset(directory: str) -> dict:
     """Reads dataset.json, or finds out what it would say of TF-Slim's shards. Raises UserError where both are missing
     or damaged."""
@@ -88,8 +89,6 @@ def load_dataset(directory: str) -> dict:
             f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
             f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
         ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
     mistake = _mistake(dataset)
@@ -243,11 +242,7 @@ def _slim_dataset(directory: Path) -> dict:
 def _read_labels(path: Path) -> list[str]:
     """TF-Slim's labels.txt: a line 'NUMBER:NAME' for each class. A name that several share gets its number."""
     names = {}
-    try:
-        lines = read_regular(path).decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_regular(path).decode("utf-8", "replace").splitlines(), start=1):
         label, colon, name = line.partition(":")
         if not line.strip():
             continue

@@ -10,7 +10,7 @@ import numpy as np
 
 from errors import UserError
 from files import whole_file
-from pipeline.regular import open_regular
+from pipeline.regular import open_regular, system_errors_told
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -97,6 +97,7 @@ class Moments:
         np.savez_compressed(directory / PIXEL_STATS, mean=mean, deviation=np.sqrt(np.maximum(variance, 0)), **extremes)
 
 
+@system_errors_told()
 def load(directory: "str | Path", dataset: dict) -> Statistics:
     """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged."""
     path = Path(directory) / PIXEL_STATS
