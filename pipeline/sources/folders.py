@@ -33,7 +33,8 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     if len(class_names) < 2:
         advice = "at least two are needed, each with its pictures; for pictures in one folder, name --label-regex"
         kind = "classes in its file names" if label_regex else "class folders"
-        raise UserError(f"{parts['train']} holds {len(class_names)} {kind}; {advice}")
+        place = source if parts["train"] == source else f"{parts['train']}, the training split,"
+        raise UserError(f"{place} holds {len(class_names)} {kind}; {advice}")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
@@ -69,7 +70,7 @@ def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
 def _kind(path: Path) -> str:
     """What a file that is left out counts as."""
     ending = path.suffix.lower()
-    return "pictures beside the folders" if ending in EXTENSIONS else ending or path.name
+    return "pictures beside the folders" if ending in EXTENSIONS else ending or "without an ending"
 
 
 def _label_of(label_regex: str | None) -> Callable[[Path, Path], str]:

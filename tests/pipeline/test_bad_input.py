@@ -125,7 +125,8 @@ def test_what_is_left_out_is_told(raw, tmp_path, monkeypatch, capsys):
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw)])
     convert_module.main()
-    assert capsys.readouterr().out.splitlines()[-1] == "left out: 1 .txt, 1 README, 2 pictures beside the folders"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "left out: 1 .txt, 2 pictures beside the folders, 1 without an ending"
 
 
 def test_what_lies_beside_the_splits_is_told(raw, made):
@@ -147,6 +148,19 @@ def test_what_lies_beside_the_splits_is_told(raw, made):
     write_pictures(raw / "valid" / "cat")
     with pytest.raises(UserError, match="has both Val and valid; one of them has to stay"):
         convert("folder", str(raw.parent / "again"), str(raw))
+
+
+def test_a_class_that_is_called_like_a_split_is_named(raw, made):
+    write_pictures(raw / "Train")
+    with pytest.raises(UserError, match="raw/Train, the training split, holds 0 class folders; at least two"):
+        made()
+
+
+def test_what_is_hidden_is_none_of_the_data(raw, made):
+    write_pictures(raw / ".trash")
+    write_pictures(raw / "cat" / ".thumbnails")
+    dataset = made()
+    assert (dataset["class_names"], total(dataset), dataset["ignored"]) == (["cat", "dog"], 8, {})
 
 
 # Tables
