@@ -80,6 +80,8 @@ class Examiner:
             pixels = self.session.run(self.pixels, {self.encoded: pictures[0]})
         except tf.errors.OpError as error:
             return f"its picture cannot be decoded ({_told(error.message)})", labels[0]
+        if not pictures[0].startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but not a part of it
+            return "its picture is neither JPEG nor PNG", labels[0]
         for axis, key in enumerate(("image/height", "image/width")):
             stored = features[key].int64_list.value
             if stored and stored[0] != pixels.shape[axis]:

@@ -1,5 +1,6 @@
 """Every record looked at; and what becomes of a run when one turns out to be corrupt."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from errors import UserError
 from pipeline import check, tfrecord
@@ -238,8 +240,15 @@ def test_a_sheet_that_cannot_be_written_is_told_before_all_are_read(place, data,
 # While a run reads
 
 
+def gif(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "GIF")
+    return file.getvalue()
+
+
 CORRUPT = {
     "its picture cannot be": {"encoded": encode_png(PIXELS[0]).data[:-30]},
+    "its picture is neither JPEG nor PNG": {"encoded": gif(PIXELS[0])},
     "it is no tf.train.Example": {"payload": b"\xff\xfe\x80 no text"},  # which TensorFlow cites, in no UTF-8
 }
 
