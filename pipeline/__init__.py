@@ -6,6 +6,7 @@ check        every record of a data set looked at, and a sheet of samples: pytho
 sources      the data sets that convert knows, one function each
 images       checks, decodes and encodes picture files
 statistics   of the training pictures
+regular      reads the user's files
 tfrecord     shards written and walked without TensorFlow
 shard_index  which records a shard holds and which are corrupt, found out once
 records      dataset.json and the index of record offsets

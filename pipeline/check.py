@@ -10,22 +10,25 @@ says that something is wrong.
 import argparse
 import os
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 import errors
 from errors import UserError
-from pipeline import tfrecord
+from pipeline import shard_index, tfrecord
 from pipeline.dataset import Batches
 from pipeline.pictures import decode
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import Index, load_dataset
-from pipeline.shard_index import add_fault
+from pipeline.regular import system_errors_told
+from pipeline.shard_index import Content
 from pipeline.sources.contract import SPLITS
 from tfcompat import tf
 
@@ -33,14 +36,14 @@ FEW_CLASSES = 50  # are all printed; of more, the largest and the smallest
 
 
 class Fault(NamedTuple):
-    """What is wrong with a record."""
+    """What is wrong with a record, for which another can stand in; or, without offset, with a shard."""
 
     path: str
-    offset: int
+    offset: int | None
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: the record at byte {self.offset}: {self.reason}"
+        return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
 
 
 class Examiner:
@@ -77,6 +80,8 @@ class Examiner:
             pixels = self.session.run(self.pixels, {self.encoded: pictures[0]})
         except tf.errors.OpError as error:
             return f"its picture cannot be decoded ({_told(error.message)})", labels[0]
+        if not pictures[0].startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but not a part of it
+            return "its picture is neither JPEG nor PNG", labels[0]
         for axis, key in enumerate(("image/height", "image/width")):
             stored = features[key].int64_list.value
             if stored and stored[0] != pixels.shape[axis]:
@@ -86,9 +91,7 @@ class Examiner:
 
 def _told(message: str) -> str:
     """What TensorFlow's decoder says, without where in the graph it says so."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if re.match("(Invalid|Trying|Expected|Input|Unknown|Got) ", line.strip())]
-    return (telling or lines)[0].strip()[:120]
+    return re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", message).partition("\n")[0].strip()[:120]
 
 
 class Records:
@@ -116,13 +119,13 @@ class Records:
             step: where batches start again once others stand in for the corrupt records.
 
         Raises:
-            UserError: names the first corrupt record, where on_error is 'stop'.
+            UserError: names the first corrupt record, where on_error is 'stop' or it cannot be noted in the index.
             tf.errors.OpError: where no record is to blame.
         """
         while True:
             try:
                 return call()
-            except tf.errors.OpError as error:
+            except (tf.errors.OpError, UnicodeDecodeError) as error:  # what TensorFlow cites of a record may be no text
                 faults = self._faults(rows())
                 if not faults:
                     raise
@@ -132,8 +135,13 @@ class Records:
                         "data again, or go on with others in their place: --on-error skip"
                     ) from error
                 for fault in faults:
-                    add_fault(self.directory, os.path.basename(fault.path), fault.offset, fault.reason)
-                self.index = self.reload()
+                    shard_index.add_fault(self.directory, os.path.basename(fault.path), fault.offset, fault.reason)
+                before, self.index = self.index, self.reload()
+                if all(map(np.array_equal, before[1:], self.index[1:])):  # it would fail again, and again
+                    raise UserError(
+                        f"{faults[0]}, which cannot be noted in {shard_index.place(self.directory)}; convert the data "
+                        "again"
+                    ) from error
                 fed = dict(zip(self.batches.feed, self.index[:3], strict=True))
                 self.batches = self.batches._replace(feed=fed, examples=len(self.index.offsets))
                 self.batches.start(session, step)
@@ -152,57 +160,67 @@ class Records:
         return faults
 
 
-def check(directory: str, dataset: dict) -> tuple[dict[str, Counter], list[str]]:
-    """Reads every record. Returns, for each split, label to number of records; and all that is wrong."""
+def check(directory: str, dataset: dict) -> tuple[dict[str, Counter], list[Fault]]:
+    """Reads every record. Returns, for each split, label to number of sound records; and all that is wrong."""
     balance, wrong = {}, []
-    seen: dict[str, tuple[int, Counter]] = {}  # TF-Slim data without validation: both splits lie in the same shards
+    seen: dict[str, Counter] = {}  # TF-Slim data without validation: both splits lie in the same shards
+    index = shard_index.known(directory)
     with Examiner(dataset["channels"], len(dataset["class_names"])) as examiner:
         for split in SPLITS:
             part = dataset["splits"].get(split) or {"examples": 0, "shards": []}
             balance[split] = Counter()
             progress = tqdm(total=part["examples"], desc=split, unit="record", disable=None)
             for shard in part["shards"]:
-                path = os.path.join(directory, shard["file"])
-                if path not in seen:
-                    labels, count = Counter(), 0
-                    for fault, label in _examined(path, examiner):
-                        count += 1
-                        labels[label] += fault is None
-                        wrong += [str(fault)] if fault else []
-                        progress.update()
-                    seen[path] = count, labels
-                    if count != shard["examples"]:
-                        end = os.path.getsize(path) if os.path.exists(path) else 0
-                        wrong.append(
-                            f"{path}: ends at byte {end} after {count} records; dataset.json says {shard['examples']}"
+                name = shard["file"]
+                if name not in seen:
+                    path, seen[name] = os.path.join(directory, name), Counter()
+                    try:
+                        wrong += _check_shard(
+                            path, shard["examples"], index.get(name), examiner, seen[name], progress.update
                         )
-                balance[split].update(seen[path][1])
+                    except OSError as error:
+                        wrong.append(Fault(path, None, f"the file cannot be read ({error.strerror})"))
+                balance[split].update(seen[name])
             progress.close()
-            counted = sum(shard["examples"] for shard in part["shards"])
-            if "every" not in part and counted != part["examples"]:
-                wrong.append(f"dataset.json says {part['examples']} {split} records, and {counted} in their shards")
     return balance, wrong
 
 
-def _examined(path: str, examiner: Examiner) -> Iterator[tuple[Fault | None, int | None]]:
-    """For each record of a shard what is wrong with it, and its label, in order."""
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            pending: deque = deque()
-            for found in tfrecord.walk(path):
-                look = None if found.fault else threads.submit(examiner.reason, found.payload)
-                pending.append((found.offset, found.fault, look))
-                if len(pending) > 64:
-                    yield _outcome(path, *pending.popleft())
-            while pending:
-                yield _outcome(path, *pending.popleft())
-    except OSError as error:
-        yield Fault(path, 0, f"the file cannot be read ({error.strerror})"), None
+def _check_shard(
+    path: str, expected: int, known: Content | None, examiner: Examiner, labels: Counter, update: Callable
+) -> Iterator[Fault]:
+    """What is wrong with a shard that should hold so many records and that the index knows; counts the sound labels."""
+    offsets, faulty = [], set()
+    for offset, reason, label in _examined(path, examiner):
+        if reason:
+            yield Fault(path, offset, reason)
+            faulty.add(len(offsets))
+        else:
+            labels[label] += 1
+        offsets.append(offset)
+        update()
+    if len(offsets) > expected:
+        yield Fault(path, None, f"holds {len(offsets)} records; dataset.json says {expected}")
+    if len(offsets) < expected:
+        end = os.path.getsize(path)
+        yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
+    if known and (known.offsets.tolist() != offsets or not known.faults.keys() <= faulty):
+        place = shard_index.place(os.path.dirname(path))
+        yield Fault(path, None, f"{place} says something else of it; remove that file, it is made anew")
 
 
-def _outcome(path: str, offset: int, fault: str | None, look: object) -> tuple[Fault | None, int | None]:
-    reason, label = (fault, None) if fault else look.result()
-    return (Fault(path, offset, reason) if reason else None), label
+def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, int | None]]:
+    """For each record of a shard its offset, what is wrong with it, and its label, in order."""
+
+    def look(found: tfrecord.Found) -> tuple[int, str | None, int | None]:
+        return found.offset, *((found.fault, None) if found.fault else examiner.reason(found.payload))
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        pending: deque = deque()
+        for found in tfrecord.walk(path):
+            pending.append(threads.submit(look, found))
+            if len(pending) > 64:
+                yield pending.popleft().result()
+        yield from (future.result() for future in pending)
 
 
 def describe(balance: dict[str, Counter], class_names: list[str]) -> str:
@@ -244,6 +262,7 @@ def parse_command_line() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@system_errors_told()
 def main() -> None:
     """The command line."""
     args = parse_command_line()
@@ -253,25 +272,30 @@ def main() -> None:
         raise UserError("--augment belongs to --montage, such as --montage samples.png")
     if not 1 <= args.image_size <= 4096:
         raise UserError(f"--image-size is {args.image_size}; it must be 1 to 4096")
+    if args.montage:
+        from pipeline import montage
+
+        montage.check_place(args.montage)
     dataset = load_dataset(args.directory)
+    if not any(part["examples"] for part in dataset["splits"].values()):
+        raise UserError(f"{args.directory} holds no records; convert the data again")
     balance, wrong = check(args.directory, dataset)
     print(describe(balance, dataset["class_names"]))
     for line in wrong:
         print(line)
     if args.montage:
-        from pipeline.montage import draw
-
-        draw(args.montage, args.directory, dataset, args.split, args.augment, args.image_size)
+        montage.draw(args.montage, args.directory, dataset, args.split, args.augment, args.image_size)
         print(f"wrote {args.montage}")
     records = sum(sum(counts.values()) for counts in balance.values())
     if wrong:
-        raise UserError(
-            f"{len(wrong)} faults in {args.directory}, named above; convert the data again, or train without them: "
-            "python train.py … --on-error skip"
-        )
+        advice = "mend what they name, or convert the data again"
+        if records and all(fault.offset is not None for fault in wrong):
+            advice = "convert the data again, or let others stand in for them: python train.py … --on-error skip"
+        raise UserError(f"{len(wrong)} faults in {args.directory}, named above; {advice}")
     print(f"{args.directory}: all {records:,} records are sound")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a directory may be called what is no text
     with errors.reported():
         main()

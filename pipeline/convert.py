@@ -42,7 +42,9 @@ from errors import UserError
 from files import whole_directory, whole_file
 from pipeline import images, tfrecord
 from pipeline.images import ImageError
+from pipeline.regular import read_regular, system_errors_told
 from pipeline.sources import SOURCES, SPLITS, Example, Source
+from pipeline.sources.contract import is_text
 from pipeline.statistics import Moments
 
 REJECTED_CSV = "rejected.csv"
@@ -78,6 +80,7 @@ class Chunk(NamedTuple):
     examples: int
 
 
+@system_errors_told()
 def convert(
     name: str,
     out: str,
@@ -118,16 +121,22 @@ def convert(
         if value is not None and value < 1:
             raise UserError(f"{flag} is {value}; it must be at least 1")
     source_path = Path(source) if source else None
-    if source_path and not source_path.exists():
+    if source_path and not os.path.exists(source_path):  # Path.exists fails on what is too long
         raise UserError(f"--source {source} does not exist")
-    if source_path and not source_path.is_dir() and name != "csv":
-        raise UserError(f"--source {source} is no directory")
+    if source_path and name != "csv":
+        if not source_path.is_dir():
+            raise UserError(f"--source {source} is no directory")
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source_path)):
+            raise UserError(f"--out {out} lies in --source {source}, and would be part of it; choose another directory")
     beside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")
     if os.path.lexists(beside) and not _is_list(beside):
         raise UserError(f"{beside} is where pictures that cannot be used would be listed; move it away")
     options = {"label_regex": label_regex} if label_regex is not None else {}
     with whole_directory(out) as unfinished:
         data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
+        for class_name in data.class_names:
+            if not is_text(class_name):
+                raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
         moments, rejected, splits, left = Moments(settings.channels), [], {}, set()
 
@@ -147,9 +156,17 @@ def convert(
                     rows = records(pool.stored(split, examples), progress)
                     shards = tfrecord.write_shards(rows, unfinished, f"{name}_{split}")
                 splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
+        trouble = _trouble(data, splits, left)
         if rejected:
-            _tell(rejected, unfinished / REJECTED_CSV if on_error == "skip" else beside, on_error)
-        _check_what_is_left(data, splits, left, len(rejected))
+            _write_list(unfinished / REJECTED_CSV if on_error == "skip" and not trouble else beside, rejected)
+        if rejected and on_error != "skip":
+            raise UserError(
+                f"{len(rejected)} of the pictures cannot be used, the first is {rejected[0].file}: "
+                f"{rejected[0].reason}. All are listed in {beside}; mend or remove them, or leave them out: "
+                "python -m pipeline.convert … --on-error skip"
+            )
+        if trouble:
+            raise UserError(f"{trouble}; {len(rejected)} were rejected" + (f", as {beside} lists" if rejected else ""))
         dataset = {
             "name": name,
             "source": str(source_path.resolve()) if source_path else None,
@@ -168,33 +185,28 @@ def convert(
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is one that _tell wrote, and no file of the user's."""
+    """Whether a file is one that _write_list wrote, and no file of the user's."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.readline().strip() == ",".join(Rejected._fields).encode()
 
 
-def _tell(rejected: list[Rejected], path: Path, on_error: str) -> None:
-    """Writes rejected.csv. Raises UserError where rejected pictures end the conversion."""
+def _write_list(path: Path, rejected: list[Rejected]) -> None:
     with whole_file(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file).writerows([Rejected._fields, *rejected])
-    if on_error != "skip":
-        first = rejected[0]
-        raise UserError(
-            f"{len(rejected)} of the pictures cannot be used, the first is {first.file}: {first.reason}. All are "
-            f"listed in {path}; mend or remove them, or leave them out: python -m pipeline.convert … --on-error skip"
-        )
 
 
-def _check_what_is_left(data: Source, splits: dict, left: set[int], rejected: int) -> None:
+def _trouble(data: Source, splits: dict, left: set[int]) -> str | None:
+    """Why what is left cannot be trained on, or evaluated on where there is a test split alone."""
     train = {example.label for example in data.splits.get("train", [])}
     empty = [data.class_names[label] for label in sorted(train - left)]
     if empty:
-        raise UserError(f"every training picture was rejected of {', '.join(empty)}")
+        return f"every training picture was rejected of {', '.join(empty)}"
     for split in ("train", "validation") if "train" in data.splits else ("test",):
         if not splits[split]["examples"]:
-            raise UserError(f"no picture is left for the {split} split; {rejected} were rejected")
+            return f"no picture is left for the {split} split"
+    return None
 
 
 class Pool:
@@ -268,7 +280,7 @@ def store_chunk(split: str, examples: list[Example], settings: Settings) -> Chun
 
 def _stored(example: Example, settings: Settings) -> images.StoredImage:
     if isinstance(example.image, Path):
-        return images.store(example.image.read_bytes(), settings.channels, settings.short_side, settings.max_pixels)
+        return images.store(read_regular(example.image), settings.channels, settings.short_side, settings.max_pixels)
     image = images.encode_png(example.image)
     if image.pixels.shape[2] == settings.channels and settings.short_side is None:
         return image
@@ -315,9 +327,10 @@ def main() -> None:
         print(f"{os.path.join(args['out'], REJECTED_CSV)} says which and why")
     if dataset["ignored"]:
         endings = ", ".join(f"{number} {ending}" for ending, number in dataset["ignored"].items())
-        print(f"left out, since they are no pictures by their endings: {endings}")
+        print(f"left out: {endings}")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a directory may be called what is no text
     with errors.reported():
         main()

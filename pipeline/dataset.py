@@ -193,6 +193,7 @@ def _batches(
         # something in its place, by concatenate, makes the map below run one element at a time under op determinism.
         return found.take(1).apply(tf.data.experimental.assert_cardinality(1))
 
+    @tf.autograph.experimental.do_not_convert  # it would wrap a family's UserError in its own stack
     def load(record: tf.Tensor, place_and_where: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         (key_of_epoch, position, row), _ = place_and_where
         features = tf.io.parse_single_example(record, {name: FEATURES[name] for name in NEEDED})

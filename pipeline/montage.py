@@ -1,8 +1,9 @@
 """A sheet of labelled samples of a data set, as stored or as training sees them."""
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 from errors import UserError
 from files import whole_file
 from pipeline import statistics
+from pipeline.dataset import NEEDED
 from pipeline.pictures import Picture, decode
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import FEATURES, Index, load_index
@@ -24,11 +26,22 @@ COLUMNS, ROWS = 8, 5
 SEED = 0
 
 
+def check_place(path: str) -> None:
+    """Raises UserError where draw could not write."""
+    directory, name = os.path.split(os.path.abspath(path))
+    if not path.endswith(".png") or not os.path.isdir(directory) or os.path.isdir(path):
+        raise UserError(f"--montage {path} must be a .png in a directory that is there")
+    try:
+        tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
+    except OSError as error:
+        raise UserError(f"--montage {path} cannot be written ({error.strerror})") from None
+
+
 def draw(path: str, directory: str, dataset: dict, split: str | None, family: str | None, size: int) -> None:
     """Writes the sheet as PNG.
 
     Args:
-        path: file to write; it ends in .png.
+        path: file to write, which check_place has seen.
         directory: of the shards.
         dataset: what load_dataset gives.
         split: train, validation or test; None takes train, else what there is.
@@ -37,18 +50,16 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
         size: in pixels, of what training sees.
 
     Raises:
-        UserError: a file that cannot be written, a split without records.
+        UserError: a disk that is full, a split without records.
     """
-    if not path.endswith(".png") or not Path(path).absolute().parent.is_dir():
-        raise UserError(f"--montage {path} must be a .png in a directory that is there")
     split = split or next(name for name, part in dataset["splits"].items() if part["examples"])
     index = load_index(directory, dataset, split, "skip").intact()
     wanted = ROWS if family else ROWS * COLUMNS
     rows = np.random.default_rng(SEED).permutation(len(index.offsets))[:wanted]
-    tiles = []
+    tiles, names = [], dataset["class_names"]
     with tf.Graph().as_default():
         serialized, key = tf.placeholder(tf.string, []), tf.placeholder(tf.int32, [2])
-        features = tf.io.parse_single_example(serialized, FEATURES)
+        features = tf.io.parse_single_example(serialized, {name: FEATURES[name] for name in NEEDED})
         fetches = decode(features["image/encoded"], dataset["channels"]), features["image/class/label"]
         if family:
             picture = Picture.of(features["image/encoded"], dataset["channels"])
@@ -56,9 +67,9 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
         with tf.Session() as session:
             for row in rows:
                 payload = read_at(*index.place(row)).payload
-                with contextlib.suppress(tf.errors.OpError):  # what does not decode is told by check
+                with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError):  # check tells of it
                     pixels, label = session.run(fetches, {serialized: payload})
-                    title = dataset["class_names"][label] if label < len(dataset["class_names"]) else f"label {label}"
+                    title = names[label] if 0 <= label < len(names) else f"label {label}"
                     tiles.append((pixels, title[:18]))
                     if family:
                         views = [session.run(seen, {serialized: payload, key: [row, i]}) for i in range(COLUMNS - 1)]
@@ -66,8 +77,11 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
     if not tiles:
         raise UserError(f"no picture of the {split} split can be drawn")
     figure = sheet(tiles)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=100)
+    try:
+        with whole_file(path) as partial:
+            figure.savefig(partial, dpi=100)
+    except OSError as error:
+        raise UserError(f"--montage {path} cannot be written ({error.strerror})") from None
 
 
 def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":

@@ -19,6 +19,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,14 @@ from PIL import Image
 
 from errors import UserError
 from pipeline import tfrecord
+from pipeline.regular import read_regular, system_errors_told
 from pipeline.shard_index import scan
-from pipeline.sources.contract import SPLIT_NAMES
+from pipeline.sources.contract import SPLIT_NAMES, is_text, listed
 from pipeline.tfrecord import DATASET_JSON
 from tfcompat import tf
 
 LABELS_TXT = "labels.txt"
+MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB: a larger number is a mistake and would take all memory
 HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record
 
 FEATURES = {
@@ -72,43 +75,60 @@ def has_dataset(directory: str) -> bool:
     return any(os.path.exists(os.path.join(directory, name)) for name in (DATASET_JSON, LABELS_TXT))
 
 
+@system_errors_told()
 def load_dataset(directory: str) -> dict:
     """Reads dataset.json, or finds out what it would say of TF-Slim's shards. Raises UserError where both are missing
     or damaged."""
     path = Path(directory) / DATASET_JSON
     try:
-        dataset = json.loads(path.read_text())
+        dataset = json.loads(read_regular(path))
     except FileNotFoundError:
-        if (path.parent / LABELS_TXT).is_file():
+        if (path.parent / LABELS_TXT).exists():
             return _slim_dataset(Path(directory))
         raise UserError(
             f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
             f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
-    well_formed = isinstance(dataset, dict) and (
-        isinstance(dataset.get("class_names"), list)
-        and len(dataset["class_names"]) >= 2
-        and all(isinstance(name, str) for name in dataset["class_names"])
-        and dataset.get("channels") in (1, 3)
-        and isinstance(dataset.get("statistics"), dict | None)
-        and isinstance(dataset.get("splits"), dict)
-        and all(map(_is_split, dataset["splits"].values()))
-    )
-    if not well_formed:
-        raise UserError(f"{path} is no description of a data set; convert the data again")
+    mistake = _mistake(dataset)
+    if mistake:
+        raise UserError(f"{path} is no description of a data set: {mistake}; convert the data again")
     return dataset
 
 
+def _mistake(dataset: object) -> str | None:
+    """Why this is not what dataset.json holds: what is read here may have been edited by hand."""
+    if not isinstance(dataset, dict):
+        return "it is no object"
+    names, splits = dataset.get("class_names"), dataset.get("splits")
+    if not isinstance(names, list) or not all(map(is_text, names)) or not 2 <= len(names) == len(set(names)):
+        return "class_names must be two names or more, each once"
+    if not _is_whole(dataset.get("channels")) or dataset["channels"] not in (1, 3):
+        return "channels must be 1 or 3"
+    if not isinstance(dataset.get("statistics"), dict | None):
+        return "statistics must be an object or null"
+    if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):
+        return "each of splits must have the number of its examples and a list of shards, files beside it, that add up"
+    files = [shard["file"] for part in splits.values() if "every" not in part for shard in part["shards"]]
+    return None if len(files) == len(set(files)) else "a shard is there twice"
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and value >= 0  # True is an int, too
+
+
 def _is_split(part: object) -> bool:
-    if not isinstance(part, dict) or not isinstance(part.get("examples"), int):
+    if not isinstance(part, dict) or not _is_whole(part.get("examples")) or not isinstance(part.get("shards"), list):
         return False
-    shards = part.get("shards")
-    return isinstance(shards, list) and all(
-        isinstance(shard, dict) and isinstance(shard.get("file"), str) and isinstance(shard.get("examples"), int)
-        for shard in shards
-    )
+    for shard in part["shards"]:
+        if not isinstance(shard, dict) or not _is_whole(shard.get("examples")) or not is_text(shard.get("file")):
+            return False
+        if shard["examples"] > MOST_RECORDS or not re.fullmatch(r"(?!\.\.?$)[^/\0]+", shard["file"]):
+            return False
+    if "every" in part:
+        return part["every"] in ("tenth", "other")
+    return part["examples"] == sum(shard["examples"] for shard in part["shards"])
 
 
 def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop") -> Index:
@@ -142,8 +162,12 @@ def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop"
                 + ("" if missing < 0 else ", or go on without what is missing: --on-error skip")
             )
         start = sum(map(len, offsets))
-        faults += [(start + position, path, found[position], text) for position, text in content.faults.items()]
-        faults += [(start + position, path, -1, "it is missing") for position in range(len(found), expected)]
+        faults += [
+            (start + position, f"{path}: the record at byte {found[position]} is corrupt: {text}")
+            for position, text in content.faults.items()
+        ]
+        lost = f"{path} ends after {len(found)} records, dataset.json says {expected}"
+        faults += [(start + position, lost) for position in range(len(found), expected)]
         shards.append(np.full(expected, i, np.int32))
         offsets.append(np.concatenate([found, np.full(max(missing, 0), -1, np.int64)]))
     index = Index(
@@ -160,17 +184,16 @@ def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop"
     return index
 
 
-def _without(index: Index, faults: list[tuple[int, str, int, str]], on_error: str, directory: str) -> Index:
-    """The index with others in the place of corrupt records, or the error that names the first of them."""
-    _, path, offset, text = faults[0]
+def _without(index: Index, faults: list[tuple[int, str]], on_error: str, directory: str) -> Index:
+    """The index with others in the place of corrupt and missing records, or the error that names the first of them."""
+    first = faults[0][1]
     if on_error == "stop":
         raise UserError(
-            f"{path}: the record at byte {offset} is corrupt: {text}; {len(faults)} of {len(index.offsets)} records "
-            f"are; python -m pipeline.check {directory} names them. Convert the data again, or go on with others in "
-            "their place: --on-error skip"
+            f"{first}; {len(faults)} of {len(index.offsets)} records are corrupt or missing; python -m pipeline.check "
+            f"{directory} names them. Convert the data again, or go on with others in their place: --on-error skip"
         )
-    print(f"{path}: the record at byte {offset} is corrupt: {text}; others stand in for {len(faults)} such records")
-    rows = np.array([row for row, *_ in faults])
+    print(f"{first}; others stand in for {len(faults)} such records")
+    rows = np.array([row for row, _ in faults])
     index.replaced[rows] = True
     intact = np.flatnonzero(~index.replaced)
     if not len(intact):
@@ -188,9 +211,9 @@ def _slim_dataset(directory: Path) -> dict:
     """What dataset.json would say of TF-Slim's shards and labels.txt. They carry no statistics."""
     class_names = _read_labels(directory / LABELS_TXT)
     files: dict[str, list[str]] = {}
-    for path in sorted(directory.iterdir()):
+    for path in listed(directory)[1]:
         match = _SLIM_NAME.fullmatch(path.name)
-        if match and path.is_file():
+        if match:
             files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)
     splits = {}
     for split, names in files.items():
@@ -202,6 +225,7 @@ def _slim_dataset(directory: Path) -> dict:
             f"{directory} has {LABELS_TXT} but no records in files named like flowers_train_00000-of-00005.tfrecord or "
             "train-00000-of-01024"
         )
+    first = next(shard["file"] for part in splits.values() for shard in part["shards"] if shard["examples"])
     if "train" in splits and "validation" not in splits:
         whole = splits["train"]
         held_out = whole["examples"] // HELD_OUT
@@ -209,27 +233,29 @@ def _slim_dataset(directory: Path) -> dict:
         splits["validation"] = {**whole, "examples": held_out, "every": "tenth"}
     return {
         "class_names": class_names,
-        "channels": _channels(directory / next(iter(files.values()))[0]),
+        "channels": _channels(directory / first),
         "splits": splits,
         "statistics": None,
     }
 
 
 def _read_labels(path: Path) -> list[str]:
-    """TF-Slim's labels.txt: a line 'NUMBER:NAME' for each class."""
+    """TF-Slim's labels.txt: a line 'NUMBER:NAME' for each class. A name that several share gets its number."""
     names = {}
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(read_regular(path).decode("utf-8", "replace").splitlines(), start=1):
         label, colon, name = line.partition(":")
         if not line.strip():
             continue
-        if not colon or not label.strip().isdecimal() or int(label) in names:
+        if not colon or not re.fullmatch(r"\s*\d{1,9}\s*", label) or int(label) in names:
             raise UserError(f"{path}, line {number}, is {line[:80]!r}; it must be like '0:daisy', each number once")
         names[int(label)] = name.strip()
     if len(names) < 2 or max(names) >= 2 * len(names) + 1:
         raise UserError(
             f"{path} names {len(names)} classes up to number {max(names, default=0)}; at least two are needed"
         )
-    return [names.get(i, "background" if i == 0 else f"class {i}") for i in range(max(names) + 1)]
+    every = [names.get(i, "background" if i == 0 else f"class {i}") for i in range(max(names) + 1)]
+    shared = Counter(every)
+    return [f"{name} ({i})" if shared[name] > 1 else name for i, name in enumerate(every)]
 
 
 def _channels(path: Path) -> int:

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +13,7 @@ from tqdm import tqdm
 from errors import UserError
 from files import whole_file
 from pipeline import tfrecord
+from pipeline.regular import open_regular
 
 INDEX_NPZ = ".index.npz"
 
@@ -37,29 +36,39 @@ def scan(directory: str, names: list[str]) -> list[Content]:
     stamps = {}
     for name in names:
         try:
-            status = os.stat(os.path.join(directory, name))
+            stamps[name] = _stamp(directory, name)
         except OSError as error:
             raise UserError(f"{os.path.join(directory, name)}: {error.strerror}; convert the data again") from None
-        stamps[name] = (status.st_size, status.st_mtime_ns)
-    known = _load(directory)
-    new = [name for name in names if known.get(name, (None,))[0] != stamps[name]]
+    index = _load(directory)
+    new = [name for name in names if index.get(name, (None,))[0] != stamps[name]]
     size = sum(stamps[name][0] for name in new)
     if new:
         with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None, delay=1) as progress:
             for name in new:
-                known[name] = stamps[name], _walk(os.path.join(directory, name))
+                index[name] = stamps[name], _walk(os.path.join(directory, name))
                 progress.update(stamps[name][0])
-        _save(directory, known)
-    return [known[name][1] for name in names]
+        _save(directory, index)
+    return [index[name][1] for name in names]
+
+
+def _stamp(directory: str, name: str) -> tuple[int, int]:
+    status = os.stat(os.path.join(directory, name))
+    return status.st_size, status.st_mtime_ns
+
+
+def known(directory: str) -> dict[str, Content]:
+    """What the index says of the shards that are as they were when it was made."""
+    index = {n: entry for n, entry in _load(directory).items() if os.path.exists(os.path.join(directory, n))}
+    return {name: content for name, (stamp, content) in index.items() if stamp == _stamp(directory, name)}
 
 
 def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
     """Notes that a record is corrupt, though its CRCs are right: a picture that does not decode."""
-    known = _load(directory)
-    if name in known:
-        content = known[name][1]
+    index = _load(directory)
+    if name in index:
+        content = index[name][1]
         content.faults[int(np.searchsorted(content.offsets, offset))] = fault
-        _save(directory, known)
+        _save(directory, index)
 
 
 def _walk(path: str) -> Content:
@@ -74,7 +83,7 @@ def _walk(path: str) -> Content:
     return Content(np.array(offsets, np.int64), faults)
 
 
-def _place(directory: str) -> Path:
+def place(directory: str) -> Path:
     """Where the index lies."""
     if os.access(directory, os.W_OK):
         return Path(directory) / INDEX_NPZ
@@ -83,9 +92,12 @@ def _place(directory: str) -> Path:
 
 
 def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
-    """Shard name to stamp and content; {} where there is no sound index."""
+    """Shard name to stamp and content; {} where there is no index, or another than _save wrote."""
     try:
-        with np.load(_place(directory)) as arrays:
+        with open_regular(place(directory)) as file, np.load(file) as stored:
+            arrays = dict(stored)
+            if arrays.pop("digest").tobytes() != _digest(arrays):
+                return {}
             offsets = np.split(arrays["offsets"], np.cumsum(arrays["counts"])[:-1])
             stamps = [tuple(stamp) for stamp in arrays["stamps"].tolist()]
             faults = [{} for _ in stamps]
@@ -95,26 +107,35 @@ def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
                 faults[shard][int(position)] = str(fault)
             entries = zip(stamps, map(Content, offsets, faults), strict=True)
             return dict(zip(arrays["names"].tolist(), entries, strict=True))
-    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile, zlib.error):  # missing or damaged
+    except Exception:  # it is missing, or NumPy raises what zipfile, zlib and its own parser do
         return {}
 
 
-def _save(directory: str, known: dict[str, tuple[tuple[int, int], Content]]) -> None:
-    contents = [content for _, content in known.values()]
+def _digest(arrays: dict[str, np.ndarray]) -> bytes:
+    """Tells an index that was changed by hand: training would believe whatever it says of sound shards."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def _save(directory: str, index: dict[str, tuple[tuple[int, int], Content]]) -> None:
+    contents = [content for _, content in index.values()]
     faults = [(i, *fault) for i, content in enumerate(contents) for fault in content.faults.items()]
     arrays = {
-        "names": np.array(list(known), np.str_),
-        "stamps": np.array([stamp for stamp, _ in known.values()], np.int64).reshape(-1, 2),
+        "names": np.array(list(index), np.str_),
+        "stamps": np.array([stamp for stamp, _ in index.values()], np.int64).reshape(-1, 2),
         "counts": np.array([len(content.offsets) for content in contents], np.int64),
         "offsets": np.concatenate([content.offsets for content in contents]),
         "fault_shards": np.array([i for i, _, _ in faults], np.int64),
         "fault_positions": np.array([position for _, position, _ in faults], np.int64),
         "faults": np.array([text for _, _, text in faults], np.str_),
     }
-    path = _place(directory)
+    path = place(directory)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            np.savez(partial, **arrays)
+            np.savez(partial, digest=np.frombuffer(_digest(arrays), np.uint8), **arrays)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror}); the next run checks the shards again", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 
 from errors import UserError
 from files import whole_file
+from pipeline.regular import open_regular, system_errors_told
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -96,30 +97,39 @@ class Moments:
         np.savez_compressed(directory / PIXEL_STATS, mean=mean, deviation=np.sqrt(np.maximum(variance, 0)), **extremes)
 
 
+@system_errors_told()
 def load(directory: "str | Path", dataset: dict) -> Statistics:
     """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged."""
     path = Path(directory) / PIXEL_STATS
-    pixels = None
+    pixels, arrays = None, {}
     if path.exists():
         try:
-            with np.load(path) as arrays:
-                pixels = {key: arrays[key] for key in ("mean", "deviation", "minimum", "maximum")}
+            with open_regular(path) as file, np.load(file) as stored:
+                pixels = {key: stored[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
-    channels = dataset["statistics"] or {}
-    try:
-        arrays = {
-            key: np.array(channels[key], np.float64) if channels else None
-            for key in ("mean", "deviation", "eigenvalues", "components")
-        }
-        shapes = {array.shape for key, array in arrays.items() if array is not None and key != "components"}
-        if (channels and shapes != {(dataset["channels"],)}) or (channels and arrays["components"].ndim != 2):
-            raise ValueError(f"they are of {shapes}")
-    except (KeyError, ValueError, TypeError):
-        raise UserError(f"{directory}/dataset.json has damaged statistics; convert the data again") from None
-    if pixels and {array.shape[2:] for array in pixels.values()} != {(dataset["channels"],)}:
-        raise UserError(f"{path} is not of pictures with {dataset['channels']} channels; convert the data again")
+        shapes = {array.shape for array in pixels.values()}
+        if len(shapes) > 1 or pixels["mean"].ndim != 3 or pixels["mean"].shape[2] != dataset["channels"]:
+            raise UserError(f"{path} is not of pictures with {dataset['channels']} channels; convert the data again")
+        if not all(map(_is_plausible, pixels.values())):
+            raise UserError(f"{path} holds values that no picture has, such as NaN; convert the data again")
+    if dataset.get("statistics"):
+        channels = dataset["channels"]
+        shapes = {"mean": (channels,), "deviation": (channels,), "eigenvalues": (channels,)}
+        shapes["components"] = channels, channels
+        try:
+            arrays = {key: np.array(dataset["statistics"][key], np.float64) for key in shapes}
+            sound = all(arrays[key].shape == shape and _is_plausible(arrays[key]) for key, shape in shapes.items())
+        except (KeyError, ValueError, TypeError, OverflowError):
+            sound = False
+        if not sound:
+            raise UserError(f"{directory}/dataset.json has damaged statistics; convert the data again")
     return Statistics(**arrays, pixels=pixels)
+
+
+def _is_plausible(array: np.ndarray) -> bool:
+    """Whether values are finite, and within what pictures of three channels can have: the variance is the largest."""
+    return bool(array.size) and bool(np.all(np.abs(array) <= 3 * 255**2))  # false for NaN
 
 
 def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:

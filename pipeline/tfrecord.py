@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import google_crc32c
 
 from pipeline.images import StoredImage
+from pipeline.regular import open_regular
 
 DATASET_JSON = "dataset.json"
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
@@ -47,7 +48,7 @@ def walk(path: "str | Path") -> Iterator[Found]:
 
     What is damaged comes with its fault; the walk ends after a damaged length or a record that the file ends within.
     """
-    with open(path, "rb", buffering=2**20) as file:
+    with open_regular(path, buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while offset is not None and offset < size:
             found, offset = _read(file, size, offset)
@@ -56,7 +57,7 @@ def walk(path: "str | Path") -> Iterator[Found]:
 
 def read_at(path: "str | Path", offset: int) -> Found:
     """The record at a byte offset, checked as in `walk`."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         return _read(file, os.fstat(file.fileno()).st_size, offset)[0]
 

@@ -1,6 +1,7 @@
 """Sources that come as arrays of pixels: IDX, CIFAR's binary files, HDF5, scikit-learn."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pooch
 
 from errors import UserError
-from pipeline.sources.contract import Example, Source, carve, carved, download, numbered
+from pipeline.regular import open_regular, read_regular
+from pipeline.sources.contract import Example, Source, carve, carved, download, files_below, listed, numbered
 
 
 def digits(source: Path | None, cache: Path) -> Source:
@@ -77,8 +79,7 @@ def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], clas
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
         splits[split] = numbered(split, images, labels)
-    splits["train"], splits["validation"] = carve(splits["train"], 1 / 12)
-    return Source(class_names, 1, splits)
+    return Source(class_names, 1, carved(splits, class_names, paths[IDX_FILES["train"][0]], 1 / 12))
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -89,13 +90,13 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
     try:
-        data = gzip.decompress(path.read_bytes())
+        data = gzip.decompress(read_regular(path))
         start = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{rank}i", data, 4)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"{path} is no gzipped IDX file ({error})") from None
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
-    if start != (0, 8, rank) or values.size != np.prod(shape):
+    values = np.frombuffer(data, np.uint8)[4 + 4 * rank :]
+    if start != (0, 8, rank) or min(shape) < 1 or values.size != math.prod(shape):
         raise UserError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
     return values.reshape(shape)
 
@@ -112,18 +113,18 @@ def cifar10(source: Path | None, cache: Path) -> Source:
     if source is None:
         files = [Path(name) for name in download(CIFAR_URL, CIFAR_CHECKSUM, cache, pooch.Untar())]
     else:
-        files = [path for path in source.rglob("*.bin") if not path.name.startswith(".")]
+        files = [path for path in files_below(source) if path.suffix == ".bin"]
     splits = {}
     for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
         paths = sorted(path for path in files if path.name.startswith(prefix))
         if not paths:
             raise UserError(f"{source} holds no {prefix}*.bin; it must hold those of cifar-10-binary.tar.gz")
         splits[split] = [example for path in paths for example in _read_cifar(path)]
-    return Source(CIFAR_CLASSES, 3, carved(splits))
+    return Source(CIFAR_CLASSES, 3, carved(splits, CIFAR_CLASSES, source))
 
 
 def _read_cifar(path: Path) -> list[Example]:
-    data = np.fromfile(path, np.uint8)
+    data = np.frombuffer(read_regular(path), np.uint8)
     if not data.size or data.size % CIFAR_RECORD:
         raise UserError(f"{path} has {data.size} bytes, which is no multiple of {CIFAR_RECORD}: it is cut short")
     rows = data.reshape(-1, CIFAR_RECORD)
@@ -138,13 +139,15 @@ def signs(source: Path | None, cache: Path) -> Source:
     if source is None:
         raise UserError("the signs source needs --source DIR with train_signs.h5 and test_signs.h5")
     splits, class_names = {}, None
-    for path in sorted([*source.glob("*.h5"), *source.glob("*.hdf5")]):
+    for path in (path for path in listed(source)[1] if path.suffix in (".h5", ".hdf5")):
         try:
-            with h5py.File(path) as file:
+            with open_regular(path) as raw, h5py.File(raw, "r") as file:
                 parts = {
                     split: _read_signs(path, file, split) for split in ("train", "test") if f"{split}_set_x" in file
                 }
-        except (OSError, KeyError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # h5py raises what HDF5's library does, NumPy what it makes of odd types
             raise UserError(f"{path} is no complete HDF5 file of this kind ({error})") from None
         for split, (examples, names) in parts.items():
             if split in splits or class_names not in (None, names):
@@ -153,14 +156,16 @@ def signs(source: Path | None, cache: Path) -> Source:
     if set(splits) != {"train", "test"}:
         found = ", ".join(splits) or "none"
         raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
-    return Source(class_names, 3, carved(splits))
+    return Source(class_names, 3, carved(splits, class_names, source))
 
 
 def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:
     images, labels = file[f"{split}_set_x"][()], np.ravel(file[f"{split}_set_y"][()])
-    names = np.ravel(file["list_classes"][()]).tolist()
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    names = [n.decode() if isinstance(n, bytes) else str(n) for n in np.ravel(file["list_classes"][()]).tolist()]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise UserError(f"{path}: {split}_set_x is {images.dtype} {images.shape}; it must be uint8 [N, H, W, 3]")
-    if len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(names):
+    if labels.dtype.kind not in "iu" or len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise UserError(f"{path}: {split}_set_y does not label {len(images)} pictures with {len(names)} classes")
-    return numbered(split, images, labels), [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{path}: list_classes must be two names or more, each once")
+    return numbered(split, images, labels), names

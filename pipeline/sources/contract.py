@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,35 @@ class Source(NamedTuple):
     class_names: list[str]
     channels: int
     splits: dict[str, list[Example]]
-    ignored: dict[str, int] | None = None  # files that are no pictures by their ending: ending to number
+    ignored: dict[str, int] | None = None  # what is left out, such as files that are no pictures by their ending
+
+
+def is_text(name: object) -> bool:
+    """Whether this is a name that can be printed and stored as UTF-8: what Linux calls files need not be."""
+    return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
+
+
+def listed(directory: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a directory, in order, links followed, without hidden ones.
+
+    Raises UserError where they cannot be read: what lies there would be lost without a word.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be read ({error.strerror}); mend or remove it") from None
+    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
+    return folders, files
+
+
+def files_below(directory: Path, above: tuple[str, ...] = ()) -> list[Path]:
+    """All files in a directory and its folders, in order. `above` are those that it lies in."""
+    place = os.path.realpath(directory)
+    if place in above:
+        raise UserError(f"{directory} is a link to a folder that it lies in; remove it")
+    folders, files = listed(directory)
+    return sorted([*files, *(path for folder in folders for path in files_below(folder, (*above, place)))])
 
 
 def numbered(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
@@ -58,30 +87,29 @@ def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], 
     return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
 
 
-def carved(splits: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """Adds what is missing to train alone, or to train with test: a tenth for test, a tenth of the rest for validation.
+def carved(
+    splits: dict[str, list[Example]], class_names: list[str], place: object, fraction: float = 0.1
+) -> dict[str, list[Example]]:
+    """Adds what is missing to train alone, or to train with test: a tenth for test, a fraction of the rest for
+    validation.
 
     What is there stays as it is, so that no choice ever looks at the test pictures.
+
+    Raises UserError for a class with too few training pictures in `place` to spare some for validation and test.
     """
-    splits = dict(splits)
-    if set(splits) == {"train"}:
-        splits["train"], splits["test"] = carve(splits["train"], 0.1)
-    if "validation" not in splits:
-        splits["train"], splits["validation"] = carve(splits["train"], 0.1)
-    return splits
-
-
-def check_classes(examples: list[Example], class_names: list[str], place: object) -> None:
-    """Raises UserError for a class with too few training pictures to spare some for validation and test."""
-    counts = [0] * len(class_names)
-    for example in examples:
-        counts[example.label] += 1
-    for name, count in zip(class_names, counts, strict=True):
-        if count < 3:
+    counts = Counter(example.label for example in splits["train"])
+    for label, name in enumerate(class_names):
+        if counts[label] < 3:
             raise UserError(
                 f"{place} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
                 "test"
             )
+    splits = dict(splits)
+    if set(splits) == {"train"}:
+        splits["train"], splits["test"] = carve(splits["train"], 0.1)
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = carve(splits["train"], fraction)
+    return splits
 
 
 def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from errors import UserError
 from pipeline.images import EXTENSIONS
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, check_classes
+from pipeline.regular import read_regular
+from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, files_below, listed
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
@@ -16,28 +17,29 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     tenth for validation, and where there is no split at all, a tenth for test."""
     if source is None:
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
-    if not source.is_dir():
-        raise UserError(f"--source {source} is no directory")
-    if len({d.name for d in _subdirectories(source)} & {"val", "valid", "validation"}) > 1:
-        raise UserError(f"{source} has more than one of val, valid and validation; one of them has to stay")
-    parts = {SPLIT_NAMES[d.name]: d for d in _subdirectories(source) if d.name in SPLIT_NAMES} or {"train": source}
+    parts, ignored = _parts(source)
     if "train" not in parts:
         raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
     label_of = _label_of(label_regex)
+    pictures = {}
+    for split, directory in parts.items():
+        files = files_below(directory)
+        pictures[split] = [path for path in _pictures(files) if label_regex or path.parent != directory]
+        ignored.update(map(_kind, set(files).difference(pictures[split])))
     if label_regex:
-        class_names = sorted({label_of(path, parts["train"]) for path in _pictures(parts["train"])})
+        class_names = sorted({label_of(path, parts["train"]) for path in pictures["train"]})
     else:
-        class_names = [d.name for d in _subdirectories(parts["train"])]
+        class_names = [d.name for d in listed(parts["train"])[0]]
     if len(class_names) < 2:
         advice = "at least two are needed, each with its pictures; for pictures in one folder, name --label-regex"
         kind = "classes in its file names" if label_regex else "class folders"
-        raise UserError(f"{parts['train']} holds {len(class_names)} {kind}; {advice}")
+        place = source if parts["train"] == source else f"{parts['train']}, the training split,"
+        raise UserError(f"{place} holds {len(class_names)} {kind}; {advice}")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
-        paths = [path for path in _pictures(directory) if label_regex or path.parent != directory]
-        named = [(label_of(path, directory), path) for path in paths]
-        folders = set() if label_regex else {d.name for d in _subdirectories(directory)}
+        named = [(label_of(path, directory), path) for path in pictures[split]]
+        folders = set() if label_regex else {d.name for d in listed(directory)[0]}
         strangers = ({name for name, _ in named} | folders) - set(class_names)
         if strangers:
             raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(strangers))}")
@@ -46,10 +48,29 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     empty = [str(directory) for split, directory in parts.items() if not splits[split]]
     if empty:
         raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
-    check_classes(splits["train"], class_names, parts["train"])
-    endings = (path.suffix.lower() or path.name for directory in parts.values() for path in _files(directory))
-    ignored = Counter(ending for ending in endings if ending not in EXTENSIONS)
-    return Source(class_names, 3, carved(splits), dict(sorted(ignored.items())))
+    return Source(class_names, 3, carved(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
+
+
+def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
+    """Split to its folder, whatever the case of its name, and what lies beside them; or all as training pictures."""
+    folders, files = listed(source)
+    parts: dict[str, Path] = {}
+    for directory in folders:
+        split = SPLIT_NAMES.get(directory.name.lower())
+        if split in parts:
+            raise UserError(f"{source} has both {parts[split].name} and {directory.name}; one of them has to stay")
+        if split:
+            parts[split] = directory
+    if not parts:
+        return {"train": source}, Counter()
+    others = (f"folder {directory.name}" for directory in folders if directory not in parts.values())
+    return parts, Counter([*others, *map(_kind, files)])
+
+
+def _kind(path: Path) -> str:
+    """What a file that is left out counts as."""
+    ending = path.suffix.lower()
+    return "pictures beside the folders" if ending in EXTENSIONS else ending or "without an ending"
 
 
 def _label_of(label_regex: str | None) -> Callable[[Path, Path], str]:
@@ -89,10 +110,11 @@ def imagenet(source: Path | None, cache: Path) -> Source:
             "localization-challenge), and pictures named by synset, such as those of "
             "github.com/EliSchwartz/imagenet-sample-images"
         )
-    class_names = _read_synsets(source)
+    files = files_below(source)
+    class_names = _read_synsets(source, [path for path in files if path.name == IMAGENET_CLASSES])
     labels = {synset: label for label, synset in enumerate(class_names)}
     examples = []
-    for path in _pictures(source):
+    for path in _pictures(files):
         synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
         if synset is None:
             raise UserError(
@@ -107,14 +129,13 @@ def imagenet(source: Path | None, cache: Path) -> Source:
     return Source(list(class_names.values()), 3, {"test": examples})
 
 
-def _read_synsets(source: Path) -> dict[str, str]:
+def _read_synsets(source: Path, paths: list[Path]) -> dict[str, str]:
     """Synset to class name, in the order of the labels. A name that two classes share, as crane, gets its synset."""
-    paths = sorted(source.rglob(IMAGENET_CLASSES))
     if len(paths) != 1:
         found = ", ".join(map(str, paths)) or "none"
         raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of the classes; found: {found}")
     names = {}
-    for number, line in enumerate(paths[0].read_text("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(read_regular(paths[0]).decode("utf-8", "replace").splitlines(), start=1):
         synset, _, name = line.partition(" ")
         if not _SYNSET.fullmatch(synset) or not name.strip():
             raise UserError(
@@ -129,13 +150,5 @@ def _read_synsets(source: Path) -> dict[str, str]:
     return {synset: f"{name} ({synset})" if shared[name] > 1 else name for synset, name in names.items()}
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
-
-
-def _pictures(directory: Path) -> list[Path]:
-    return [path for path in _files(directory) if path.suffix.lower() in EXTENSIONS]
-
-
-def _subdirectories(directory: Path) -> list[Path]:
-    return sorted(d for d in directory.iterdir() if d.is_dir() and not d.name.startswith("."))
+def _pictures(files: list[Path]) -> list[Path]:
+    return [path for path in files if path.suffix.lower() in EXTENSIONS]

@@ -1,13 +1,17 @@
 """CSV files: of paths and labels, or of labels and pixels."""
 
 import csv as csv_module
+import io
 import math
+import os
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from errors import UserError
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, check_classes, numbered
+from pipeline.regular import open_regular
+from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, numbered
 
 
 def csv(source: Path | None, cache: Path) -> Source:
@@ -17,7 +21,7 @@ def csv(source: Path | None, cache: Path) -> Source:
     if source is None or not source.is_file():
         raise UserError("the csv source needs --source FILE.csv with the columns path,label[,split] or label,pixel0,…")
     try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
+        with _opened(source) as file:
             header = [name.strip().lower() for name in next(csv_module.reader(file), [])]
         if len(set(header)) != len(header):
             raise UserError(f"{source} has two columns of one name: {','.join(header)[:80]}")
@@ -36,15 +40,20 @@ def csv(source: Path | None, cache: Path) -> Source:
     )
 
 
+def _opened(source: Path) -> TextIO:
+    return io.TextIOWrapper(open_regular(source), encoding="utf-8-sig", newline="")
+
+
 def _class_names(labels: set[str]) -> list[str]:
     """Sorted, as numbers where all are."""
-    return sorted(labels, key=lambda name: (int(name), name)) if all(n.isdecimal() for n in labels) else sorted(labels)
+    numbers = all(name.isdecimal() and len(name) < 20 for name in labels)  # int() refuses thousands of digits
+    return sorted(labels, key=lambda name: (int(name), name)) if numbers else sorted(labels)
 
 
 def _paths(source: Path, header: list[str]) -> Source:
     splits: dict[str, list[tuple[str, str, Path]]] = {}
     seen = set()
-    with source.open(newline="", encoding="utf-8-sig") as file:
+    with _opened(source) as file:
         reader = csv_module.reader(file)
         next(reader)
         for row in reader:
@@ -55,13 +64,16 @@ def _paths(source: Path, header: list[str]) -> Source:
                 raise UserError(f"{place} has {len(row)} fields; the header has {len(header)}")
             fields = dict(zip(header, (field.strip() for field in row), strict=True))
             path = source.parent / fields["path"]
-            if not fields["path"] or not path.is_file():
-                raise UserError(f"{place} names {fields['path']!r}, which is no file; paths count from {source.parent}")
+            if not fields["path"] or not os.path.isfile(path):  # Path.is_file fails on what is too long
+                raise UserError(
+                    f"{place} names {fields['path'][:80]!r}, which is no file; paths count from {source.parent}"
+                )
             if not fields["label"]:
                 raise UserError(f"{place} has no label")
-            if fields["path"] in seen:
+            file_named = os.path.realpath(path)  # one picture by two names could come into two splits
+            if file_named in seen:
                 raise UserError(f"{place} names {fields['path']} for the second time; remove one of the lines")
-            seen.add(fields["path"])
+            seen.add(file_named)
             split = SPLIT_NAMES.get(fields.get("split", "train").lower())
             if split is None:
                 raise UserError(f"{place} has the split {fields['split']!r}; known are train, validation and test")
@@ -86,8 +98,9 @@ def _pixels(source: Path, header: list[str]) -> Source:
     if side**2 != len(header) - 1:
         raise UserError(f"{source} has {len(header) - 1} pixels a row, which is no square picture in grey")
     try:
-        table = np.loadtxt(source, np.int64, delimiter=",", skiprows=1, ndmin=2, encoding="utf-8-sig")
-    except ValueError as error:
+        with _opened(source) as file:  # which has no comments: a row that begins with # is an error
+            table = np.loadtxt(file, np.int64, comments=None, delimiter=",", skiprows=1, ndmin=2)
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{source} holds what is no table of whole numbers ({error})") from None
     if table.shape[1] != len(header) or not len(table):
         raise UserError(f"{source} has {len(table)} rows of {table.shape[1]} numbers; the header has {len(header)}")
@@ -103,5 +116,4 @@ def _pixels(source: Path, header: list[str]) -> Source:
 def _source(source: Path, class_names: list[str], channels: int, splits: dict[str, list[Example]]) -> Source:
     if len(class_names) < 2:
         raise UserError(f"{source} has {len(class_names)} classes; at least two are needed")
-    check_classes(splits["train"], class_names, source)
-    return Source(class_names, channels, carved(splits))
+    return Source(class_names, channels, carved(splits, class_names, source))

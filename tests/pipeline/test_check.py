@@ -1,17 +1,21 @@
 """Every record looked at; and what becomes of a run when one turns out to be corrupt."""
 
+import io
+import json
+import os
 import re
 import sys
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from errors import UserError
 from pipeline import check, tfrecord
 from pipeline.convert import convert
 from pipeline.dataset import evaluation_batches, training_batches, training_rows
-from pipeline.images import encode_png
+from pipeline.images import encode_jpeg, encode_png
 from pipeline.records import load_dataset, load_index
 from tfcompat import tf
 
@@ -104,7 +108,7 @@ def test_truncation_is_named(cut, data, monkeypatch, capsys):
     if cut == "within":
         assert f"the record at byte {offsets[9]}: the file ends within" in out
     else:
-        assert f"ends at byte {offsets[9]} after 9 records; dataset.json says 12" in out
+        assert f"byte {offsets[9]}: it is missing; the file ends after 9 of 12 records" in out
 
 
 def test_a_changed_byte_is_named(data, monkeypatch, capsys):
@@ -148,17 +152,112 @@ def test_bad_arguments(arguments, message, data, monkeypatch):
         run(data, monkeypatch, *arguments)
 
 
+def test_what_the_decoder_says_is_told(data, monkeypatch, capsys):
+    jpeg = encode_jpeg(np.kron(PIXELS[0], np.ones((8, 8, 1), np.uint8))).data
+    rewrite(data, 0, encoded=jpeg[: len(jpeg) // 2], height=64, width=64)
+    rewrite(data, 1, encoded=b"")
+    with pytest.raises(UserError, match="2 faults"):
+        run(data, monkeypatch)
+    out = capsys.readouterr().out
+    assert "its picture cannot be decoded (jpeg::Uncompress failed. Invalid JPEG data or crop window.)" in out
+    assert "its picture cannot be decoded (Input is empty.)" in out
+
+
+def test_the_sheet_leaves_out_what_is_no_example(data, monkeypatch, tmp_path):
+    rewrite(data, 3, **CORRUPT["it is no tf.train.Example"])
+    rewrite(data, 4, class_label=-1)
+    with pytest.raises(UserError, match="2 faults"):
+        run(data, monkeypatch, "--montage", str(tmp_path / "sheet.png"))
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
+
+
+SKIP = "--on-error skip"
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "skip"),
+    [
+        (lambda data: rewrite(data, 4, encoded=None), "it has no image/encoded", True),
+        (lambda data: shard_of(data).unlink(), "the file cannot be read (No such file or directory)", False),
+        (lambda data: (shard_of(data).unlink(), os.mkfifo(shard_of(data))), "cannot be read (no regular file)", False),
+        (lambda data: said(data, 11), "holds 12 records; dataset.json says 11", False),
+        (lambda data: said(data, 13), "it is missing; the file ends after 12 of 13 records", True),
+        (lambda data: misled(data), ".index.npz says something else of it; remove that file", False),
+    ],
+)
+def test_to_skip_is_advised_where_it_helps(change, told, skip, data, monkeypatch, capsys):
+    change(data)
+    with pytest.raises(UserError) as raised:
+        run(data, monkeypatch)
+    assert told in capsys.readouterr().out
+    assert (SKIP in str(raised.value)) is skip
+    if skip:
+        dataset = load_dataset(str(data))
+        assert load_index(str(data), dataset, "train", "skip").files
+
+
+def said(data, number):
+    dataset = load_dataset(str(data))
+    dataset["splits"]["train"] |= {"examples": number, "shards": [{"file": shard_of(data).name, "examples": number}]}
+    (data / "dataset.json").write_text(json.dumps(dataset))
+
+
+def misled(data):
+    """Another shard of the same size and time than the one that the index is of."""
+    load_index(str(data), load_dataset(str(data)), "train")
+    status = shard_of(data).stat()
+    payloads = [found.payload for found in tfrecord.walk(shard_of(data))]
+    longer, shorter = sorted({len(payload) for payload in payloads})[-1], min(map(len, payloads))
+    payloads.sort(key=len, reverse=len(payloads[0]) == shorter)
+    assert longer > shorter
+    shard_of(data).write_bytes(b"".join(map(tfrecord.framed, payloads)))
+    assert shard_of(data).stat().st_size == status.st_size
+    os.utime(shard_of(data), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_an_index_that_agrees_is_no_fault(data, monkeypatch, capsys):
+    load_index(str(data), load_dataset(str(data)), "train")
+    run(data, monkeypatch)
+    assert "all 16 records are sound" in capsys.readouterr().out
+
+
+def test_data_without_records_are_not_sound(data, monkeypatch):
+    dataset = load_dataset(str(data))
+    dataset["splits"] = {"train": {"examples": 0, "shards": []}}
+    (data / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match="holds no records; convert the data again"):
+        run(data, monkeypatch)
+
+
+@pytest.mark.parametrize("place", ["x" * 250 + ".png", "there.png", "/proc/sheet.png"])
+def test_a_sheet_that_cannot_be_written_is_told_before_all_are_read(place, data, monkeypatch, tmp_path):
+    monkeypatch.setattr(check, "check", lambda *_: pytest.fail("all were read"))
+    (tmp_path / "there.png").mkdir()
+    with pytest.raises(UserError, match=r"^--montage .*(cannot be written|must be a \.png)"):
+        run(data, monkeypatch, "--montage", str(tmp_path / place))
+
+
 # While a run reads
 
 
-def corrupt_picture(data, row):
-    return rewrite(data, row, encoded=encode_png(PIXELS[0]).data[:-30])
+def gif(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "GIF")
+    return file.getvalue()
 
 
+CORRUPT = {
+    "its picture cannot be": {"encoded": encode_png(PIXELS[0]).data[:-30]},
+    "its picture is neither JPEG nor PNG": {"encoded": gif(PIXELS[0])},
+    "it is no tf.train.Example": {"payload": b"\xff\xfe\x80 no text"},  # which TensorFlow cites, in no UTF-8
+}
+
+
+@pytest.mark.parametrize("reason", CORRUPT)
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
-def test_a_picture_that_does_not_decode_is_named_or_replaced(on_error, data):
+def test_a_record_that_cannot_be_used_is_named_or_replaced(on_error, reason, data):
     directory, dataset = str(data), load_dataset(str(data))
-    offset = corrupt_picture(data, 7)
+    offset = rewrite(data, 7, **CORRUPT[reason])
     index = load_index(directory, dataset, "train")  # its CRCs are right
     with tf.Session() as session:
         batches = training_batches(index, 3, "unit", 8, 4, 0)
@@ -177,15 +276,28 @@ def test_a_picture_that_does_not_decode_is_named_or_replaced(on_error, data):
             )
 
         if on_error == "stop":
-            with pytest.raises(
-                UserError, match=rf"the record at byte {offset}: its picture cannot be.*--on-error skip"
-            ):
+            with pytest.raises(UserError, match=rf"the record at byte {offset}: {reason}.*--on-error skip"):
                 [read(step) for step in range(3)]
             return
         seen = np.concatenate([read(step) for step in range(6)])
         np.testing.assert_array_equal(seen, training_rows(12, 0, 0, 24))  # the order stays
         assert np.flatnonzero(records.index.replaced).tolist() == [7]
     assert np.flatnonzero(load_index(directory, dataset, "train", "skip").replaced).tolist() == [7]  # noted
+
+
+def test_a_fault_that_cannot_be_noted_ends_the_run(data, monkeypatch):
+    directory, dataset = str(data), load_dataset(str(data))
+    rewrite(data, 7, **CORRUPT["it is no tf.train.Example"])
+    monkeypatch.setattr("pipeline.shard_index._save", lambda *_: None)  # a full disk
+    index = load_index(directory, dataset, "train")
+    with tf.Session() as session:
+        batches = evaluation_batches(index, 3, "unit", 8, 12)
+        records = check.Records(
+            batches, index, lambda: load_index(directory, dataset, "train", "skip"), directory, dataset, "skip"
+        )
+        batches.start(session)
+        with pytest.raises(UserError, match=r"no tf.train.Example, which cannot be noted in .*\.index\.npz; convert"):
+            records.attempt(session, lambda: session.run(batches.rows), rows=lambda: range(12), step=0)
 
 
 def test_other_failures_are_left_as_they_are(data):

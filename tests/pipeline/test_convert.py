@@ -116,7 +116,7 @@ def idx(array):
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-FAKE_LABELS = {"train": np.arange(48) % 4, "t10k": np.arange(5)}
+FAKE_LABELS = {"train": np.arange(120) % 10, "t10k": np.arange(5)}
 FAKE_IMAGES = {
     part: np.random.default_rng(i).integers(0, 256, (len(FAKE_LABELS[part]), 28, 28), np.uint8)
     for i, part in enumerate(FAKE_LABELS)
@@ -125,7 +125,7 @@ FAKE_IMAGES = {
 
 @pytest.fixture
 def mnist_files(tmp_path):
-    """MNIST's four files with 48 and 5 pictures in them."""
+    """MNIST's four files with 120 and 5 pictures in them."""
     directory = tmp_path / "raw"
     directory.mkdir()
     for part in FAKE_LABELS:
@@ -135,7 +135,7 @@ def mnist_files(tmp_path):
 
 
 def assert_is_the_fake_mnist(out, dataset, read_split):
-    assert counts(dataset) == {"train": 44, "validation": 4, "test": 5}
+    assert counts(dataset) == {"train": 110, "validation": 10, "test": 5}
     files = set()
     for split in dataset["splits"]:
         part = "t10k" if split == "test" else "train"
@@ -145,8 +145,8 @@ def assert_is_the_fake_mnist(out, dataset, read_split):
         assert [e["image/class/label"] for e in examples] == FAKE_LABELS[part][rows].tolist()
         np.testing.assert_array_equal(np.stack(decoded(examples, 1))[..., 0], FAKE_IMAGES[part][rows])
         if split == "validation":  # a twelfth of each class
-            assert sorted(FAKE_LABELS[part][rows]) == [0, 1, 2, 3]
-    assert len(files) == 53
+            assert sorted(FAKE_LABELS[part][rows]) == list(range(10))
+    assert len(files) == 125
 
 
 def test_mnist_from_files(mnist_files, tmp_path, read_split):
@@ -487,9 +487,10 @@ def test_a_picture_that_promises_too_many_pixels_is_not_decoded(monkeypatch):
 def test_a_class_of_damaged_pictures_alone_is_named(raw, tmp_path):
     for path in (raw / "train" / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="dog"):
+    with pytest.raises(UserError, match=r"rejected of dog; 4 were rejected, as .*/out\.rejected\.csv lists"):
         convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
-    assert left_behind(tmp_path) == []
+    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    assert {row["label"] for row in rejected(tmp_path / "out.rejected.csv")} == {"dog"}
 
 
 def test_a_file_name_that_is_no_text_is_stored_or_named(raw, tmp_path):
@@ -609,7 +610,7 @@ def test_imagenet_without_pictures(imagenet_files, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match="holds no pictures"):
         convert("imagenet", str(tmp_path / "out"), str(imagenet_files))
-    assert left_behind(tmp_path) == []
+    assert left_behind(tmp_path) == ["out.rejected.csv"]  # of the second
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is missing")

@@ -1,6 +1,7 @@
 """Batches: their order is a function of (seed, epoch, position), and starting at step N is starting there."""
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,6 +57,13 @@ def test_workers_see_together_what_one_would(workers, start, index):
 def test_workers_that_cannot_share_a_batch(workers, worker, index):
     with pytest.raises(UserError, match="cannot be shared"):
         training_batches(index, 3, "unit", SIZE, 8, 0, workers=workers, worker=worker)
+
+
+@pytest.mark.parametrize("family", ["standardize", "min_max", "alexnet"])
+def test_statistics_that_are_missing_are_told_in_one_line(family, index):
+    for batches in partial(training_batches, seed=0), evaluation_batches:
+        with pytest.raises(UserError, match=f"^--preprocessing {family} needs [^\n]*$"):
+            batches(index, 3, family, SIZE, 4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

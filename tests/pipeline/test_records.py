@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline import shard_index, tfrecord
+from pipeline import shard_index, statistics, tfrecord
 from pipeline.records import load_dataset, load_index
 
 
@@ -159,6 +159,124 @@ def test_a_dataset_json_that_is_none_is_named(content, message, tmp_path):
         load_dataset(str(tmp_path))
 
 
+SHARD = {"file": "a.tfrecord", "examples": 3}
+TRAIN = {"examples": 3, "shards": [SHARD]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"class_names": ["a", "a"]}, "class_names must be two names or more, each once"),
+        ({"class_names": ["a", ["b"]]}, "class_names must be"),
+        ({"class_names": ["a", "\udce9"]}, "class_names must be"),  # a name that cannot be printed
+        ({"channels": True}, "channels must be 1 or 3"),
+        ({"channels": 3.0}, "channels must be 1 or 3"),
+        ({"channels": [3]}, "channels must be 1 or 3"),
+        ({"statistics": [1]}, "statistics must be an object or null"),
+        ({"splits": [TRAIN]}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"examples": 4}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"examples": True}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"every": "third"}}}, "each of splits"),
+        ({"splits": {"train": TRAIN, "test": TRAIN}}, "a shard is there twice"),
+        *(
+            ({"splits": {"train": {"examples": number, "shards": [{"file": "a", "examples": number}]}}}, "each of spl")
+            for number in (-1, 1.0, float("nan"), 10**9)
+        ),
+        *(
+            ({"splits": {"train": {"examples": 3, "shards": [{"file": name, "examples": 3}]}}}, "each of splits")
+            for name in ("../a", "/etc/passwd", "", "..", "a\0", "\udcff", 7)
+        ),
+    ],
+)
+def test_what_was_edited_by_hand_in_dataset_json_is_named(changed, message, tmp_path):
+    dataset = {"class_names": ["a", "b"], "channels": 3, "splits": {"train": TRAIN}, "statistics": None}
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(dataset))
+    assert load_dataset(str(tmp_path)) == dataset
+    path.write_text(json.dumps(dataset | changed))
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))} is no description of a data set: {message}"):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("dataset.json", lambda directory, dataset: load_dataset(directory)),
+        ("labels.txt", lambda directory, dataset: load_dataset(directory)),
+        ("pixel_stats.npz", statistics.load),
+        ("fake_train_00000-of-00001.tfrecord", lambda directory, dataset: load_index(directory, dataset, "train")),
+    ],
+)
+def test_only_regular_files_are_read(name, read, write_split):
+    """A FIFO waits for a writer: this test would hang."""
+    directory, dataset, _ = write_split([3])
+    path = pathlib.Path(directory) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}.*no regular file"):
+        read(directory, dataset)
+
+
+def test_an_index_that_is_no_regular_file_is_made_anew(write_split):
+    directory, dataset, _ = write_split([3])
+    os.mkfifo(pathlib.Path(directory) / shard_index.INDEX_NPZ)
+    assert len(load_index(directory, dataset, "train").offsets) == 3
+
+
+STATISTICS = {"mean": [1.0], "deviation": [1.0], "eigenvalues": [1.0], "components": [[1.0]]}
+
+
+@pytest.mark.parametrize("key", STATISTICS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, 10**400, "x", {}, [1], None])
+def test_statistics_that_no_picture_has_are_refused(key, value, tmp_path):
+    dataset = {"channels": 1, "statistics": STATISTICS}
+    assert statistics.load(tmp_path, dataset).mean == [1]
+    wrong = [[value]] if key == "components" else [value]
+    with pytest.raises(UserError, match=r"dataset\.json has damaged statistics; convert the data again"):
+        statistics.load(tmp_path, {**dataset, "statistics": STATISTICS | {key: wrong}})
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 2, 1), np.nan), "values that no picture has, such as NaN"),
+        (np.full((2, 2, 1), -np.inf), "values that no picture has"),
+        (np.zeros((0, 2, 1)), "is not of pictures with 1 channels"),  # another shape than the rest
+        (np.zeros((2, 2)), "is not of pictures with 1 channels"),
+        (np.full((2, 2, 1), "x"), "cannot be read"),
+        (np.full((2, 2, 1), None), "cannot be read"),
+    ],
+)
+def test_statistics_of_each_pixel_that_no_picture_has_are_refused(array, message, tmp_path):
+    arrays = dict.fromkeys(("mean", "deviation", "minimum", "maximum"), np.zeros((2, 2, 1)))
+    np.savez(tmp_path / "pixel_stats.npz", **arrays)
+    assert statistics.load(tmp_path, {"channels": 1}).pixels.keys() == arrays.keys()
+    np.savez(tmp_path / "pixel_stats.npz", **arrays | {"deviation": array})
+    with pytest.raises(UserError, match=rf"pixel_stats\.npz.* {message}.*convert the data again"):
+        statistics.load(tmp_path, {"channels": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("offsets", np.zeros_like),  # all training would be on one picture
+        ("counts", lambda counts: counts - 1),
+        ("offsets", lambda offsets: offsets.astype(np.float64)),
+        ("names", lambda names: names[:0]),
+        ("digest", lambda digest: digest[::-1]),
+    ],
+)
+def test_an_index_that_was_changed_by_hand_is_made_anew(key, change, write_split):
+    directory, dataset, _ = write_split([3, 4])
+    first, path = load_index(directory, dataset, "train"), pathlib.Path(directory) / shard_index.INDEX_NPZ
+    whole = path.read_bytes()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **arrays | {key: change(arrays[key])})
+    assert places(load_index(directory, dataset, "train")) == places(first)
+    assert path.read_bytes() == whole
+
+
 def test_dataset_json_is_read_as_it_is(tmp_path):
     dataset = {"class_names": ["a", "b"], "channels": 1, "splits": {}, "more": [1]}
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
@@ -217,8 +335,28 @@ def test_without_validation_every_tenth_training_record_is_held_out(name, slim_d
         (("x_train.tfrecord",), "0:a\n0:b\n", "line 2, is '0:b'"),
         (("x_train.tfrecord",), "0:a\n", "names 1 classes"),
         (("x_train.tfrecord",), "0:a\n900000000:b\n", "up to number 900000000"),
+        (("x_train.tfrecord",), "0:a\n" + "9" * 5000 + ":b\n", "line 2, is '9999"),
     ],
 )
 def test_tf_slims_directories_that_are_none(names, labels, message, slim_directory):
     with pytest.raises(UserError, match=message):
         load_dataset(slim_directory(*names, labels=labels))
+
+
+def test_names_that_classes_share_get_their_numbers(slim_directory):
+    directory = slim_directory("x_train.tfrecord", labels="0:tench\n1:crane\n2:crane\n")
+    assert load_dataset(directory)["class_names"] == ["tench", "crane (1)", "crane (2)"]
+
+
+def test_a_shard_without_records_tells_no_channels(slim_directory):
+    directory = slim_directory("x_train_00001-of-00002.tfrecord")
+    (pathlib.Path(directory) / "x_train_00000-of-00002.tfrecord").write_bytes(b"")
+    assert load_dataset(directory)["channels"] == 1
+
+
+def test_a_missing_record_is_no_record_at_byte_minus_one(write_split, capsys):
+    split = directory, dataset, _ = write_split([3, 4])
+    os.truncate(shard_of(split, 1), [f.offset for f in tfrecord.walk(shard_of(split, 1))][3])
+    load_index(directory, dataset, "train", "skip")
+    expected = f"{shard_of(split, 1)} ends after 3 records, dataset.json says 4; others stand in for 1 such records\n"
+    assert capsys.readouterr().out == expected

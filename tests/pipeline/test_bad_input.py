@@ -1,0 +1,301 @@
+"""What a user's folders and files may be like: nothing is lost without a word, and no mistake ends in a traceback."""
+
+import csv
+import gzip
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from errors import UserError
+from pipeline import convert as convert_module
+from pipeline.convert import convert
+from pipeline.images import encode_png
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RANDOM = np.random.default_rng(0)
+
+
+def write_pictures(directory, number=4):
+    directory.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        (directory / f"{i}.png").write_bytes(encode_png(RANDOM.integers(0, 256, (4, 5, 3), np.uint8)).data)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for name in "cat", "dog":
+        write_pictures(tmp_path / "raw" / name)
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def made(raw, tmp_path):
+    """made() -> dataset.json's content of the converted folder."""
+    return lambda **options: convert("folder", str(tmp_path / "out"), str(raw), **options)
+
+
+def total(dataset):
+    return sum(part["examples"] for part in dataset["splits"].values())
+
+
+# Links
+
+
+def test_links_to_folders_and_to_pictures_are_followed(raw, made, tmp_path):
+    (raw / "dog").rename(tmp_path / "dogs")
+    (raw / "dog").symlink_to("../dogs")
+    write_pictures(tmp_path / "more" / "deep", 3)
+    (raw / "cat" / "linked").symlink_to(tmp_path / "more")
+    (raw / "cat" / "one.png").symlink_to(tmp_path / "more" / "deep" / "0.png")
+    dataset = made()
+    assert dataset["class_names"] == ["cat", "dog"]
+    assert total(dataset) == 4 + 4 + 3 + 1
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../cat"])
+def test_a_link_that_leads_back_is_named(target, raw, made):
+    (raw / "cat" / "back").symlink_to(target)
+    with pytest.raises(UserError, match=r"cat/back.* is a link to a folder that it lies in; remove it$"):
+        made()
+
+
+def test_links_that_lead_back_by_detours_are_named(raw, made):
+    (raw / "cat" / "dogs").symlink_to("../dog")
+    assert total(made()) == 12  # each folder once below the other is no loop
+    (raw / "dog" / "cats").symlink_to("../cat")
+    with pytest.raises(UserError, match="is a link to a folder that it lies in"):
+        convert("folder", str(raw.parent / "again"), str(raw))
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "fifo"])
+def test_a_picture_that_is_no_file_is_rejected(kind, raw, made):
+    path = raw / "cat" / "odd.png"
+    path.symlink_to("nowhere") if kind == "nowhere" else os.mkfifo(path)
+    reason = {"nowhere": "No such file or directory", "fifo": "no regular file"}[kind]
+    with pytest.raises(UserError, match=rf"^1 of the pictures cannot be used, the first is cat/odd\.png: {reason}"):
+        made()
+
+
+@pytest.mark.parametrize("out", ["raw", "raw/out", "raw/cat/out", "link/out"])
+def test_the_result_does_not_become_part_of_the_source(out, raw, tmp_path):
+    (tmp_path / "link").symlink_to("raw")
+    with pytest.raises(UserError, match=r"^--out .* lies in --source .*choose another directory"):
+        convert("folder", str(tmp_path / out), str(raw))
+    assert not (tmp_path / out / "dataset.json").exists()
+
+
+# Nothing is lost without a word
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """forbidden(directory): as if it had no permissions, which root would not notice."""
+
+    def forbid(directory):
+        scandir = os.scandir
+
+        def refusing(path):
+            if path == directory:
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+
+    return forbid
+
+
+@pytest.mark.parametrize("folder", [".", "cat", "cat/below"])
+def test_a_folder_that_cannot_be_read_is_named(folder, raw, made, forbidden):
+    (raw / "cat" / "below").mkdir()
+    forbidden(raw / folder)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        made()
+
+
+def test_what_is_left_out_is_told(raw, tmp_path, monkeypatch, capsys):
+    write_pictures(raw, 2)
+    (raw / "cat" / "notes.txt").write_text("")
+    (raw / "README").write_text("")
+    out = str(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw)])
+    convert_module.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "left out: 1 .txt, 2 pictures beside the folders, 1 without an ending"
+
+
+def test_what_lies_beside_the_splits_is_told(raw, made):
+    for folder in "train/cat", "train/dog", "Val/cat", "TEST/dog", "masks":
+        write_pictures(raw / folder)
+    for name in "cat", "dog":
+        for path in (raw / name).iterdir():
+            path.unlink()
+        (raw / name).rmdir()
+    write_pictures(raw, 1)
+    write_pictures(raw / "train", 2)
+    dataset = made()
+    assert {split: part["examples"] for split, part in dataset["splits"].items()} == {
+        "train": 8,
+        "validation": 4,
+        "test": 4,
+    }
+    assert dataset["ignored"] == {"folder masks": 1, "pictures beside the folders": 3}
+    write_pictures(raw / "valid" / "cat")
+    with pytest.raises(UserError, match="has both Val and valid; one of them has to stay"):
+        convert("folder", str(raw.parent / "again"), str(raw))
+
+
+def test_a_class_that_is_called_like_a_split_is_named(raw, made):
+    write_pictures(raw / "Train")
+    with pytest.raises(UserError, match="raw/Train, the training split, holds 0 class folders; at least two"):
+        made()
+
+
+def test_what_is_hidden_is_none_of_the_data(raw, made):
+    write_pictures(raw / ".trash")
+    write_pictures(raw / "cat" / ".thumbnails")
+    dataset = made()
+    assert (dataset["class_names"], total(dataset), dataset["ignored"]) == (["cat", "dog"], 8, {})
+
+
+# Tables
+
+
+def write_table(tmp_path, rows):
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return str(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["label", "pixel0"], [0, 1], ["#1", 2]], "no table of whole numbers"),  # no comment
+        ([["label", "pixel0"], [0, 10**30]], "no table of whole numbers"),
+        ([["label", "pixel0"], [0, "1e400"]], "no table of whole numbers"),
+        ([["path", "label"], ["raw/cat/0.png", "a"], ["./raw/cat/0.png", "b"]], "line 3, names ./raw.* second time"),
+        ([["path", "label"], ["raw/cat/0.png", "a"], ["raw/dog/../cat/0.png", "b"]], "line 3, names .* second time"),
+        ([["path", "label"], ["x" * 100_000, "a"]], "line 2, names 'x{80}', which is no file"),
+        ([["path", "label"], ["raw", "a"]], "line 2, names 'raw', which is no file"),
+        ([["path", "label"], ["raw/cat/0.png", "9" * 5000], ["raw/cat/1.png", "1"]], "fewer than 3 pictures of 1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_tables_that_are_none(rows, message, raw, tmp_path):
+    with pytest.raises(UserError, match=message):
+        convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+
+
+# Arrays
+
+
+def write_idx(directory, shape=(30, 4, 4), labels=None):
+    """MNIST's four files; `shape` is what the header of the training pictures promises."""
+    directory.mkdir()
+    labels = np.arange(30) % 10 if labels is None else labels
+    for part in "train", "t10k":
+        header = struct.pack(">HBB3i", 0, 8, 3, *(shape if part == "train" else (len(labels), 4, 4)))
+        pixels = bytes(len(labels) * 16 if part == "t10k" else max(0, int(np.prod(shape, dtype=np.int64))))
+        (directory / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pixels))
+        header = struct.pack(">HBBi", 0, 8, 1, len(labels))
+        content = gzip.compress(header + labels.astype(np.uint8).tobytes())
+        (directory / f"{part}-labels-idx1-ubyte.gz").write_bytes(content)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (30, 0, 0), (30, -4, -4), (2**22, 2**21, 2**21)])
+def test_idx_files_of_odd_shapes(shape, tmp_path):
+    write_idx(tmp_path / "idx", shape)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is no complete IDX file"):
+        convert("mnist", str(tmp_path / "out"), str(tmp_path / "idx"))
+
+
+def write_signs(directory, **changed):
+    directory.mkdir()
+    for split in "train", "test":
+        arrays = {
+            f"{split}_set_x": np.zeros((12, 4, 4, 3), np.uint8),
+            f"{split}_set_y": np.arange(12) % 2,
+            "list_classes": np.arange(2),
+        }
+        with h5py.File(directory / f"{split}.h5", "w") as file:
+            for key, value in (arrays | {key: value for key, value in changed.items() if key in arrays}).items():
+                file[key] = value
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_set_x": np.zeros((0, 4, 4, 3), np.uint8), "train_set_y": np.zeros(0, int)},
+        {"train_set_x": np.zeros((12, 0, 4, 3), np.uint8)},
+        {"train_set_x": np.float64(1)},
+        {"train_set_x": h5py.Empty("u1")},
+        {"train_set_x": "text"},
+        {"train_set_y": np.arange(12) / 12},
+        {"train_set_y": ["0"] * 12},
+        {"train_set_y": h5py.Empty("i8")},
+        {"list_classes": [b"\xff", b"\xfe"]},
+        {"list_classes": [b"a", b"a"]},
+        {"list_classes": h5py.Empty("i8")},
+    ],
+)
+def test_signs_of_odd_types_and_shapes(changed, tmp_path):
+    write_signs(tmp_path / "signs", **changed)
+    with pytest.raises(UserError, match=r"signs/t(rain|est)\.h5"):
+        convert("signs", str(tmp_path / "out"), str(tmp_path / "signs"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "signs", "cifar10"])
+def test_a_class_that_validation_would_take_whole_is_named(name, tmp_path):
+    few = np.array([0, *np.arange(27) % 9 + 1], np.uint8)  # a single 0
+    if name == "mnist":
+        write_idx(tmp_path / "raw", (28, 4, 4), few)
+    elif name == "signs":
+        write_signs(tmp_path / "raw", train_set_y=np.array([0] + [1] * 11))
+    else:
+        (tmp_path / "raw").mkdir()
+        for file in "data_batch_1.bin", "test_batch.bin":
+            rows = np.concatenate([few[:, None], np.zeros((len(few), 3072), np.uint8)], 1)
+            (tmp_path / "raw" / file).write_bytes(rows.tobytes())
+    with pytest.raises(UserError, match=r"holds fewer than 3 pictures of (0|airplane)"):
+        convert(name, str(tmp_path / "out"), str(tmp_path / "raw"))
+
+
+# What the system says
+
+
+def test_a_class_whose_name_is_no_text_is_named(raw, made):
+    try:
+        (raw / "dog").rename(raw / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(UserError, match=r"the name of the class 'caf\\udce9' is no text in UTF-8; rename it"):
+        made()
+
+
+def test_what_the_system_refuses_is_told_in_one_line(made, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device", "there")
+
+    monkeypatch.setattr("pipeline.tfrecord.write_shards", full)
+    with pytest.raises(UserError, match=r"^there: No space left on device$"):
+        made()
+    with pytest.raises(UserError, match="does not exist"):
+        convert("folder", str(tmp_path / "out"), "x" * 5000)
+
+
+def test_directories_may_be_called_what_is_no_text(raw, tmp_path):
+    out, source = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / os.fsdecode(b"\xff")
+    try:
+        raw.rename(source)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    commands = ["-m", "pipeline.convert", "folder", "--out", out, "--source", source], ["-m", "pipeline.check", out]
+    for command in commands:
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"caf\\udce9" in done.stdout
