@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import io
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -21,6 +22,9 @@ class TrainingError(UserError):
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Ends the program with the message of a UserError on standard error and its exit code, on Ctrl-C with 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     try:
         yield
     except UserError as error:

@@ -32,7 +32,8 @@ def whole_file(path: "str | Path") -> Iterator[Path]:
         partial.replace(path)
         fsync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
