@@ -3,14 +3,14 @@
     python benchmarks/kill_and_resume.py [--kills 50] [--total-steps 2000] [--seed 0]
 
 MobileNet with batch norm, dropout, random crops and mirror images, momentum and averaged weights on the digits, saved
-every five steps, so that a good part of the kills falls into a save. All variables, slots and averages of the last
-checkpoint, and every validation, have to be equal bit for bit. Exit code 1 says that they are not.
+every five steps. Every second kill waits for a save to begin. All variables, slots and averages of the last checkpoint,
+and every validation, have to be equal bit for bit. Exit code 1 says that they are not.
 """
 
 import argparse
 import json
-import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -31,10 +31,11 @@ from tfcompat import tf  # noqa: E402
 COMMAND = [sys.executable, str(ROOT / "train.py"), "digits", "--net", "mobilenet_v1_025", "--image-size", "32"]
 COMMAND += ["--preprocessing", "cifar", "--optimizer", "momentum", "--learning-rate", "0.01", "--ema-decay", "0.99"]
 COMMAND += ["--batch-size", "32", "--snapshot-every-steps", "5", "--validate-every-steps", "100"]
+COMMAND += ["--display-every-steps", "5"]
 
 
 def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rng: random.Random) -> dict:
-    """Starts the command, kills it within `longest` seconds of its first step, and so on; then lets it end.
+    """Starts the command, kills it within `longest` seconds of its first steps, and so on; then lets it end.
 
     Returns how many kills fell on a save, and on which steps the command went on. Raises RuntimeError where it fails.
     """
@@ -44,17 +45,21 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith(("starting", "resuming")):
+            if line.startswith("resuming"):
+                done["resumed at"].append(int(line.split(", step ")[1].split()[0]))
+            if line.startswith("step "):
                 break
         else:
             raise RuntimeError(f"{''.join(lines)}{process.stderr.read()}")
-        if line.startswith("resuming"):
-            done["resumed at"].append(int(line.split(", step ")[1].split()[0]))
         if done["kills"] < kills:
-            try:
-                process.wait(rng.uniform(0, longest))
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
+            end = time.monotonic() + rng.uniform(0, longest)
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(0.01)
+            if done["kills"] % 2:
+                while process.poll() is None and not in_a_save(run):
+                    time.sleep(0.0005)
+                time.sleep(rng.uniform(0, 0.01))
+            process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
             done["kills"] += 1
@@ -67,12 +72,13 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
 
 
 def in_a_save(run: Path) -> bool:
-    """Whether the state file does not name the newest files: a save was under way."""
-    newest = max((path for path in run.glob("model.ckpt-*")), key=lambda path: path.stat().st_mtime_ns, default=None)
-    if newest is None:
-        return False
-    state = run / "checkpoint"
-    return not state.exists() or f'"{newest.name.split(".data")[0].split(".index")[0]}"' not in state.read_text()
+    """Whether there are files of a checkpoint that the state file does not name: a save is under way."""
+    try:
+        named = (run / "checkpoint").read_text()
+    except FileNotFoundError:
+        named = ""
+    names = {re.match(r"model\.ckpt-\d+", path.name)[0] for path in run.glob("model.ckpt-*")}
+    return any(f'"{name}"' not in named for name in names)
 
 
 def differences(one: Path, other: Path) -> list[str]:
