@@ -58,7 +58,7 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
             if done["kills"] % 2:
                 while process.poll() is None and not in_a_save(run):
                     time.sleep(0.0005)
-                time.sleep(rng.uniform(0, 0.01))
+                time.sleep(rng.uniform(0, 0.002))
             process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.kill_and_resume import differences, run_killed
 from tfcompat import tf
 
 DRIVER = pathlib.Path(__file__).parent / "tiny_net.py"
@@ -71,6 +73,22 @@ def test_a_killed_run_ends_with_the_same_bits(uninterrupted, digits_data, tmp_pa
     assert [row["step"] for row in validations[0]] == [15, 30, 40]
     assert validations[0] == validations[1]
     assert os.listdir(uninterrupted / "best") == os.listdir(run / "best")
+
+
+def test_kills_at_random_moments_and_in_saves(digits_data, tmp_path):
+    """benchmarks/kill_and_resume.py does it 50 times, with a real net."""
+    settings = ("--optimizer", "momentum", "--ema-decay", "0.9", "--total-steps", "300", "--snapshot-every-steps", "3")
+    settings += ("--display-every-steps", "3", "--validate-every-steps", "100", "--data", digits_data)
+    done = run_driver(*settings, "--run-dir", tmp_path / "never killed")
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(DRIVER), *settings, "--run-dir", str(tmp_path / "killed")]
+    done = run_killed(command, tmp_path / "killed", 4, 0.3, random.Random(0))
+    assert done["kills"] == 4
+    assert done["in a save"] >= 2
+    assert differences(tmp_path / "never killed", tmp_path / "killed") == []
+    assert not list((tmp_path / "killed").glob("*tempstate*"))
+    assert len(list((tmp_path / "killed").glob("*.index"))) == 3
+    assert differences(tmp_path / "never killed", tmp_path / "never killed") == []
 
 
 def test_another_seed_gives_other_bits(uninterrupted, digits_data, tmp_path):
