@@ -1,6 +1,6 @@
 """Kills a training at random moments, starts it again each time, and compares its end with that of one never killed.
 
-    python benchmarks/kill_and_resume.py [--kills 50] [--total-steps 2000] [--seed 0]
+    python benchmarks/kill_and_resume.py [--kills 50] [--total-steps 2500] [--seed 0]
 
 MobileNet with batch norm, dropout, random crops and mirror images, momentum and averaged weights on the digits, saved
 every five steps. Every second kill waits for a save to begin. All variables, slots and averages of the last checkpoint,
@@ -34,6 +34,9 @@ COMMAND += ["--batch-size", "32", "--snapshot-every-steps", "5", "--validate-eve
 COMMAND += ["--display-every-steps", "5"]
 
 
+NAME = re.compile(r"model\.ckpt-\d+")
+
+
 def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rng: random.Random) -> dict:
     """Starts the command, kills it within `longest` seconds of its first steps, and so on; then lets it end.
 
@@ -41,6 +44,7 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
     """
     done = {"kills": 0, "in a save": 0, "resumed at": []}
     while True:
+        since = time.time()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
         lines = []
         for line in process.stdout:
@@ -56,14 +60,14 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
             if done["kills"] % 2:
-                while process.poll() is None and not in_a_save(run):
+                while process.poll() is None and not in_a_save(run, since):
                     time.sleep(0.0005)
                 time.sleep(rng.uniform(0, 0.002))
             process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
             done["kills"] += 1
-            done["in a save"] += in_a_save(run)
+            done["in a save"] += in_a_save(run, since)
             print(f"killed {done['kills']}, {done['in a save']} of them in a save", file=sys.stderr)
         elif process.returncode:
             raise RuntimeError(f"exit code {process.returncode}")
@@ -71,14 +75,18 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
             return done
 
 
-def in_a_save(run: Path) -> bool:
-    """Whether there are files of a checkpoint that the state file does not name: a save is under way."""
+def in_a_save(run: Path, since: float) -> bool:
+    """Whether a save is under way: there are files of a checkpoint that the state file does not name, written since a
+    time, so that they are not what the process before this one has left."""
     try:
         named = (run / "checkpoint").read_text()
     except FileNotFoundError:
         named = ""
-    names = {re.match(r"model\.ckpt-\d+", path.name)[0] for path in run.glob("model.ckpt-*")}
-    return any(f'"{name}"' not in named for name in names)
+    try:
+        written = [path.name for path in run.glob("model.ckpt-*") if path.stat().st_mtime > since]
+    except FileNotFoundError:  # renamed or removed in this moment, as only a save does
+        return True
+    return any(f'"{re.match(NAME, name)[0]}"' not in named for name in written)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -101,8 +109,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, metavar="N")
-    parser.add_argument("--total-steps", type=int, default=2000, metavar="N")
-    parser.add_argument("--longest", type=float, default=2.0, metavar="SECONDS", help="of training between two kills")
+    parser.add_argument("--total-steps", type=int, default=2500, metavar="N")
+    parser.add_argument("--longest", type=float, default=3.0, metavar="SECONDS", help="of training between two kills")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="kill_and_resume_"))

@@ -231,7 +231,7 @@ def _advice(prefix: str, name: str, width: int | None, fits: bool, whole: bool) 
     if fits:
         if whole:
             lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
-        tune = f"--net {name} --init-from {prefix} --learning-rate 0.01"
+        tune = f"--net {name} --init-from {prefix} --train-only {' '.join(net.heads)} --learning-rate 0.01"
         lines.append(f"fine-tune:  python train.py folder --source PICTURES {tune}")
     return lines
 
