@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
+import docstring_parser  # which tyro brings
 import tyro
 
 from errors import UserError, unknown
@@ -151,6 +152,10 @@ class Config:
     dry_run: bool = False
     """Build everything, run two steps, one validation and one save, and leave nothing behind."""
 
+
+for _field in docstring_parser.parse_from_object(Config).params:  # tyro would keep the line breaks of this file
+    _help = tyro.conf.arg(help=" ".join(_field.description.split()))
+    Config.__annotations__[_field.arg_name] = Annotated[Config.__annotations__[_field.arg_name], _help]
 
 PRESETS: Mapping[str, Config] = {
     # 8×8 pictures: an epoch is 20 steps.

@@ -94,8 +94,8 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
             metrics = per_example(class_logits(logits), batches.labels)
             regularization_loss = tf.losses.get_regularization_loss()
             if config.decay_biases and l2:  # the arg scopes decay kernels
-                others = [v for v in decayed if v not in optimizer.decayed_variables(trained, False)]
-                regularization_loss += l2 * tf.add_n([tf.nn.l2_loss(v) for v in others])
+                kernels = optimizer.decayed_variables(trained, False)
+                regularization_loss += l2 * tf.add_n([tf.nn.l2_loss(v) for v in decayed if v not in kernels])
             heads = {logits: 1.0}
             heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
             total_loss = regularization_loss + sum(
@@ -142,6 +142,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
 
         place = config.data, dataset, config.on_error
         checked = [v for v in tf.global_variables() if v.dtype.is_floating]
+        others = [v for v in tf.global_variables() if v not in weights]
         model = Model(
             graph,
             Records(batches, train_index, lambda: training_index(config, dataset), *place),
@@ -161,7 +162,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
             validation_metrics,
             tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
             [v.op.name for v in checked],
-            [tf.variables_initializer(weights), tf.variables_initializer(set(tf.global_variables()) - set(weights))],
+            [tf.variables_initializer(weights), tf.variables_initializer(others)],
             restorer(initial, net) if initial else None,
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
