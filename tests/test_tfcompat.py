@@ -385,3 +385,38 @@ def test_dropout_takes_its_seed_from_the_arg_scope():
     end_points = slim.utils.convert_collection_to_dict("end_points")
     assert list(end_points) == ["net/Dropout", "net/Dropout_1", "other/Dropout"]
     assert end_points["net/Dropout"] is first
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_our_batch_norm_is_slims_where_nothing_is_frozen(is_training):
+    settings = {"is_training": is_training, "decay": 0.9, "scale": True, "activation_fn": tf.nn.relu}
+    with slim.arg_scope([tfcompat.batch_norm], frozen=lambda name: False):
+        ours = slim.conv2d(IMAGES, 3, 3, normalizer_fn=tfcompat.batch_norm, normalizer_params=settings, scope="ours")
+    theirs = slim.conv2d(IMAGES, 3, 3, normalizer_fn=slim.batch_norm, normalizer_params=settings, scope="theirs")
+    names = [[n.split("/", 1)[1] for n in variable_names() if n.startswith(scope)] for scope in ("ours", "theirs")]
+    assert names[0] == names[1]
+    weights = [v for v in tf.global_variables() if v.op.name.endswith("/weights")]
+    assert len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)) == (4 if is_training else 0)
+    with initialized_session() as session:
+        session.run(weights[0].assign(weights[1]))
+        np.testing.assert_allclose(*session.run((ours, theirs)), rtol=1e-6)
+
+
+def test_frozen_batch_norm_keeps_to_its_averages_in_training():
+    asked = []
+
+    def frozen(name):
+        asked.append(name)
+        return name.startswith("net/conv1")
+
+    with slim.arg_scope([tfcompat.batch_norm], frozen=frozen), tf.variable_scope("net"):
+        first = slim.conv2d(IMAGES, 3, 1, normalizer_fn=tfcompat.batch_norm, scope="conv1", activation_fn=None)
+        second = tfcompat.batch_norm(first, scope="postnorm")
+    assert asked == ["net/conv1/BatchNorm", "net/postnorm"]
+    updates = [op.name for op in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+    assert len(updates) == 2
+    assert all(name.startswith("net/postnorm") for name in updates)
+    plain = tf.nn.conv2d(IMAGES, slim.get_variables("net/conv1/weights")[0], 1, "SAME")
+    values = evaluate((first, plain, second))
+    np.testing.assert_allclose(values[0], values[1] / np.sqrt(1.001), rtol=1e-4, atol=1e-6)  # averages 0 and 1
+    np.testing.assert_allclose(values[2].mean((0, 1, 2)), 0, atol=1e-5)  # of the batch
