@@ -16,14 +16,15 @@ NAME = "model.ckpt"
 PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-\d{{5}}-of-\d{{5}}|meta)$")
 
 
-def newest_valid(directory: str) -> str | None:
-    """The prefix of the newest checkpoint that can be read; None where the directory holds no checkpoint at all.
+def newest_valid(directory: str, *others: str) -> str | None:
+    """The prefix of the newest checkpoint that can be read, in a directory or in others that are looked at as well;
+    None where there is no checkpoint at all.
 
     Damaged ones are named on the way. Raises UserError where all are damaged: starting over would overwrite the run.
     """
-    found = in_directory(Path(directory))
-    for _, name in reversed(found):
-        prefix = os.path.join(directory, name)
+    found = [(step, place, name) for place in (directory, *others) for step, name in in_directory(Path(place))]
+    for _, place, name in sorted(found, key=lambda entry: entry[0], reverse=True):
+        prefix = os.path.join(place, name)
         wrong = damage(prefix)
         if wrong is None:
             return prefix
@@ -41,6 +42,8 @@ def locate(path: str, flag: str = "--ckpt") -> str:
 
     Raises UserError where PATH is none of these, or cannot be read.
     """
+    if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
+        raise UserError(f"{flag} {path} holds one of * ? [ ] \\; TensorFlow takes those for wildcards: rename it")
     if os.path.isdir(path):
         prefix = newest_valid(path)
         if prefix is None:
@@ -74,7 +77,7 @@ def shapes_of(prefix: str) -> dict[str, list[int]]:
 def step_of(prefix: str) -> int | None:
     """The step a checkpoint was saved at: its global_step, else the number its name ends with, else None."""
     reader = tf.train.NewCheckpointReader(prefix)
-    if reader.has_tensor("global_step"):
+    if reader.get_variable_to_shape_map().get("global_step") == []:
         return int(reader.get_tensor("global_step"))
     match = re.search(r"-(\d+)$", prefix)
     return int(match[1]) if match else None

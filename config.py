@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
-import docstring_parser  # which tyro brings
+import docstring_parser  # which tyro brings, as it does typeguard
 import tyro
+from typeguard import TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import whole_file
@@ -58,9 +59,9 @@ class Config:
     """Train these parts of the net alone, such as fc8 or Logits."""
     freeze: _Scopes = ()
     """Leave these parts of the net as they are."""
-    batch_norm_updates: Literal["trained", "all", "none"] = "trained"
+    batch_norm_updates: Literal["auto", "trained", "all", "none"] = "auto"
     """Which batch norm layers normalise by the batch and go on averaging: those of the parts that are trained, all, or
-    none. The others keep to the averages they have."""
+    none. The others keep to the averages they have. auto: none with --init-from, else trained."""
     head: Literal["softmax", "sigmoid"] = "softmax"
     """One output for each class, or for two classes a single sigmoid unit."""
     image_size: _Count = None
@@ -103,8 +104,9 @@ class Config:
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 lets convolutions and matrix products compute in bfloat16; variables stay float32."""
 
-    learning_rate: float = 0.1
-    """Highest rate: what warm-up ends at and the schedule starts from."""
+    learning_rate: _Factor = None
+    """Highest rate: what warm-up ends at and the schedule starts from. Default: the net's own, 0.1 with batch norm and
+    0.01 without; 0.001 for adam, adamw and rmsprop; to fine-tune all layers, 0.001 and 0.0001."""
     schedule: Literal["constant", "step", "exponential", "polynomial", "cosine"] = "cosine"
     """Shape of the rate after warm-up. Polynomial and cosine end with --end-learning-rate at --total-steps."""
     warmup_steps: int = 0
@@ -205,10 +207,12 @@ AT_LEAST_ONE = (
     *("display_every_steps", "validate_every_steps", "snapshot_every_steps"),
 )
 AT_LEAST_ZERO = ("weight_decay", "end_learning_rate", "warmup_steps", "warmup_epochs", "compute_threads", "seed")
+MOST_STEPS = 2**31 - 1
 AT_MOST = {
-    **dict.fromkeys(("seed", "total_steps", "warmup_steps", "decay_steps", "train_examples"), 2**31 - 1),
-    **{"image_size": 4096, "batch_size": 65536, "compute_threads": 1024},
-    **dict.fromkeys(("learning_rate", "weight_decay", "decay_rate", "optimizer_epsilon"), 1e30),
+    **dict.fromkeys(("seed", "total_steps", "warmup_steps", "decay_steps", "train_examples"), MOST_STEPS),
+    **{"image_size": 4096, "batch_size": 65536, "compute_threads": 1024, "decay_rate": 1.0},
+    **dict.fromkeys(("learning_rate", "weight_decay", "optimizer_epsilon", "clip_norm"), 1e30),
+    **dict.fromkeys(("total_epochs", "warmup_epochs", "decay_epochs"), 1e9),
 }
 ABOVE_ZERO = (
     *("learning_rate", "decay_rate", "optimizer_epsilon", "clip_norm", "polynomial_power"),
@@ -275,26 +279,25 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
             raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at most {highest}")
     if re.search(r"[*?\[\]\\\x00-\x1f]", os.path.abspath(config.run_dir)):
         raise UserError(f"--run-dir {config.run_dir!r} holds one of * ? [ ] \\; TensorFlow takes those for wildcards")
+    for key in ("run_dir", "data"):
+        if any("\ud800" <= character <= "\udfff" for character in getattr(config, key) or ""):
+            raise UserError(f"{_flag(key)} {getattr(config, key)!r} is no name in UTF-8, which TensorFlow asks for")
     if config.schedule == "step" and not (config.decay_at_steps or config.decay_at_epochs):
         raise UserError(
             "--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750, or --decay-at-epochs"
         )
     for unit in ("steps", "epochs"):
         at = getattr(config, f"decay_at_{unit}")
-        if list(at) != sorted(set(at)) or not all(0 < moment < math.inf for moment in at):
-            raise UserError(f"--decay-at-{unit} is {at}; {unit} must rise and be above 0")
+        if list(at) != sorted(set(at)) or not all(0 < moment <= MOST_STEPS for moment in at):
+            raise UserError(f"--decay-at-{unit} is {at}; {unit} must rise, be above 0 and at most {MOST_STEPS}")
     if config.schedule == "exponential" and config.decay_steps is None and config.decay_epochs is None:
         raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500, or --decay-epochs")
     for key, other, values in BELONGS_TO:
         if getattr(config, key) and getattr(config, other) not in values:
             belongs = f"{_flag(other)} {' or '.join(values)}"
             raise UserError(f"{_flag(key)} belongs to {belongs}, but the {other} is {getattr(config, other)}")
-    if config.end_learning_rate > config.learning_rate:
-        raise UserError(
-            f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {config.learning_rate}"
-        )
     if config.total_epochs is None and config.warmup_epochs is None:  # else once the epochs are known in steps
-        _check_warmup(config)
+        check_warmup(config)
     if config.train_only and config.freeze:
         raise UserError("--train-only and --freeze say the same from two sides; give one of them")
     if config.batch_norm_updates == "none" and not config.init_from:
@@ -305,45 +308,32 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
         raise UserError("--overfit-batches and --train-examples both say how many pictures; give one of them")
 
 
-def in_steps(config: Config, examples: int) -> Config:
-    """The configuration with all durations in steps, for so many training pictures.
-
-    Raises UserError where warm-up is as long as the training.
-    """
-    if config.overfit_batches or config.train_examples:
-        examples = min(examples, config.train_examples or config.overfit_batches * config.batch_size)
-
-    def steps(epochs: float) -> int:
-        return max(1, round(epochs * examples / config.batch_size)) if epochs else 0
-
-    values = {}
-    for name in DURATIONS:
-        epochs = getattr(config, f"{name}_epochs")
-        if name == "decay_at" and epochs:
-            values |= {"decay_at_steps": tuple(map(steps, epochs)), "decay_at_epochs": ()}
-        elif name != "decay_at" and epochs is not None:
-            values |= {f"{name}_steps": steps(epochs), f"{name}_epochs": None}
-    config = dataclasses.replace(config, **values)
-    _check_warmup(config)
-    if len(set(config.decay_at_steps)) < len(config.decay_at_steps):
-        raise UserError(f"--decay-at-epochs falls on the steps {config.decay_at_steps}; they must differ")
-    return config
-
-
-def _check_warmup(config: Config) -> None:
+def check_warmup(config: Config) -> None:
+    """Raises UserError where warm-up is as long as the training."""
     if config.warmup_steps >= config.total_steps:
         raise UserError(
-            f"--warmup-steps is {config.warmup_steps}; it must be below --total-steps {config.total_steps}; "
-            "--warmup-steps 0 goes without"
+            f"--warmup-steps is {config.warmup_steps}, as such or by --warmup-epochs; it must be below the "
+            f"{config.total_steps} steps of the training"
         )
 
 
 def resolve(config: Config, nets: Mapping[str, object]) -> Config:
-    """Fills in what follows from the net and the machine, so that config.json leaves nothing open."""
+    """Fills in what follows from the net and the machine, so that config.json leaves nothing open.
+
+    Raises UserError where the learning rate would rise.
+    """
     net, start = nets[config.net], config.init_from
     is_file = start and (os.sep in start or os.path.exists(start) or os.path.exists(f"{start}.index"))
+    adaptive, whole = config.optimizer in ("adam", "adamw", "rmsprop"), not (config.train_only or config.freeze)
+    adaptive_rate, plain_rate = (1e-4, 1e-3) if start and whole else (1e-3, net.learning_rate)
+    rate = config.learning_rate or (adaptive_rate if adaptive else plain_rate)
+    if config.end_learning_rate > rate:
+        raise UserError(f"--end-learning-rate {config.end_learning_rate} is above --learning-rate {rate}")
+    automatic = "none" if start else "trained"
     return dataclasses.replace(
         config,
+        learning_rate=rate,
+        batch_norm_updates=automatic if config.batch_norm_updates == "auto" else config.batch_norm_updates,
         data=os.path.abspath(config.data or os.path.join("data", config.dataset)),
         init_from=os.path.abspath(start) if is_file else start,
         image_size=config.image_size or net.image_size,
@@ -359,6 +349,8 @@ def resumed(stored: Config, asked: Config) -> Config:
     Raises UserError where the rest differs from what the run was started with.
     """
     asked = dataclasses.replace(asked, compute_threads=stored.compute_threads)
+    if asked.init_from and os.path.abspath(asked.init_from) == stored.init_from:  # a file that may be gone by now
+        asked = dataclasses.replace(asked, init_from=stored.init_from)
     differences = [
         f"{_flag(field.name)} was {getattr(stored, field.name)}, now {getattr(asked, field.name)}"
         for field in dataclasses.fields(Config)
@@ -384,15 +376,22 @@ def load(path: str) -> Config:
         values = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing: its directory is not a run") from None
-    except ValueError as error:  # no JSON, or not even text
+    except (ValueError, RecursionError) as error:  # no JSON, or not even text
         raise UserError(f"{path} is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} is no configuration: it holds no JSON object")
     unknown_keys = set(values) - {field.name for field in dataclasses.fields(Config)}
     if unknown_keys:
         raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
-    tuples = ("decay_at_steps", "decay_at_epochs", "train_only", "freeze")
-    return Config(**{**values, **{key: tuple(values.get(key, ())) for key in tuples}})
+    values = {"batch_norm_updates": "trained", **values}  # of a run from before there was a choice
+    hints = get_type_hints(Config)
+    for key, value in values.items():
+        values[key] = tuple(value) if isinstance(value, list) else value
+        try:
+            check_type(values[key], hints[key])
+        except TypeCheckError:
+            raise UserError(f"{path}: {key} is {str(value)[:80]!r}, which it cannot be; mend or restore it") from None
+    return Config(**values)
 
 
 def _flag(key: str) -> str:

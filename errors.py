@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -22,8 +23,11 @@ class TrainingError(UserError):
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
     """Ends the program with the message of a UserError on standard error and its exit code, on Ctrl-C with 130."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     try:
         yield
@@ -31,6 +35,9 @@ def reported() -> Iterator[None]:
         message = str(error).replace("\n", "\\n")  # a file may be called so
         print(f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -60,17 +60,9 @@ from pipeline import statistics
 from pipeline.check import Records
 from pipeline.dataset import evaluation_batches
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, Index, load_dataset, load_index
+from pipeline.records import Index, load_dataset, load_index
+from runs import run_of
 from tfcompat import tf
-
-
-def run_of(path: str) -> str | None:
-    """The run directory that a --ckpt PATH belongs to: itself, or one or two levels up (RUN/best/PREFIX)."""
-    path = os.path.abspath(path)
-    for directory in (path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
-        if all(os.path.isfile(os.path.join(directory, name)) for name in ("config.json", DATASET_JSON)):
-            return directory
-    return None
 
 
 def settings(args: argparse.Namespace, run: str | None) -> configuration.Config:

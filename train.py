@@ -15,14 +15,16 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
 import dataclasses
 import json
 import os
+import shlex
+import signal
 import tempfile
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from checkpoints import locate, newest_valid, step_of
+from checkpoints import locate
 from engine import optimizer, summaries
-from engine.checkpoint import CheckpointDirectory
+from engine.checkpoint import CheckpointDirectory, check_restorable
 from engine.finite import check_step, check_variables
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
@@ -34,9 +36,9 @@ from nets.weights import fetch, restorer
 from pipeline import montage, statistics
 from pipeline.check import Records
 from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
-from pipeline.prepare import checked_data, make_data
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, Index, has_dataset, load_dataset, load_index
+from pipeline.records import DATASET_JSON, Index, has_dataset, load_index
+from runs import CONFIG_JSON, Start, is_due, prepared_data, start_of
 from tfcompat import batch_norm, dropout, slim, tf
 
 
@@ -55,6 +57,7 @@ class Model(NamedTuple):
     checked: list[str]
     initializers: list[tf.Operation]  # of the net's variables, and of all that is made of them
     initial_saver: tf.train.Saver | None  # of the variables that --init-from restores
+    variables: list[tf.Variable]  # all that a checkpoint holds
     saver: tf.train.Saver
 
 
@@ -93,9 +96,10 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
         with tf.name_scope("loss"):
             metrics = per_example(class_logits(logits), batches.labels)
             regularization_loss = tf.losses.get_regularization_loss()
-            if config.decay_biases and l2:  # the arg scopes decay kernels
-                kernels = optimizer.decayed_variables(trained, False)
-                regularization_loss += l2 * tf.add_n([tf.nn.l2_loss(v) for v in decayed if v not in kernels])
+            kernels = optimizer.decayed_variables(trained, False)
+            regularization_loss += l2 * sum(
+                tf.nn.l2_loss(v) for v in decayed if v not in kernels
+            )  # arg scopes decay these
             heads = {logits: 1.0}
             heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
             total_loss = regularization_loss + sum(
@@ -164,6 +168,7 @@ def build(config: configuration.Config, dataset: dict, initial: str | None = Non
             [v.op.name for v in checked],
             [tf.variables_initializer(weights), tf.variables_initializer(others)],
             restorer(initial, net) if initial else None,
+            tf.global_variables(),
             tf.train.Saver(tf.global_variables(), max_to_keep=None),
         )
         graph.finalize()
@@ -193,75 +198,60 @@ def train(config: configuration.Config) -> int:
     """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
     configuration.validate(config, NETS, PREPROCESSINGS)
     config = configuration.resolve(config, NETS)
-    if config.dry_run:  # as a run of two steps, in a directory that goes again
-        with tempfile.TemporaryDirectory() as scratch:
-            data = config.data if has_dataset(config.data) else os.path.join(scratch, "data")
-            status = run_training(dataclasses.replace(config, data=data, run_dir=os.path.join(scratch, "dry run")))
-        print("dry run: two steps, a validation and a save; nothing was left behind" if status == 0 else "stopped")
-        return status
-    with exclusive(config.run_dir):
-        try:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the loop saves first: what is half made goes again
+    try:
+        if config.dry_run:  # as a run of two steps, in a directory that goes again
+            with tempfile.TemporaryDirectory() as scratch:
+                data = config.data if has_dataset(config.data) else os.path.join(scratch, "data")
+                return run_training(dataclasses.replace(config, data=data, run_dir=os.path.join(scratch, "dry run")))
+        with exclusive(config.run_dir):
             return run_training(config)
-        except OSError as error:
-            raise errors.TrainingError(
-                f"{error.filename or config.run_dir}: {error.strerror or error}; what was saved before is still there. "
-                "Once that is mended, the same command goes on from it"
-            ) from error
+    except BrokenPipeError:
+        raise errors.TrainingError(
+            "nobody reads what this prints any more; what was saved before is still there, and the same command goes "
+            "on from it. To leave it alone, send its output to a file"
+        ) from None
+    except OSError as error:
+        raise errors.TrainingError(
+            f"{error.filename or config.run_dir}: {error.strerror or error}; what was saved before is still there. "
+            "Once that is mended, the same command goes on from it"
+        ) from error
 
 
 def run_training(config: configuration.Config) -> int:
     """As `train`, with a resolved configuration and the run directory held."""
-    # Is there a run already, and is it the one that is asked for?
     run = config.run_dir
     os.makedirs(run, exist_ok=True)
-    newest = newest_valid(run)
-    gone = has_dataset(run) and not has_dataset(config.data)  # of a finished run they may be
-    described = load_dataset(run) if gone else prepared(config)
-    config = configuration.in_steps(config, described["splits"]["train"]["examples"])
-    if any(not name.startswith(".") for name in os.listdir(run)):  # a killed save may leave a hidden file
-        if not os.path.exists(os.path.join(run, "config.json")):
-            raise errors.UserError(f"{run} is not empty and holds no run (no config.json); choose another --run-dir")
-        config = configuration.resumed(configuration.load(os.path.join(run, "config.json")), config)
-    if newest is None and newest_valid(os.path.join(run, "best")):
-        raise errors.UserError(
-            f"{run} holds a best checkpoint but none to resume from, and starting over would replace it; copy "
-            f"{run}/best/model.ckpt-* to {run} to go on from there, or choose another --run-dir"
-        )
-    step = step_of(newest) if newest else 0
-    journal = Journal(os.path.join(run, "metrics.jsonl"), step, config.best_metric)
-    missed = newest is not None and is_due(config, step) and not journal.has_validation(step)  # a signal came first
-    if (step >= config.total_steps and not missed) or journal.is_past_its_best(config.patience):
-        print(f"{run} is finished: step {step} of {config.total_steps}")
-        print_result(run, journal)
+    start = start_of(config)
+    config = start.config
+    if start.is_finished:
+        print(f"{run} is finished: step {start.step} of {config.total_steps}")
+        print_result(run, start.journal)
         return 0
 
     # Data and graph; nothing is written to the run directory before both are sound
-    dataset = prepared(config)
+    dataset = prepared_data(config)
     if config.head == "sigmoid" and len(dataset["class_names"]) != 2:
         raise errors.UserError(f"--head sigmoid is for two classes; {config.data} has {len(dataset['class_names'])}")
     initial = None
-    if config.init_from and not newest:
+    if config.init_from and not start.newest:
         is_path = os.sep in config.init_from  # as resolved; else the name of published weights
         initial = locate(config.init_from, "--init-from") if is_path else fetch(config.init_from)
     model = build(config, dataset, initial)
-    configuration.save(config, os.path.join(run, "config.json"))
+    if start.newest:
+        check_restorable(start.newest, {variable.op.name: variable for variable in model.variables})
+    configuration.save(config, os.path.join(run, CONFIG_JSON))
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
         with whole_file(os.path.join(run, DATASET_JSON)) as partial:
             partial.write_text(json.dumps(dataset, indent=2) + "\n")
     statistics.copy_pixel_statistics(config.data, run)
-    return run_loop(config, dataset, model, newest, initial, journal)
+    return run_loop(start, dataset, model, initial)
 
 
-def run_loop(
-    config: configuration.Config,
-    dataset: dict,
-    model: Model,
-    newest: str | None,
-    initial: str | None,
-    journal: Journal,
-) -> int:
+def run_loop(start: Start, dataset: dict, model: Model, initial: str | None) -> int:
     """Trains from the newest checkpoint, from initial weights or from fresh ones. Returns the exit code."""
-    run, step = config.run_dir, step_of(newest) if newest else 0
+    config, newest, step, journal, missed = start
+    run = config.run_dir
     end = min(2, config.total_steps) if config.dry_run else config.total_steps
     stop = StopSignal()
     with tf.Session(graph=model.graph, config=session_config(config.compute_threads, config.precision)) as session:
@@ -286,7 +276,8 @@ def run_loop(
         summaries.add_table(reports.writer, "settings", dataclasses.asdict(config))
         checkpoints = CheckpointDirectory(run, config.keep_checkpoints, model.saver)
         best_checkpoint = CheckpointDirectory(os.path.join(run, "best"), 1, model.saver)
-        missed = newest and is_due(config, step) and not journal.has_validation(step)
+        if newest and os.path.dirname(newest) != run:  # the best one was the last
+            checkpoints.save(session, step)
         if missed and validate(model, session, step, reports, stop, dataset):
             best_checkpoint.save(session, step)
 
@@ -321,6 +312,7 @@ def run_loop(
                 summaries.add_scalars(reports.writer, step, {f"gradient_norm/{name}": norm for name, norm in norms})
                 check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 if validate(model, session, step, reports, stop, dataset):
+                    journal.sync()
                     best_checkpoint.save(session, step)
                 ended = journal.is_past_its_best(config.patience)
             if step == end or step % config.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
@@ -329,8 +321,12 @@ def run_loop(
                 checkpoints.save(session, step)
         reports.close()
 
+    if config.dry_run:
+        print(f"dry run: {step} steps, a validation and a save; nothing is left behind")
+        return stop.exit_code or 0
     if stop.exit_code is not None and not (step == end and journal.has_validation(step)):
-        print(f"stopped by a signal at step {step}, which is saved; the same command goes on from there")
+        saved = f"at step {step}, which is saved; the same command goes on from there"
+        print(f"stopped by a signal {saved if step else 'before the first step'}")
         return stop.exit_code
     if step < end:
         print(f"stopped early: {config.patience} validations without a better {config.best_metric}")
@@ -340,19 +336,6 @@ def run_loop(
         print(f"{number} of {training.batches.examples} training records are corrupt; others stood in for them")
     print_result(run, journal)
     return 0
-
-
-def prepared(config: configuration.Config) -> dict:
-    """The content of dataset.json; the data are made where they are missing."""
-    if not has_dataset(config.data):
-        print(f"making {config.data}: {config.dataset} from {config.source or 'the known source'}", flush=True)
-        make_data(config.dataset, config.data, config.source)
-    return checked_data(config.dataset, config.data, config.source, config.run_dir)
-
-
-def is_due(config: configuration.Config, step: int) -> bool:
-    """Whether a step is followed by a validation."""
-    return step == config.total_steps or step % config.validate_every_steps == 0
 
 
 def validate(model: Model, session: tf.Session, step: int, reports: Reports, stop: StopSignal, dataset: dict) -> bool:
@@ -386,7 +369,8 @@ def print_result(run: str, journal: Journal) -> None:
         prefix = "ema_" if journal.metric.startswith("ema_") else ""
         values = f"top-1 {best[f'{prefix}top1']:.2%}, loss {best[f'{prefix}loss']:.4f}"
         print(f"best validation: {values} at step {best['step']}")
-    print(f"evaluate: python eval.py --ckpt {run}, or {run}/best    watch: tensorboard --logdir {run}")
+    place = shlex.quote(run)
+    print(f"evaluate: python eval.py --ckpt {place}, or {place}/best    watch: tensorboard --logdir {place}")
 
 
 if __name__ == "__main__":

@@ -28,26 +28,29 @@ class CheckpointDirectory:
 
         Raises TrainingError where that fails, as on a full disk: what was saved before is still there.
         """
-        prefix = self.directory / f"{NAME}-{step}"
+        prefix, named = self.directory / f"{NAME}-{step}", False
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.saver.save(session, str(self.directory / NAME), step, write_meta_graph=False, write_state=False)
             for path in self.directory.glob(f"{prefix.name}.*"):
                 fsync(path)
             fsync(self.directory)
+            named = True
+            kept = [*(name for s, name in in_directory(self.directory) if s < step), prefix.name][-self.keep :]
+            # It makes names relative to an absolute directory, and does so within the list it is given.
+            tf.train.update_checkpoint_state(str(self.directory), kept[-1], list(kept))
+            fsync(self.directory / "checkpoint")
+            fsync(self.directory)
         except (OSError, tf.errors.OpError) as error:
-            for path in self.directory.glob(f"{prefix.name}.*"):  # what is half written takes the room that is short
-                path.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
+            if not named:
+                for path in self.directory.glob(f"{prefix.name}.*"):  # half written, it takes the room that is short
+                    path.unlink(missing_ok=True)
+            lines = str(getattr(error, "message", None) or error.strerror).splitlines()
+            reason = next(line for line in lines if line.strip() and not line.startswith(("Graph", "Detected")))
             raise TrainingError(
                 f"step {step} cannot be saved in {self.directory} ({reason}); what was saved before is still there. "
-                "Once there is room, the same command goes on from it"
+                "Once that is mended, the same command goes on from it"
             ) from error
-        kept = [*(name for s, name in in_directory(self.directory) if s < step), prefix.name][-self.keep :]
-        # It turns names relative to an absolute directory into relative ones, and does so within the list it is given.
-        tf.train.update_checkpoint_state(str(self.directory), kept[-1], list(kept))
-        fsync(self.directory / "checkpoint")
-        fsync(self.directory)
         for path in self.directory.iterdir():
             match = PREFIX.match(path.name)
             if (match and int(match[2]) < step and match[1] not in kept) or _ORPHAN.match(path.name):

@@ -32,5 +32,5 @@ def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: f
 def _diverged(what: str, step: int, rate: float) -> TrainingError:
     return TrainingError(
         f"{what} at step {step}, learning rate {rate:.3g}; what was saved before stays. Try a lower --learning-rate, "
-        "more --warmup-steps or --clip-norm, with another --run-dir"
+        "more --warmup-steps, or gradients clipped by --clip-norm 1, with another --run-dir"
     )

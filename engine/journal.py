@@ -1,6 +1,7 @@
 """metrics.jsonl, one line for every log and every evaluation, and the curves drawn from it."""
 
 import json
+import math
 from pathlib import Path
 
 import matplotlib
@@ -72,11 +73,13 @@ class Journal:
 def _parse(line: str) -> dict | None:
     try:
         row = json.loads(line)
-    except ValueError:  # the last line of a killed run may be half a line; its step comes again
+        if row["split"] not in (TRAIN, VALIDATION):
+            return None
+        averaged = METRICS[2:] if row.keys() & set(METRICS[2:]) else ()
+        return row if all(math.isfinite(row[key]) for key in ("step", *METRICS[:2], *averaged)) else None
+    # The last line of a killed run may be half a line, and its step comes again; the rest is for what is no row.
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None
-    if not isinstance(row, dict) or row.get("split") not in (TRAIN, VALIDATION):
-        return None
-    return row if all(isinstance(row.get(key), int | float) for key in ("step", "loss", "top1")) else None
 
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
@@ -96,6 +99,9 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     axes[0].set_yscale("log")
+    low, high = axes[0].get_ylim()
+    if high < 20 * low:  # less than two powers of ten, which alone would have numbers
+        axes[0].yaxis.set_minor_formatter("{x:g}")
     best = journal.best()
     if best:
         axes[1].axvline(best["step"], color="C1", ls=":", lw=1)

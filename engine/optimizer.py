@@ -115,7 +115,7 @@ def trained_variables(
             matches = frozen_scopes((), [scope], net_scope)
             if not any(map(matches, names)):
                 known = dict.fromkeys(name.removeprefix(f"{net_scope}/").split("/")[0] for name in names)
-                raise UserError(f"{flag} {scope} matches no variable of the net; {net_scope} has {', '.join(known)}")
+                raise UserError(f"{flag} '{scope}' matches no variable of the net; {net_scope} has {', '.join(known)}")
     frozen = frozen_scopes(train_only, freeze, net_scope)
     left = [variable for variable in variables if not (frozen and frozen(variable.op.name))]
     if not left:

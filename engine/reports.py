@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -61,7 +60,7 @@ class Reports:
             scalars["progress/replaced_records"] = replaced
         summaries.add_scalars(self.writer, step, scalars)
         if self.progress.disable:
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total_steps - step) * self.batch_size / speed))
+            left = tqdm.format_interval((self.total_steps - step) * self.batch_size / speed)
             print(
                 f"step {step}/{self.total_steps}: loss {loss:.4f}, top-1 {top1:.2%}, learning rate {rate:.3g}, "
                 f"{speed:,.0f} images/s, {left} left",

@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from errors import UserError
 from tfcompat import tf
@@ -34,11 +35,13 @@ def session_config(compute_threads: int, precision: str = "fp32") -> tf.ConfigPr
 
 @contextlib.contextmanager
 def exclusive(directory: str) -> Iterator[None]:
-    """Makes the run directory and holds it: two trainings in one would delete each other's checkpoints. A directory
-    that is still empty in the end goes again.
+    """Makes the run directory and holds it: two trainings in one would delete each other's checkpoints. What is made
+    for it and still empty in the end goes again.
 
     Raises UserError where it cannot be made, or another process holds it.
     """
+    path = Path(directory).absolute()
+    made = [place for place in (path, *path.parents) if not place.exists()]
     try:
         os.makedirs(directory, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)
@@ -46,15 +49,18 @@ def exclusive(directory: str) -> Iterator[None]:
         raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
     except BlockingIOError:
+        os.close(descriptor)
         raise UserError(
             f"another training is writing {directory}; wait for it, stop it, or choose another --run-dir"
         ) from None
+    try:
+        yield
     finally:
         os.close(descriptor)
-        if not os.listdir(directory):
-            os.removedirs(directory)
+        with contextlib.suppress(OSError):  # not empty, or removed already
+            for place in made:
+                place.rmdir()
 
 
 class StopSignal:
@@ -67,5 +73,7 @@ class StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
-        os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant
-        signal.signal(number, signal.SIG_DFL)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tensorboard.plugins.text.summary import text_pb
 
+from errors import UserError
 from tfcompat import tf
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def weights(variables: Sequence[tf.Variable]) -> tf.Tensor:
 
 
 def filter_grid(kernel: tf.Tensor, columns: int = 8) -> tf.Tensor:
-    """The filters [H, W, C, N] of a first layer side by side as one picture, float32 [1, rows * (H + 1), columns *
-    (W + 1), C]: each from its lowest weight, black, to its highest, with a black line between them."""
+    """The filters [H, W, C, N] of a first layer side by side as one picture, float32 [1, height, width, C]: each from
+    its lowest weight, black, to its highest, with a black line between them, as large as 400 pixels allow."""
     height, width, channels, count = kernel.shape.as_list()
     low, high = (reduce(kernel, [0, 1, 2]) for reduce in (tf.reduce_min, tf.reduce_max))
     rows = -(-count // columns)
@@ -63,11 +64,17 @@ def filter_grid(kernel: tf.Tensor, columns: int = 8) -> tf.Tensor:
         (kernel - low) / tf.maximum(high - low, 1e-12), [[0, 1], [0, 1], [0, 0], [0, rows * columns - count]]
     )
     filters = tf.reshape(filters, [height + 1, width + 1, channels, rows, columns])
-    return tf.reshape(tf.transpose(filters, [3, 0, 4, 1, 2]), [1, rows * (height + 1), columns * (width + 1), channels])
+    sides = rows * (height + 1), columns * (width + 1)
+    grid = tf.reshape(tf.transpose(filters, [3, 0, 4, 1, 2]), [1, *sides, channels])
+    scale = max(1, 400 // max(sides))
+    return tf.repeat(tf.repeat(grid, scale, 1), scale, 2)
 
 
 def open_writer(directory: str, step: int, graph: tf.Graph | None = None) -> tf.summary.FileWriter:
     """A writer for a run that goes on from `step`: TensorBoard then hides what a killed run wrote after it."""
-    writer = tf.summary.FileWriter(directory, graph)
+    try:
+        writer = tf.summary.FileWriter(directory, graph)
+    except tf.errors.OpError as error:
+        raise UserError(f"{directory} cannot be written ({error.message})") from None
     writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
     return writer

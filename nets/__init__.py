@@ -27,6 +27,7 @@ class Net:
     image_size: int  # the default
     smallest_size: int = 1  # smaller pictures do not pass its pools
     channels: int = 3
+    learning_rate: float = 0.1  # for momentum and fresh variables; without batch norm 0.1 is too much
     label_offset: int = 0  # the published checkpoint's output of the first class: 1 where output 0 is background
     auxiliary: tuple[str, ...] = ()  # end points under `scope` that hold further logits to train
     auxiliary_weight: float = 0.0  # of their losses
@@ -61,10 +62,13 @@ class Net:
 
 
 _ALEXNET = {"arg_scope": alexnet.alexnet_arg_scope, "heads": ("fc8",), "weight_decay": alexnet.WEIGHT_DECAY}
+_ALEXNET["learning_rate"] = 0.01
 _VGG = {"arg_scope": vgg.vgg_arg_scope, "preprocessing": "vgg", "weight_decay": vgg.WEIGHT_DECAY, "image_size": 224}
+_VGG["learning_rate"] = 0.01
 _RESNET = {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY}
 _KERAS = {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0}
 _TEACHING = {"arg_scope": teaching.teaching_arg_scope, "heads": ("logits",), "weight_decay": 0.0}
+_TEACHING["learning_rate"] = 0.01
 
 NETS: dict[str, Net] = {
     **{
@@ -123,6 +127,7 @@ NETS: dict[str, Net] = {
         smallest_size=209,
         auxiliary=tuple(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values()),
         auxiliary_weight=googlenet.AUXILIARY_LOSS_WEIGHT,
+        learning_rate=0.01,
     ),
     **{
         f"resnet_v1_{depth}": Net(
@@ -205,6 +210,7 @@ NETS: dict[str, Net] = {
         image_size=28,
         smallest_size=4,
         channels=1,
+        learning_rate=0.01,
     ),
     "inception_strided": Net(
         function=teaching.inception_strided,

@@ -119,6 +119,10 @@ def restorer(prefix: str, net: Net) -> tf.train.Saver:
     found = plan(stored, wanted, net.new_scopes)
     print(f"weights from {prefix}:\n{describe(found, wanted)}", flush=True)
     check(found, prefix, net.scope, stored, wanted)
+    types = tf.train.NewCheckpointReader(prefix).get_variable_to_dtype_map()
+    for name in found.restored:
+        if types[name] != variables[name].dtype.base_dtype:
+            raise UserError(f"{prefix}: {name} is {types[name].name}; the net needs {variables[name].dtype.name}")
     return tf.train.Saver({name: variables[name] for name in found.restored})
 
 

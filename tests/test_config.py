@@ -12,6 +12,7 @@ from config import PRESETS, Config, parse_command_line
 from errors import UserError
 from nets import NETS
 from pipeline.preprocess import PREPROCESSINGS
+from runs import in_steps
 
 
 def test_defaults_then_preset_then_command_line():
@@ -81,6 +82,7 @@ BAD_VALUES = [
     *((key, value) for key in ("adam_beta1", "adam_beta2", "rmsprop_decay") for value in (-0.1, 1.0, NAN)),
     *((key, value) for key in ("learning_rate", "decay_rate", "optimizer_epsilon") for value in (0.0, -1.0, NAN)),
     *((key, NAN) for key in ("weight_decay", "momentum", "end_learning_rate")),
+    *(("clip_norm", 1e39), ("decay_rate", 1.5), ("decay_at_steps", (2**31,)), ("total_epochs", 1e308)),
     *(("learning_rate", INFINITE), ("momentum", INFINITE), ("weight_decay", INFINITE), ("decay_rate", INFINITE)),
     ("seed", 2**31),
     *(("decay_at_steps", value) for value in ((7, 5), (5, 5), (0, 5), (-1,))),
@@ -90,7 +92,6 @@ BAD_VALUES = [
     *((key, value) for key in ("clip_norm", "total_epochs", "decay_epochs") for value in (0.0, -1.0, NAN, INFINITE)),
     *(("warmup_epochs", value) for value in (-1.0, NAN)),
     *(("overfit_batches", value) for value in (0, -1)),
-    ("end_learning_rate", 0.2),  # learning_rate is 0.1
 ]
 
 
@@ -147,9 +148,34 @@ def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
 
 def test_resolve_keeps_what_was_asked():
     asked = Config(
-        data="/some/where", image_size=9, preprocessing="lenet", weight_decay=0.0, compute_threads=3, train_examples=5
-    )
+        data="/some/where", image_size=9, preprocessing="lenet", weight_decay=0.0, compute_threads=3, train_examples=5,
+        learning_rate=0.5, batch_norm_updates="all",
+    )  # fmt: skip
     assert config.resolve(asked, NETS) == asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "updates"),
+    [
+        ({}, 0.1, "trained"),
+        ({"net": "vgg_16"}, 0.01, "trained"),
+        ({"net": "vgg_16", "optimizer": "adamw"}, 1e-3, "trained"),
+        ({"init_from": "vgg_16", "net": "vgg_16"}, 1e-3, "none"),
+        ({"init_from": "vgg_16", "optimizer": "adam"}, 1e-4, "none"),
+        ({"init_from": "vgg_16", "net": "vgg_16", "train_only": ("fc8",)}, 0.01, "none"),
+        ({"init_from": "vgg_16", "freeze": ("conv1",), "optimizer": "rmsprop"}, 1e-3, "none"),
+        ({"init_from": "vgg_16", "learning_rate": 0.5, "batch_norm_updates": "all"}, 0.5, "all"),
+    ],
+)
+def test_the_rate_and_batch_norm_follow_from_what_is_trained(settings, rate, updates):
+    resolved = config.resolve(Config(**settings), NETS)
+    assert (resolved.learning_rate, resolved.batch_norm_updates) == (rate, updates)
+
+
+def test_the_rate_does_not_rise():
+    with pytest.raises(UserError, match=r"--end-learning-rate 0.2 is above --learning-rate 0.1"):
+        config.resolve(Config(end_learning_rate=0.2), NETS)
+    config.resolve(Config(end_learning_rate=0.1), NETS)
 
 
 def test_save_and_load(tmp_path):
@@ -180,6 +206,26 @@ def test_what_is_no_configuration_is_refused_by_its_path(content, message, tmp_p
         path.write_bytes(content)
     with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{message}"):
         config.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("train_only", 5), ("train_only", None), ("compute_threads", "two"), ("batch_size", [3]), ("seed", 0.5)),
+        *(("net", ["x"]), ("preprocessing", {}), ("precision", "zz"), ("head", 3), ("decay_at_steps", ["a"])),
+    ],
+)
+def test_a_value_of_another_type_is_named(key, value, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**dataclasses.asdict(Config()), key: value}))
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}: {key} is "):
+        config.load(str(path))
+
+
+def test_a_run_from_before_there_was_a_choice(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"net": "vgg_16", "learning_rate": 0.5}))
+    assert config.load(str(path)) == Config(net="vgg_16", learning_rate=0.5, batch_norm_updates="trained")
 
 
 OTHER_VALUES = {
@@ -243,24 +289,28 @@ def test_epochs_become_steps_once():
         snapshot_every_epochs=0.001,
     )
     config.validate(asked, NETS, PREPROCESSINGS)
-    steps = config.in_steps(asked, 1259)
+    steps = in_steps(asked, 1259)
     assert (steps.total_steps, steps.warmup_steps, steps.decay_at_steps) == (590, 10, (197, 403))
     assert (steps.validate_every_steps, steps.snapshot_every_steps) == (20, 1)
-    assert config.in_steps(steps, 77) == steps  # and not again
+    two = in_steps(Config(total_epochs=6, validate_every_epochs=2), 1259)  # 118 and 39.3
+    assert (two.total_steps, two.validate_every_steps) == (118, 40)
+    assert in_steps(steps, 77) == steps  # and not again
     assert {getattr(steps, f"{name}_epochs") or None for name in config.DURATIONS} == {None}
     half = dataclasses.replace(asked, train_examples=630)
-    assert config.in_steps(half, 1259).total_steps == round(30 * 630 / 64)
-    assert config.in_steps(dataclasses.replace(asked, overfit_batches=2), 1259).total_steps == 60
-    with pytest.raises(UserError, match="--warmup-steps is 20; it must be below --total-steps 20"):
-        config.in_steps(Config(total_epochs=1, warmup_epochs=1), 1259)
+    assert in_steps(half, 1259).total_steps == round(30 * 630 / 64)
+    assert in_steps(dataclasses.replace(asked, overfit_batches=2), 1259).total_steps == 60
+    with pytest.raises(UserError, match=r"--warmup-steps is 20, .* below the 20 steps"):
+        in_steps(Config(total_epochs=1, warmup_epochs=1), 1259)
     with pytest.raises(UserError, match="falls on the steps"):
-        config.in_steps(Config(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
+        in_steps(Config(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
 
 
 def test_a_duration_is_given_in_one_unit():
     with pytest.raises(UserError, match="--total-steps and --total-epochs are the same duration"):
         parse_command_line(["--total-steps", "5", "--total_epochs=3"])
     assert parse_command_line(["--total-epochs", "3"]).total_epochs == 3
+    with pytest.raises(UserError, match="a duration comes to 19,671,875,000 steps; at most"):
+        in_steps(Config(total_epochs=1e9), 1259)
 
 
 @pytest.mark.parametrize(

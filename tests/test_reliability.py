@@ -18,11 +18,12 @@ import pytest
 
 import train as training
 from checkpoints import newest_valid
-from config import in_steps, resolve
+from config import resolve
 from engine.checkpoint import CheckpointDirectory
 from errors import TrainingError, UserError
 from nets import NETS, Net
 from pipeline.records import load_dataset
+from runs import in_steps
 from tfcompat import slim, tf
 from tiny_net import configured, evaluated, tiny_arg_scope
 from train import train
@@ -100,6 +101,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(damage, run, tmp_path, digits_data, capsys):
     shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/best")  # which holds the same step, and would be gone on from
     DAMAGES[damage](tmp_path / "run")
     assert train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--ema-decay", "0.9")) == 0
     out, err = capsys.readouterr()
@@ -360,9 +362,9 @@ def test_checkpoints_are_read_as_tensors_only(run):
 
 def test_a_run_directory_of_damaged_checkpoints_says_what_to_do(run, tmp_path, digits_data):
     shutil.copytree(run, tmp_path / "run")
-    for path in (tmp_path / "run").glob("model.ckpt-*.index"):
+    for path in (tmp_path / "run").rglob("model.ckpt-*.index"):
         os.truncate(path, 20)
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
-    with pytest.raises(UserError, match=r"none of the 3 checkpoints .* can be read; restore them from a backup, or"):
+    with pytest.raises(UserError, match=r"none of the 4 checkpoints .* can be read; restore them from a backup, or"):
         train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--ema-decay", "0.9"))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before

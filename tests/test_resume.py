@@ -48,9 +48,9 @@ def test_a_killed_run_ends_with_the_same_bits(uninterrupted, digits_data, tmp_pa
     assert killed.returncode == -signal.SIGKILL
     assert not (run / "model.ckpt-20.index").exists()
 
-    stopped = run_driver("--signal", "SIGTERM", "--at-step", 14, *place)
+    stopped = run_driver("--signal", "SIGTERM", "--at-step", 9, *place)
     assert stopped.returncode == 143, stopped.stderr
-    assert f"resuming {run} from {run / 'model.ckpt-10'}, step 10 of 40" in stopped.stdout
+    assert f"resuming {run} from {run / 'best/model.ckpt-15'}, step 15 of 40" in stopped.stdout
     assert (run / "model.ckpt-24.index").exists()
 
     # What a killed process may leave: half a line, half a save, rows of steps that will come again.

@@ -16,6 +16,7 @@ import eval as evaluation
 from checkpoints import newest_valid
 from engine.session import exclusive
 from errors import UserError
+from nets.weights import write_checkpoint
 from pipeline.records import FEATURES, load_dataset, load_index
 from tfcompat import tf
 from tiny_net import configured, evaluated, picture_folder
@@ -51,7 +52,7 @@ def test_the_default_makes_its_data_and_reaches_its_accuracy(default_run):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:3] == [
-        f"making {directory}/data/digits: digits from the known source",
+        f"making {directory}/data/digits: digits",
         f"{directory}/data/digits: 1,259 train, 179 validation, 359 test; 10 classes; 0 pictures rejected",
         "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits",
     ]
@@ -394,13 +395,85 @@ def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):
         train(configured("--run-dir", str(tmp_path / "notes"), "--data", digits_data))
     assert (tmp_path / "notes/metrics.jsonl").read_text() == "mine"
 
+
+def test_the_best_checkpoint_alone_is_enough_to_go_on(run, digits_data, tmp_path, capsys):
+    """As after a kill between the two saves of a step."""
     only_best = tmp_path / "only_best"
     shutil.copytree(
         run, only_best, ignore=lambda directory, names: [n for n in names if "ckpt" in n and directory == str(run)]
     )
-    with pytest.raises(UserError, match="holds a best checkpoint but none to resume from"):
-        train(configured("--run-dir", str(only_best), "--data", digits_data, "--total-steps", "150"))
-    assert newest_valid(str(only_best / "best"))
+    (only_best / "checkpoint").unlink()
+    best = newest_valid(str(only_best / "best"))
+    assert train(configured("--run-dir", str(only_best), "--data", digits_data, "--total-steps", "150")) == 0
+    assert f"resuming {only_best} from {best}" in capsys.readouterr().out
+    before, after = (tf.train.NewCheckpointReader(newest_valid(str(place))) for place in (run, only_best))
+    for name in before.get_variable_to_shape_map():
+        np.testing.assert_array_equal(before.get_tensor(name), after.get_tensor(name))
+
+
+def test_a_best_checkpoint_whose_validation_is_lost_is_not_replaced(run, digits_data, tmp_path):
+    lost = tmp_path / "lost"
+    shutil.copytree(run, lost)
+    (lost / "metrics.jsonl").unlink()
+    before = {path: path.stat().st_mtime_ns for path in lost.rglob("*")}
+    for steps in ("150", "160"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl lacks the validation that .*best/model\.ckpt-"):
+            train(configured("--run-dir", str(lost), "--data", digits_data, "--total-steps", steps))
+    assert {path: path.stat().st_mtime_ns for path in lost.rglob("*")} == before
+    shutil.rmtree(lost / "best")
+    assert train(configured("--run-dir", str(lost), "--data", digits_data, "--total-steps", "150")) == 0
+    assert newest_valid(str(lost / "best")).endswith("-150")
+
+
+def test_a_checkpoint_of_another_shape_is_not_gone_on_from(run, digits_data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    reader = tf.train.NewCheckpointReader(newest_valid(str(run)))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    values["tiny/logits/weights"] = values["tiny/logits/weights"][:, :7]
+    values["global_step"] = np.int64(155)
+    write_checkpoint(values, other / "model.ckpt-155")
+    before = (other / "config.json").read_text()
+    with pytest.raises(UserError, match=r"model.ckpt-155 does not fit the net: tiny/logits/weights is \[256, 7\]"):
+        train(configured("--run-dir", str(other), "--data", digits_data, "--total-steps", "160"))
+    assert (other / "config.json").read_text() == before
+    (other / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"dataset\.json is missing"):
+        train(configured("--run-dir", str(other), "--data", digits_data, "--total-steps", "160"))
+
+
+def test_weights_of_another_type_start_nothing(run, digits_data, tmp_path):
+    reader = tf.train.NewCheckpointReader(newest_valid(str(run)))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    (tmp_path / "double").mkdir()
+    write_checkpoint({n: v.astype(np.float64) for n, v in values.items()}, tmp_path / "double/model.ckpt-0")
+    arguments = ("--run-dir", str(tmp_path / "new"), "--data", digits_data, "--init-from", str(tmp_path / "double"))
+    with pytest.raises(UserError, match=r"tiny/.* is float64; the net needs float32"):
+        train(configured(*arguments))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refused_run_removes_only_what_it_made(run, digits_data, tmp_path):
+    (tmp_path / "mine/empty").mkdir(parents=True)
+    refused = ("--data", digits_data, "--train-only", "nonsense", "--run-dir")
+    for place in ("mine/empty", "new/deeper"):
+        with pytest.raises(UserError, match="matches no variable"):
+            train(configured(*refused, str(tmp_path / place)))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "mine"]
+    (tmp_path / "held").mkdir()
+    with exclusive(str(tmp_path / "held")):  # by another that has not written anything yet
+        with pytest.raises(UserError, match="another training is writing"):
+            train(configured("--run-dir", str(tmp_path / "held"), "--data", digits_data))
+        assert (tmp_path / "held").exists()
+
+
+def test_nobody_reads_what_is_printed(run):
+    code = "import eval as e, errors, tiny_net; tiny_net.errors.reported\nwith errors.reported(): print('x' * 10**6)"
+    done = subprocess.run(
+        f"{sys.executable} -c \"{code}\" | true", shell=True, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
 
 
 def test_pictures_too_small_for_a_net(tmp_path, digits_data):

@@ -145,9 +145,9 @@ def test_scopes_are_whole_parts_of_names(train_only, freeze, expected):
 def test_a_scope_that_matches_nothing_is_named():
     with tf.Graph().as_default():
         variables = named(*NAMES)
-        with pytest.raises(UserError, match=r"--train-only fc matches no variable.*conv1, conv10, fc8"):
+        with pytest.raises(UserError, match=r"--train-only 'fc' matches no variable.*conv1, conv10, fc8"):
             trained_variables(variables, ("fc8", "fc"), (), "net")
-        with pytest.raises(UserError, match="--freeze conv2 matches"):
+        with pytest.raises(UserError, match="--freeze 'conv2' matches"):
             trained_variables(variables, (), ("conv2",), "net")
         with pytest.raises(UserError, match="leaves nothing to train"):
             trained_variables(variables, (), ("net",), "net")
