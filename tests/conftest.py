@@ -6,6 +6,14 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # tiny_net
 
 
+LONG = ("test_train.py", "test_reliability.py", "test_recipes.py", "test_keras_files.py", "test_nets.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: a file goes to one worker, and a long one at the end leaves the other without work."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def digits_data(tmp_path_factory):
     """The digits shards, made once."""

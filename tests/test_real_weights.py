@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from engine.metrics import evaluate, per_example
+from engine.metrics import evaluate, per_example, summarize
 from nets import NETS
 from nets.weights import import_keras
 from pipeline.convert import convert
@@ -59,7 +59,7 @@ def answers(prefix, data, preprocessing):
         tf.train.Saver().restore(session, prefix)
         batches.start(session, 0)
         fetched = [session.run([batches.images, logits]) for _ in range(3)]
-        result = evaluate(session, batches, metrics)
+        result = summarize(evaluate(session, batches, {"": metrics})[""])
     images, logits = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     assert (result.examples, len(images)) == (150, 150)
     return images, logits, result
