@@ -84,7 +84,8 @@ def _parse(line: str) -> dict | None:
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
     """Loss and accuracy over steps, train and validation, and validation with averaged weights, as a PNG."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    figure.subplots_adjust(0.07, 0.12, 0.99, 0.9, wspace=0.17)  # matplotlib's own layout takes as long as drawing
     train, validation = journal.of(TRAIN), journal.of(VALIDATION)
     lines = [("train", train, "", {"color": "C0", "alpha": 0.7})]
     lines += [("validation", validation, "", {"color": "C1", "marker": "o", "ms": 4})]
