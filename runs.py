@@ -25,6 +25,7 @@ class Start(NamedTuple):
     step: int  # of it, or 0
     journal: Journal
     missed: bool  # a signal came before the validation after this step was done
+    dataset: dict | None  # content of the data's dataset.json; None where the data are gone
 
     @property
     def is_finished(self) -> bool:
@@ -111,4 +112,4 @@ def start_of(config: configuration.Config) -> Start:
                 f"take its place; restore the file, or move {best} away"
             )
     missed = newest is not None and is_due(config, step) and not journal.has_validation(step)
-    return Start(config, newest, step, journal, missed)
+    return Start(config, newest, step, journal, missed, None if gone else described)

@@ -230,7 +230,7 @@ def run_training(config: configuration.Config) -> int:
         return 0
 
     # Data and graph; nothing is written to the run directory before both are sound
-    dataset = prepared_data(config)
+    dataset = start.dataset or prepared_data(config)
     if config.head == "sigmoid" and len(dataset["class_names"]) != 2:
         raise errors.UserError(f"--head sigmoid is for two classes; {config.data} has {len(dataset['class_names'])}")
     initial = None
@@ -250,7 +250,7 @@ def run_training(config: configuration.Config) -> int:
 
 def run_loop(start: Start, dataset: dict, model: Model, initial: str | None) -> int:
     """Trains from the newest checkpoint, from initial weights or from fresh ones. Returns the exit code."""
-    config, newest, step, journal, missed = start
+    config, newest, step, journal, missed, _ = start
     run = config.run_dir
     end = min(2, config.total_steps) if config.dry_run else config.total_steps
     stop = StopSignal()

@@ -60,8 +60,8 @@ class Journal:
 
     def is_past_its_best(self, patience: int | None) -> bool:
         """Whether at least `patience` validations came after the best one; None has no end to it."""
-        best = self.best()
-        if patience is None or best is None:
+        best = None if patience is None else self.best()
+        if best is None:
             return False
         return sum(row["step"] > best["step"] for row in self.of(VALIDATION)) >= patience
 

@@ -10,7 +10,6 @@ says that something is wrong.
 import argparse
 import os
 import re
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +295,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a directory may be called what is no text
     with errors.reported():
         main()

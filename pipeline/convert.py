@@ -331,6 +331,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a directory may be called what is no text
     with errors.reported():
         main()
