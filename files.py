@@ -36,6 +36,30 @@ def whole_file(path: "str | Path") -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def check_output(flag: str, path: str, *endings: str) -> None:
+    """Raises UserError where `output_file` could not write, before the work that makes the file is done.
+
+    flag is the option that named it, endings are those it may have, such as '.png'.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    if not name.endswith(endings) or not os.path.isdir(directory) or os.path.isdir(path):
+        raise UserError(f"{flag} {path} must be a {' or '.join(endings)} in a directory that is there")
+    try:
+        tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be written ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def output_file(flag: str, path: str) -> Iterator[Path]:
+    """As whole_file, for a file that an option named. Raises UserError where the system fails."""
+    try:
+        with whole_file(path) as partial:
+            yield partial
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from None
+
+
 @contextlib.contextmanager
 def _held(directory: Path) -> Iterator[None]:
     """Holds a directory until the block ends or the process does. Raises OSError where another process holds it."""

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.stats import binomtest
+from tqdm import tqdm
 
 from tfcompat import tf
 
@@ -14,10 +15,12 @@ class PerExample(NamedTuple):
 
     loss: tf.Tensor  # float32 [N], cross-entropy in nats
     top1: tf.Tensor  # float32 [N], 1 where the most probable class is the label
-    top5: tf.Tensor  # float32 [N], 1 where the label is among the k most probable
+    top5: tf.Tensor  # float32 [N], 1 where the label is among the 5 most probable
     label: tf.Tensor  # int64 [N]
     prediction: tf.Tensor  # int64 [N], the most probable class
     confidence: tf.Tensor  # float32 [N], its probability
+    rank: tf.Tensor  # int32 [N], how many classes are more probable than the label
+    log_odds: tf.Tensor  # float32 [N], logit of class 1 minus that of class 0, which ranks the examples of two classes
 
 
 class Evaluation(NamedTuple):
@@ -28,11 +31,13 @@ class Evaluation(NamedTuple):
     top1: float
     top5: float
 
-    def __str__(self) -> str:
+    def told(self, classes: int) -> str:
+        """In one line; of five classes and fewer each is among the first five."""
         low, high = interval(self.top1, self.examples)
+        top5 = f", top-5 {self.top5:.2%}" if classes > 5 else ""
         return (
             f"top-1 {self.top1:.2%} ({round(self.top1 * self.examples):,} of {self.examples:,}, "
-            f"95 % interval {low:.2%} to {high:.2%}), top-5 {self.top5:.2%}, loss {self.loss:.4f}"
+            f"95 % interval {low:.2%} to {high:.2%}){top5}, loss {self.loss:.4f}"
         )
 
 
@@ -66,19 +71,23 @@ def training_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float =
 
 
 def per_example(logits: tf.Tensor, labels: tf.Tensor) -> PerExample:
-    """Softmax cross-entropy and hits of logits [N, classes] for labels [N]; k is 5, or all classes where fewer."""
+    """Softmax cross-entropy and hits of logits [N, classes] for labels [N]."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    # argmax and top_k break ties by index, so equal logits earn one class, not all (tf.nn.in_top_k would grant all).
-    prediction = tf.argmax(logits, 1)
-    _, best = tf.nn.top_k(logits, min(5, logits.shape[1]))
-    top5 = tf.reduce_any(tf.equal(tf.cast(best, labels.dtype), labels[:, tf.newaxis]), 1)
+    own = tf.gather(logits, labels, axis=1, batch_dims=1)[:, tf.newaxis]
+    # Ties go by index, as argmax has it, so equal logits earn one class, not all (tf.nn.in_top_k would grant all); what
+    # is not a number is ahead of everything.
+    before = tf.range(logits.shape[1], dtype=labels.dtype)[tf.newaxis] < labels[:, tf.newaxis]
+    ahead = ~(logits <= own) | (tf.equal(logits, own) & before)
+    rank = tf.reduce_sum(tf.cast(ahead, tf.int32), 1)
     return PerExample(
         loss,
-        tf.cast(tf.equal(prediction, labels), tf.float32),
-        tf.cast(top5, tf.float32),
+        tf.cast(rank < 1, tf.float32),
+        tf.cast(rank < 5, tf.float32),
         labels,
-        prediction,
+        tf.argmax(logits, 1),
         tf.reduce_max(tf.nn.softmax(logits), 1),
+        rank,
+        logits[:, 1] - logits[:, 0],
     )
 
 
@@ -87,6 +96,7 @@ def evaluate(
     batches: Batches,
     nets: Mapping[str, PerExample],
     stopped: Callable[[], object] = lambda: False,
+    progress: bool = False,
 ) -> dict[str, PerExample] | None:
     """One pass over the batches, every example exactly once.
 
@@ -95,6 +105,7 @@ def evaluate(
         batches: to pass over, from their first to their last.
         nets: what the batch says, for each of several nets that see the same batches.
         stopped: asked before each batch; where it says yes, the pass is given up.
+        progress: whether a terminal shows how far it is.
 
     Returns:
         For each of the nets its values over the whole split, NumPy arrays in the order of the split; None where the
@@ -104,13 +115,15 @@ def evaluate(
     """
     batches.start(session)
     parts = []
-    while not stopped():
-        try:
-            parts.append(session.run(dict(nets)))
-        except tf.errors.OutOfRangeError:
-            break
-    else:
-        return None
+    with tqdm(total=batches.examples, unit="picture", disable=None if progress else True, leave=False) as bar:
+        while not stopped():
+            try:
+                parts.append(session.run(dict(nets)))
+            except tf.errors.OutOfRangeError:
+                break
+            bar.update(len(next(iter(parts[-1].values())).label))
+        else:
+            return None
     whole = {name: PerExample(*map(np.concatenate, zip(*(part[name] for part in parts), strict=True))) for name in nets}
     for table in whole.values():
         count = len(table.label)

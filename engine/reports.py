@@ -88,7 +88,7 @@ class Reports:
         for prefix, table in tables.items():
             result = summarize(table)
             title = "validation of averaged weights" if prefix else "validation"
-            tqdm.write(f"step {step}/{self.total_steps}: {title} {result}")
+            tqdm.write(f"step {step}/{self.total_steps}: {title} {result.told(len(class_names))}")
             row |= {prefix + key: value for key, value in result._asdict().items() if key != "examples" or not prefix}
             scalars |= {f"loss/{prefix}cross_entropy": result.loss, f"accuracy/{prefix}top1": result.top1}
             scalars[f"accuracy/{prefix}top5"] = result.top5

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import errors
 from errors import UserError
+from files import check_output
 from pipeline import shard_index, tfrecord
 from pipeline.dataset import Batches
 from pipeline.pictures import decode
@@ -274,7 +275,7 @@ def main() -> None:
     if args.montage:
         from pipeline import montage
 
-        montage.check_place(args.montage)
+        check_output("--montage", args.montage, ".png")
     dataset = load_dataset(args.directory)
     if not any(part["examples"] for part in dataset["splits"].values()):
         raise UserError(f"{args.directory} holds no records; convert the data again")

@@ -1,8 +1,6 @@
 """A sheet of labelled samples of a data set, as stored or as training sees them."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,7 +8,7 @@ import cv2
 import numpy as np
 
 from errors import UserError
-from files import whole_file
+from files import output_file
 from pipeline import statistics
 from pipeline.dataset import NEEDED
 from pipeline.pictures import Picture, decode
@@ -26,22 +24,11 @@ COLUMNS, ROWS = 8, 5
 SEED = 0
 
 
-def check_place(path: str) -> None:
-    """Raises UserError where draw could not write."""
-    directory, name = os.path.split(os.path.abspath(path))
-    if not path.endswith(".png") or not os.path.isdir(directory) or os.path.isdir(path):
-        raise UserError(f"--montage {path} must be a .png in a directory that is there")
-    try:
-        tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
-    except OSError as error:
-        raise UserError(f"--montage {path} cannot be written ({error.strerror})") from None
-
-
 def draw(path: str, directory: str, dataset: dict, split: str | None, family: str | None, size: int) -> None:
     """Writes the sheet as PNG.
 
     Args:
-        path: file to write, which check_place has seen.
+        path: file to write, which files.check_output has seen.
         directory: of the shards.
         dataset: what load_dataset gives.
         split: train, validation or test; None takes train, else what there is.
@@ -77,11 +64,8 @@ def draw(path: str, directory: str, dataset: dict, split: str | None, family: st
     if not tiles:
         raise UserError(f"no picture of the {split} split can be drawn")
     figure = sheet(tiles)
-    try:
-        with whole_file(path) as partial:
-            figure.savefig(partial, dpi=100)
-    except OSError as error:
-        raise UserError(f"--montage {path} cannot be written ({error.strerror})") from None
+    with output_file("--montage", path) as partial:
+        figure.savefig(partial, dpi=100)
 
 
 def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":

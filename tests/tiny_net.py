@@ -61,8 +61,9 @@ def configured(*args):
 
 def evaluated(ckpt, **options):
     defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
-    defaults |= {"crops": 1, "on_error": "stop", "ema": False}
-    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options}))
+    defaults |= {"crops": 1, "on_error": "stop", "ema": False, "flip": False, "top_k": 5}
+    defaults |= {"per_image": None, "confusion": None, "mistakes": None}
+    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options})).evaluation
 
 
 def picture_folder(directory, classes=("cat", "dog"), count=12):
