@@ -1,0 +1,192 @@
+"""What eval.py tells of a run: of a net with an auxiliary head, on two classes and on ten."""
+
+import argparse
+import collections
+import csv
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+import eval as evaluation
+from errors import UserError
+from nets import NETS, Net
+from tfcompat import slim, tf
+from tiny_net import configured, evaluated, tiny, tiny_arg_scope
+from train import train
+
+
+def tiny_with_two_heads(inputs, num_classes, is_training, scope):
+    logits, end_points = tiny(inputs, num_classes, is_training, scope)
+    with tf.variable_scope(scope, reuse=tf.AUTO_REUSE):
+        head = slim.fully_connected(slim.flatten(inputs), num_classes, activation_fn=None, scope="aux/logits")
+    return logits, {**end_points, f"{scope}/aux/logits": head}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_heads():
+    NETS["tiny_with_two_heads"] = Net(
+        function=tiny_with_two_heads,
+        arg_scope=tiny_arg_scope,
+        scope="two_heads",
+        heads=("logits", "aux/logits"),
+        auxiliary=("aux/logits",),
+        auxiliary_weight=0.3,
+        preprocessing="unit",
+        weight_decay=0.0,
+        image_size=8,
+    )
+    yield
+    del NETS["tiny_with_two_heads"]
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory):
+    """A run on pictures of two classes that overlap, so that it makes mistakes."""
+    place, rng = tmp_path_factory.mktemp("binary"), np.random.default_rng(0)
+    for split, count in (("train", 30), ("validation", 6), ("test", 25)):
+        for label, name in enumerate(("cat", "dog")):
+            (place / "pictures" / split / name).mkdir(parents=True)
+            for i in range(count):
+                level = rng.normal(100 + 40 * label, 40)
+                pixels = np.clip(rng.normal(level, 20, (12, 12, 3)), 0, 255).astype(np.uint8)
+                cv2.imwrite(str(place / "pictures" / split / name / f"{split}{i}.png"), pixels)
+    arguments = ("--dataset", "folder", "--source", str(place / "pictures"), "--head", "sigmoid", "--data")
+    run = ("--run-dir", str(place / "run"), "--net", "tiny_with_two_heads", "--batch-size", "16")
+    steps = ("--total-steps", "40", "--validate-every-steps", "40", "--snapshot-every-steps", "40")
+    assert train(configured(*arguments, str(place / "data"), *run, *steps)) == 0
+    return place / "run"
+
+
+def options(ckpt, *flags):
+    sys.argv = ["eval.py", "--ckpt", str(ckpt), *flags]
+    return evaluation.parse_command_line()
+
+
+@pytest.fixture(scope="module")
+def result(binary, tmp_path_factory):
+    """The evaluation of that run with all its files, which lie beside each other."""
+    out = tmp_path_factory.mktemp("out")
+    places = ("--per-image", str(out / "images.csv"), "--confusion", str(out / "c.png"))
+    args = options(binary, *places, "--mistakes", str(out / "m.png"))
+    found = evaluation.run_evaluation(args)
+    evaluation.write(found, args)
+    return found, out
+
+
+def test_the_table_of_pictures_recomputes_to_the_same_counts(result):
+    found, out = result
+    with open(out / "images.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert len(rows) == found.evaluation.examples == 50
+    assert sum(right) / 50 == found.evaluation.top1
+    assert 0.5 < found.evaluation.top1 < 1.0  # there is something to tell apart
+    assert [row["file"].split("/")[1] for row in rows] == [row["label"] for row in rows]  # the folder is the class
+    assert len({row["file"] for row in rows}) == 50
+    # Of two classes the probability of the other is what is left, so even the loss follows.
+    own = [
+        float(row["probability"]) if r else 1 - float(row["probability"]) for row, r in zip(rows, right, strict=True)
+    ]
+    assert -np.mean(np.log(own)) == pytest.approx(found.evaluation.loss, rel=1e-4)
+    counts = collections.Counter((row["label"], row["prediction"]) for row in rows)
+    told = evaluation.as_json(found, 5)["classes"]
+    for row, other in zip(told, ("dog", "cat"), strict=True):
+        hits, name = counts[row["name"], row["name"]], row["name"]
+        assert row["precision"] == pytest.approx(hits / (hits + counts[other, name]))
+        assert row["recall"] == pytest.approx(hits / (hits + counts[name, other]))
+        assert row["support"] == 25
+
+
+def test_two_classes_have_a_roc_curve(result):
+    found, out = result
+    with open(out / "images.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [abs((row["prediction"] == "cat") - float(row["probability"])) for row in rows]
+    expected = roc_auc_score([row["label"] == "dog" for row in rows], scores)
+    assert evaluation.as_json(found, 5)["roc_auc"] == pytest.approx(expected, abs=1e-3)
+    assert f"ROC AUC {found.roc_auc:.4f}, dog as the positive class" in evaluation.as_text(found, 5)
+
+
+def test_an_auxiliary_head_is_told_on_its_own(binary, result):
+    found, _ = result
+    head = evaluation.as_json(found, 5)["heads"]["aux"]
+    assert head["loss"] != found.evaluation.loss
+    assert "auxiliary head aux: top-1" in evaluation.as_text(found, 5)
+    reader = tf.train.NewCheckpointReader(found.net.prefix)  # by hand, from the pixels
+    weights, biases = (reader.get_tensor(f"two_heads/aux/logits/{name}")[..., 0] for name in ("weights", "biases"))
+    pictures = evaluation.montage.stored_pictures(found.index, range(50), 3)
+    inputs = np.stack([cv2.resize(p, (8, 8), interpolation=cv2.INTER_LINEAR) for p in np.float32(pictures)]) / 255
+    prediction = inputs.reshape(50, -1) @ weights + biases > 0
+    assert head["top1"] == pytest.approx(np.mean(prediction == found.table.label), abs=0.021)  # one may be on the edge
+
+
+def test_pictures_and_tensorboard(binary, result):
+    found, out = result
+    assert all(cv2.imread(str(out / name)).size for name in ("c.png", "m.png"))
+    events = [
+        value
+        for file in (binary / "eval_test").glob("events*")
+        for event in tf.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert {value.tag for value in events} == {"loss/cross_entropy", "accuracy/top1", "confusion", "mistakes"}
+    top1 = next(value.simple_value for value in events if value.tag == "accuracy/top1")
+    assert top1 == pytest.approx(found.evaluation.top1)
+
+
+def test_batch_sizes_flips_and_top_k(binary, result):
+    found, _ = result
+    for size in (1, 7, 100):
+        again = evaluated(binary, batch_size=size)
+        assert again[2:] == found.evaluation[2:]
+        assert again.loss == pytest.approx(found.evaluation.loss, rel=1e-6)
+    flipped = evaluated(binary, flip=True)
+    assert flipped.loss == pytest.approx(evaluated(binary, flip=True, batch_size=7).loss, rel=1e-6) != again.loss
+    with pytest.raises(UserError, match="ten crops have their mirror images"):
+        evaluated(binary, flip=True, crops=10)
+    with pytest.raises(UserError, match="--top-k is 0"):
+        evaluated(binary, top_k=0)
+
+
+def test_flipping_averages_probabilities(binary):
+    """Of a net that sees one side only, the mirror image says what the other side would."""
+    args = options(binary, "--flip")
+    found = evaluation.run_evaluation(args)
+    net = found.net
+    pictures = np.float32(evaluation.montage.stored_pictures(found.index, range(50), 3))
+    with tf.Graph().as_default():
+        tf.set_random_seed(0)
+        images = tf.compat.v2.image.resize(pictures, [8, 8]) / 255.0
+        heads, _ = net.build(tf.concat([images, images[:, :, ::-1]], 0))
+        with tf.Session(config=net.session_config()) as session:
+            net.restore(session)
+            both = session.run(tf.nn.softmax(heads[""])).reshape(2, 50, 2).mean(0)
+    np.testing.assert_allclose(found.table.confidence, both.max(1), rtol=1e-5)
+
+
+def test_what_cannot_be_written_is_told_first(binary, tmp_path):
+    for flags in (("--per-image", "nowhere/a.csv"), ("--confusion", "a.jpg"), ("--mistakes", str(tmp_path))):
+        with pytest.raises(UserError, match=f"{flags[0]} .* must be a"):
+            evaluation.run_evaluation(options(binary, *flags))
+
+
+def test_ten_classes(tmp_path, digits_data):
+    """Against scikit-learn, and top-3 against sorted probabilities."""
+    place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--total-steps", "20")
+    assert train(configured(*place, "--net", "tiny", "--validate-every-steps", "20")) == 0
+    found = evaluation.run_evaluation(options(tmp_path / "run", "--top-k", "3"))
+    told = evaluation.as_json(found, 3)
+    expected = precision_recall_fscore_support(found.table.label, found.table.prediction, zero_division=0)
+    columns = ([row[key] for row in told["classes"]] for key in ("precision", "recall", "f1-score", "support"))
+    for column, values in zip(columns, expected, strict=True):
+        np.testing.assert_allclose(column, values)
+    assert told["top1"] < told["top3"] < 1
+    assert told["top3"] == np.mean(found.table.rank < 3)
+    assert "roc_auc" not in told
+    json.dumps(told)
+    assert isinstance(told["step"], int)
+    assert argparse.Namespace(**vars(options("x"))).top_k == 5
