@@ -1,0 +1,80 @@
+"""Takes the pictures of TensorBoard that the pages show: python docs/screenshots.py RUNS [--out docs]
+
+RUNS is a directory of runs, such as runs/ after `make train`. Needs Chromium (Debian: apt-get install chromium).
+"""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from PIL import Image
+
+PAGES = {
+    "tensorboard_scalars.png": "scalars",
+    "tensorboard_images.png": "images",
+}
+WIDTH, HEIGHT = 1280, 800
+PATIENCE_SECONDS = 120
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, metavar="RUNS")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: docs")
+    args = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        parser.error("Chromium is not installed; on Debian: apt-get install chromium")
+    if not list(args.runs.glob("**/events.*")):
+        parser.error(f"{args.runs} holds no events; train something first, as with make train")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(args.runs), "--host", "localhost"]
+    board = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://localhost:{port}/data/runs")
+        for name, page in PAGES.items():
+            shoot(chromium, f"http://localhost:{port}/#{page}", args.out / name)
+            print(args.out / name)
+    finally:
+        board.terminate()
+        board.wait()
+
+
+def wait_for(url: str) -> None:
+    """Waits until TensorBoard has read the runs."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                if len(answer.read()) > 2:  # [] before the first run is read
+                    return
+        except urllib.error.URLError:
+            pass  # not up yet
+        if time.monotonic() > end:
+            raise SystemExit(f"TensorBoard did not show the runs within {PATIENCE_SECONDS} seconds")
+        time.sleep(0.5)
+
+
+def shoot(chromium: str, url: str, path: Path) -> None:
+    """Writes what Chromium shows of a page once it has come to rest, in 64 colours: a third of the size."""
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=30000"]
+    size = f"--window-size={WIDTH},{HEIGHT}"
+    done = subprocess.run(
+        [chromium, *options, size, f"--screenshot={path.resolve()}", url], capture_output=True, text=True
+    )
+    if done.returncode or not path.exists():
+        raise SystemExit(f"Chromium made no picture of {url}:\n{done.stderr[-500:]}")
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
