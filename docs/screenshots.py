@@ -65,7 +65,7 @@ def wait_for(url: str) -> None:
 
 
 def shoot(chromium: str, url: str, path: Path) -> None:
-    """Writes what Chromium shows of a page once it has come to rest, in 64 colours: a third of the size."""
+    """Writes what Chromium shows of a page once it has come to rest, in 256 colours: half of the size."""
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=30000"]
     size = f"--window-size={WIDTH},{HEIGHT}"
     done = subprocess.run(
@@ -73,7 +73,7 @@ def shoot(chromium: str, url: str, path: Path) -> None:
     )
     if done.returncode or not path.exists():
         raise SystemExit(f"Chromium made no picture of {url}:\n{done.stderr[-500:]}")
-    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 if __name__ == "__main__":
