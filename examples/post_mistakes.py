@@ -1,0 +1,327 @@
+"""Mistakes that circulate in TensorFlow 1 posts, each trained beside the right way from the same seeds.
+
+    python examples/post_mistakes.py                                      # all of them, 5 seeds: a few minutes
+    python examples/post_mistakes.py softmax_twice unflattened --seeds 3
+    python examples/post_mistakes.py --json
+
+Data are scikit-learn's handwritten digits (8×8, 1,437 to train and 360 to test), so that nothing is downloaded. Each
+function of MISTAKES is one; docs/what-the-posts-got-wrong.md says how to see it in code of your own. A figure is the
+median over the seeds, with the lowest and the highest. Accuracies are in percent of the test pictures.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tfcompat import batch_norm, slim, tf
+
+BATCH, CLASSES = 64, 10
+ONE_THREAD = tf.ConfigProto(
+    intra_op_parallelism_threads=1, inter_op_parallelism_threads=1
+)  # fastest for a net so small
+Pictures = tuple[np.ndarray, np.ndarray]  # float32 [N, 8, 8, 1] from 0 to 255, and int64 labels [N]
+Measures = dict[str, tuple[float, float]]  # what is measured: the right way's figure and the wrong way's
+
+
+def digits() -> tuple[Pictures, Pictures]:
+    """Training and test pictures, the same for every seed."""
+    images, labels = load_digits(return_X_y=True)
+    images = np.float32(np.round(images.reshape(-1, 8, 8, 1) * 255 / 16))
+    parts = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    return (parts[0], parts[2]), (parts[1], parts[3])
+
+
+TRAIN, TEST = digits()
+
+
+def by_class(pictures: Pictures) -> Pictures:
+    """The same pictures, all zeros first, all nines last."""
+    order = np.argsort(pictures[1], kind="stable")
+    return pictures[0][order], pictures[1][order]
+
+
+# ---- The right way. Each mistake below puts something else in the place of one of its parts.
+
+
+def features(images: tf.Tensor, is_training: bool, norm: Callable | None = batch_norm) -> tf.Tensor:
+    """Two convolutions with pools: [N, H/4, W/4, 32]."""
+    settings = {"is_training": is_training, "decay": 0.9} if norm else None
+    with slim.arg_scope([slim.conv2d], normalizer_fn=norm, normalizer_params=settings):
+        net = slim.max_pool2d(slim.conv2d(images, 16, 3, scope="conv1"), 2, scope="pool1")
+        return slim.max_pool2d(slim.conv2d(net, 32, 3, scope="conv2"), 2, scope="pool2")
+
+
+def head(net: tf.Tensor) -> tf.Tensor:
+    """A linear layer over the last axis, 10 outputs."""
+    return slim.fully_connected(net, CLASSES, activation_fn=None, scope="head")
+
+
+def logits_of(
+    images: tf.Tensor, is_training: bool, norm: Callable | None = batch_norm, scale: float = 1 / 255
+) -> tf.Tensor:
+    """The net: from pictures [N, H, W, 1] to logits [N, 10]."""
+    return head(slim.flatten(features(images * scale, is_training, norm)))
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The loss, in nats."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def minimize(loss: tf.Tensor, rule: Callable = tf.train.AdamOptimizer, rate: float = 0.003) -> tf.Operation:
+    """The train op: batch norm's moving averages, then a step."""
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        return rule(rate).minimize(loss)
+
+
+def batches(seed: int, steps: int) -> Iterator[Pictures]:
+    """Random batches to train on."""
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        rows = random.choice(len(TRAIN[1]), BATCH, replace=False)
+        yield TRAIN[0][rows], TRAIN[1][rows]
+
+
+@contextlib.contextmanager
+def trained(
+    seed: int,
+    data: Iterable[Pictures],
+    net: Callable = logits_of,
+    loss_of: Callable = cross_entropy,
+    train_op: Callable = minimize,
+) -> Iterator[tuple[tf.Session, tf.Tensor, tf.Tensor, float]]:
+    """Trains a net(images, is_training), and gives session, placeholder of pictures, logits to evaluate, last loss.
+
+    A net that is built again there reads the same variables.
+    """
+    with tf.Graph().as_default(), tf.variable_scope("net", reuse=tf.AUTO_REUSE):
+        tf.set_random_seed(seed)
+        x, y = tf.placeholder(tf.float32, [None, 8, 8, 1]), tf.placeholder(tf.int64, [None])
+        loss = loss_of(net(x, is_training=True), y)
+        step = train_op(loss)
+        logits = net(x, is_training=False)
+        with tf.Session(config=ONE_THREAD) as session:
+            session.run(tf.global_variables_initializer())
+            for images, labels in data:
+                _, last = session.run([step, loss], {x: images, y: labels})
+            yield session, x, logits, float(last)
+
+
+def hits(session: tf.Session, logits: tf.Tensor, x: tf.Tensor, test: Pictures = TEST, size: int = 360) -> np.ndarray:
+    """100 for each picture that is recognised, else 0, in batches of `size`: their mean is the accuracy."""
+    parts = [session.run(logits, {x: test[0][i : i + size]}) for i in range(0, len(test[1]), size)]
+    return 100.0 * (np.concatenate(parts).reshape(-1, CLASSES).argmax(1) == test[1])
+
+
+def compared(setting: str, seed: int, steps: int, right: dict, wrong: dict) -> Measures:
+    """Accuracy and last training loss of two trainings, each told by what takes the place of trained's defaults."""
+    found = []
+    for parts in (right, wrong):
+        with trained(seed, batches(seed, steps), **parts) as (session, x, logits, last):
+            found.append((hits(session, logits, x).mean(), last))
+    return dict(zip([f"{setting}: accuracy", f"{setting}: last training loss"], zip(*found, strict=True), strict=True))
+
+
+# ---- The mistakes. Each trains for `steps` steps from one seed.
+
+
+def softmax_twice(seed: int, steps: int) -> Measures:
+    """The net ends in a softmax, and the loss takes its probabilities for logits."""
+
+    def on_probabilities(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return cross_entropy(tf.nn.softmax(logits), labels)
+
+    plain, momentum = partial(logits_of, norm=None), partial(tf.train.MomentumOptimizer, momentum=0.9)
+    settings = {
+        "momentum": {"net": plain, "train_op": partial(minimize, rule=momentum, rate=0.01)},
+        "Adam": {"net": plain},
+        "Adam, pictures 0 to 255": {"net": partial(plain, scale=1.0)},
+        "Adam, batch norm": {},
+    }
+    measures = {}
+    for setting, parts in settings.items():
+        measures |= compared(setting, seed, steps, parts, {**parts, "loss_of": on_probabilities})
+    return measures
+
+
+def batch_norm_updates(seed: int, steps: int) -> Measures:
+    """The train op leaves out UPDATE_OPS, so that batch norm's moving averages stay at 0 and 1."""
+    found = []
+    for train_op in (minimize, lambda loss: tf.train.AdamOptimizer(0.003).minimize(loss)):
+        with trained(seed, batches(seed, steps), train_op=train_op) as (session, x, logits, _):
+            found.append((hits(session, logits, x).mean(), hits(session, logits_of(x, True), x).mean()))
+    return dict(
+        zip(["accuracy, is_training=False", "accuracy, is_training=True"], zip(*found, strict=True), strict=True)
+    )
+
+
+def batch_statistics(seed: int, steps: int) -> Measures:
+    """The evaluation runs with is_training=True: what a picture is taken for depends on its neighbours."""
+
+    def dense_norm(images: tf.Tensor, is_training: bool) -> tf.Tensor:
+        settings = {"is_training": is_training, "decay": 0.9}
+        net = slim.flatten(features(images / 255, is_training))
+        return head(slim.fully_connected(net, 64, normalizer_fn=batch_norm, normalizer_params=settings, scope="dense"))
+
+    measures = {}
+    for kind, net in (("convolutions", logits_of), ("and a dense layer", dense_norm)):
+        with trained(seed, batches(seed, steps), net) as (session, x, logits, _):
+            by_batch = net(x, is_training=True)
+            for size in (360, 36, 1):
+                for order, test in (("mixed", TEST), ("sorted by class", by_class(TEST))):
+                    if (size, order) != (1, "sorted by class"):
+                        figures = (hits(session, each, x, test, size).mean() for each in (logits, by_batch))
+                        measures[f"{kind}: batch {size}, {order}"] = tuple(figures)
+    return measures
+
+
+def bare_except(seed: int, steps: int) -> Measures:
+    """A bare except, meant for the end of the data, swallows the error of a file that cannot be decoded."""
+    files = [cv2.imencode(".png", np.uint8(image))[1].tobytes() for image in TRAIN[0]]
+    broken = int(np.random.default_rng(seed).integers(len(files)))
+    files[broken] = files[broken][: len(files[broken]) // 2]
+
+    def run(rows: list[int], end_of_data: type[BaseException]) -> tuple[int, float]:
+        with tf.Graph().as_default(), tf.variable_scope("net", reuse=tf.AUTO_REUSE):
+            tf.set_random_seed(seed)
+            data = tf.data.Dataset.from_tensor_slices(([files[row] for row in rows], TRAIN[1][rows]))
+            data = data.shuffle(len(rows), seed=seed).repeat().take(steps * BATCH)
+            data = data.map(lambda png, label: (tf.cast(tf.io.decode_png(png, 1), tf.float32), label)).batch(BATCH)
+            images, labels = tf.data.make_one_shot_iterator(data).get_next()
+            images.set_shape([None, 8, 8, 1])
+            step = minimize(cross_entropy(logits_of(images, is_training=True), labels))
+            x = tf.placeholder(tf.float32, [None, 8, 8, 1])
+            logits, saver, done = logits_of(x, is_training=False), tf.train.Saver(), 0
+            with tempfile.TemporaryDirectory() as place, tf.Session(config=ONE_THREAD) as session:
+                session.run(tf.global_variables_initializer())
+                try:
+                    while True:
+                        session.run(step)
+                        done += 1
+                except end_of_data:
+                    saver.save(session, f"{place}/model.ckpt")
+                saver.restore(session, f"{place}/model.ckpt")
+                return done, hits(session, logits, x).mean()
+
+    rows = list(range(len(files)))
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        run(rows, tf.errors.OutOfRangeError)  # the right way ends here, and the file is mended or left out
+        raise AssertionError("the broken file went unnoticed")
+    right = run(rows[:broken] + rows[broken + 1 :], tf.errors.OutOfRangeError)
+    wrong = run(rows, BaseException)  # as bare as `except:`
+    return {"steps": (right[0], wrong[0]), "accuracy of the checkpoint": (right[1], wrong[1])}
+
+
+def unflattened(seed: int, steps: int) -> Measures:
+    """fully_connected on [N, H, W, C] is a 1×1 convolution: its logits [N, H, W, 10] then meet labels [N]."""
+
+    def averaged(images: tf.Tensor, is_training: bool) -> tf.Tensor:
+        return tf.reduce_mean(head(features(images / 255, is_training)), [1, 2])  # makes the shapes fit again
+
+    def pooled(images: tf.Tensor, is_training: bool, keepdims: bool) -> tf.Tensor:
+        return head(tf.reduce_mean(features(images / 255, is_training), [1, 2], keepdims=keepdims))
+
+    def by_hand(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        # [N, 10] * [N, 10], or, with logits [N, 1, 1, 10], every picture with every label: [N, 1, N, 10]
+        return -tf.reduce_mean(tf.reduce_sum(tf.one_hot(labels, CLASSES) * tf.nn.log_softmax(logits), -1))
+
+    pool, keep = partial(pooled, keepdims=False), partial(pooled, keepdims=True)
+    return {
+        **compared("averaged over places", seed, steps, {}, {"net": averaged}),
+        **compared(
+            "pooled to [N, 1, 1, 32]", seed, steps, {"net": pool, "loss_of": by_hand}, {"net": keep, "loss_of": by_hand}
+        ),
+    }
+
+
+def other_preprocessing(seed: int, steps: int) -> Measures:
+    """The pictures are prepared in another way for the prediction than they were for the training."""
+    mean, resize = TRAIN[0].mean(), tf.compat.v2.image.resize
+
+    def net(images: tf.Tensor, is_training: bool) -> tf.Tensor:
+        return logits_of(resize(images, [16, 16]) - mean, is_training)
+
+    with trained(seed, batches(seed, steps), net) as (session, x, logits, _):
+        ways = {
+            "0 to 255 instead of 0 to 1": logits_of(resize(x, [16, 16]) - mean, False, scale=1.0),
+            "divided by 255 twice": logits_of(resize(x, [16, 16]) - mean, False, scale=1 / 255**2),
+            "mean not subtracted": logits_of(resize(x, [16, 16]), False),
+            "dark on white": net(255 - x, is_training=False),
+            "resized by tf.image.resize_bilinear of v1": logits_of(tf.image.resize_bilinear(x, [16, 16]) - mean, False),
+            "resized to the nearest pixel": logits_of(resize(x, [16, 16], "nearest") - mean, False),
+        }
+        right = hits(session, logits, x).mean()
+        return {way: (right, hits(session, wrong, x).mean()) for way, wrong in ways.items()}
+
+
+def small_buffer(seed: int, steps: int) -> Measures:
+    """Records lie class by class, and the shuffle buffer holds fewer than a class has."""
+    found = {}
+    for buffer in (len(TRAIN[1]), 500, 100):
+        with tf.Graph().as_default(), tf.Session() as session:
+            data = tf.data.Dataset.from_tensor_slices(by_class(TRAIN)).shuffle(buffer, seed).repeat().batch(BATCH)
+            batch = tf.data.make_one_shot_iterator(data).get_next()
+            sorted_batches = [session.run(batch) for _ in range(steps)]
+        with trained(seed, sorted_batches) as (session, x, logits, _):
+            found[f"buffer of {buffer:,}"] = hits(session, logits, x).mean()
+    right, *wrong = found.values()
+    return {name: (right, figure) for name, figure in zip(list(found)[1:], wrong, strict=True)}
+
+
+def part_of_test(seed: int, steps: int) -> Measures:
+    """What is told as the test accuracy is that of the last batch, or leaves out the last batch."""
+    with trained(seed, batches(seed, steps)) as (session, x, logits, _):
+        mixed, ordered = hits(session, logits, x), hits(session, logits, x, by_class(TEST))
+        return {
+            "last batch of 64, mixed": (mixed.mean(), mixed[320:].mean()),
+            "last batch of 64, sorted by class": (ordered.mean(), ordered[320:].mean()),
+            "all but the last batch, mixed": (mixed.mean(), mixed[:320].mean()),
+        }
+
+
+MISTAKES = {mistake.__name__: mistake for mistake in (
+    softmax_twice, batch_norm_updates, batch_statistics, bare_except,
+    unflattened, other_preprocessing, small_buffer, part_of_test,
+)}  # fmt: skip
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mistakes", nargs="*", metavar="MISTAKE", help=f"of {', '.join(MISTAKES)}; default: all")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N - 1 (default: 5)")
+    parser.add_argument("--steps", type=int, default=300, metavar="N", help="of each training (default: 300)")
+    parser.add_argument("--json", action="store_true", help="print the [right, wrong] of every seed")
+    args = parser.parse_args()
+    if unknown := [name for name in args.mistakes if name not in MISTAKES]:
+        parser.error(f"unknown mistake '{unknown[0]}'; known are {', '.join(MISTAKES)}")
+    if args.seeds < 1 or args.steps < 1:
+        parser.error("--seeds and --steps are at least 1")
+    found = {}
+    for name in args.mistakes or MISTAKES:
+        runs = [MISTAKES[name](seed, args.steps) for seed in range(args.seeds)]
+        found[name] = {measure: [run[measure] for run in runs] for measure in runs[0]}
+        if not args.json:
+            print(f"\n{name:<50}{'right':>25}{'wrong':>25}", flush=True)
+            for measure, pairs in found[name].items():
+                sides = zip(*pairs, strict=True)
+                cells = [f"{np.median(side):.2f} ({min(side):.2f} to {max(side):.2f})" for side in sides]
+                print(f"  {measure:<48}{cells[0]:>25}{cells[1]:>25}")
+    if args.json:
+        print(json.dumps(found, default=float))
+
+
+if __name__ == "__main__":
+    main()
