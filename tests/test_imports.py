@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("nets", "pipeline", "engine")
-FILES = sorted([*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
+FOLDERS = (*PACKAGES, "examples")
+FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 PRODUCT = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
 TENSORFLOW = {"tensorflow", "tf_slim", "tf_keras", "keras"}
 
