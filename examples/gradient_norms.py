@@ -26,7 +26,7 @@ import errors
 from engine.metrics import training_loss
 from engine.optimizer import minimize
 from engine.session import make_deterministic
-from files import check_png, whole_file
+from files import check_output, output_file
 from nets import NETS
 from pipeline.dataset import training_batches
 from pipeline.prepare import make_data
@@ -100,7 +100,7 @@ def draw(results: dict[str, list[list[Measured]]], times: Sequence[str], path: s
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("L2 norm of the kernel's gradient")
     axes[0, 0].legend()
-    with whole_file(path) as partial:
+    with output_file("--out", path) as partial:
         figure.savefig(partial, dpi=80)
     plt.close(figure)
 
@@ -116,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps != sorted(set(args.steps)) or args.steps[0] < 0:
         raise errors.UserError(f"--steps is {args.steps}; it must ascend, from 0 or more, as 0 1 50 does")
-    check_png("--out", args.out)
+    check_output("--out", args.out, ".png")
     if not args.data and not has_dataset(DIGITS):
         make_data("digits", DIGITS, None)
     times = [f"after {step} step{'s' * (step != 1)}" if step else "at initialization" for step in args.steps]

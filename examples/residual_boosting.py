@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import errors
-from files import check_png, whole_file
+from files import check_output, output_file
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -76,7 +76,7 @@ def draw(x: np.ndarray, y: np.ndarray, mean: float, trees: list[DecisionTreeRegr
         bottom.set_xlabel("x")
     axes[0, 0].set_ylabel("residual")
     axes[1, 0].set_ylabel("y")
-    with whole_file(path) as partial:
+    with output_file("--out", path) as partial:
         figure.savefig(partial, dpi=80)
     plt.close(figure)
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="residual_boosting.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
-    check_png("--out", args.out)
+    check_output("--out", args.out, ".png")
     x, y = points()
     mean, trees = boosted(x, y)
     theirs = GradientBoostingRegressor(n_estimators=STAGES, max_depth=DEPTH, learning_rate=1.0, random_state=0).fit(
