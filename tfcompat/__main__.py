@@ -1,6 +1,6 @@
 """Runs a script of TensorFlow 1 as it is, in place of `python OLD_SCRIPT.py`.
 
-    python -m tfcompat OLD_SCRIPT.py [ARGUMENTS]
+python -m tfcompat OLD_SCRIPT.py [ARGUMENTS]
 """
 
 import builtins
@@ -39,7 +39,10 @@ def _report(kind: type[BaseException], error: BaseException, traceback: types.Tr
     sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
     name = getattr(error, "name", None)
     if isinstance(error, NameError | AttributeError | ImportError) and name in PYTHON_2:
-        print(f"hint: {name} was Python 2's; use {PYTHON_2[name]}, or let 2to3 (now fissix) rewrite the script", file=sys.stderr)
+        print(
+            f"hint: {name} was Python 2's; use {PYTHON_2[name]}, or let 2to3 (now fissix) rewrite the script",
+            file=sys.stderr,
+        )
 
 
 def main() -> None:
@@ -67,4 +70,5 @@ def main() -> None:
     exec(compile(source, as_main.__file__, "exec", dont_inherit=True), as_main.__dict__)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,10 +12,13 @@ import functools
 import importlib
 import importlib.abc
 import importlib.util
+import itertools
 import sys
 import types
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
+
+from absl import flags
 
 import tfcompat
 from tfcompat import tf
@@ -27,10 +30,10 @@ HOMES = {
     "tensorflow.contrib.deprecated": (),
     "tensorflow.contrib.distributions": ("tf.distributions",),
     "tensorflow.contrib.framework": (
-        "tf_slim.ops.variables", "tf_slim.ops.arg_scope", "tf_slim.ops.framework_ops", "tf.train",
+        "tf_slim.ops.arg_scope", "tf_slim.ops.variables", "tf_slim.ops.framework_ops", "tf.train",
     ),
     "tensorflow.contrib.framework.python.framework": ("tensorflow.python.training", "tensorflow.python.framework"),
-    "tensorflow.contrib.framework.python.ops": ("tf_slim.ops", "tf_slim.ops.variables", "tf_slim.ops.arg_scope"),
+    "tensorflow.contrib.framework.python.ops": ("tf_slim.ops.arg_scope", "tf_slim.ops", "tf_slim.ops.variables"),
     "tensorflow.contrib.keras": ("tf.keras",),
     "tensorflow.contrib.layers": ("tf_slim.layers",),
     "tensorflow.contrib.layers.python.layers": ("tf_slim.layers",),
@@ -73,7 +76,7 @@ MOVED = {
 # What nothing of today can stand for: the longest beginning of a missing name that is here says what to use instead.
 NO_CONTRIB = "TensorFlow 2 has no tf.contrib, and tf_slim does not have this part of it"
 INSTEAD = {
-    "tensorflow.estimator": "TensorFlow 2.16 dropped it; call the model_fn's graph in a tf.train.MonitoredTrainingSession",
+    "tensorflow.estimator": "TensorFlow 2.16 dropped it; run model_fn's graph in a tf.train.MonitoredTrainingSession",
     "tensorflow.contrib": NO_CONTRIB,
     "tensorflow.contrib.eager": "use tf.enable_eager_execution and tf.GradientTape",
     "tensorflow.contrib.estimator": "TensorFlow 2.16 dropped it; use a tf.train.MonitoredTrainingSession",
@@ -135,7 +138,8 @@ class OldModule(types.ModuleType):
 
     def __getattr__(self, name: str) -> object:
         if name == "__all__":
-            return [word for word in dir(self) if not word.startswith("_")]
+            public = [getattr(home, "__all__", [w for w in dir(home) if w[0] != "_"]) for home in map(_at, self._homes)]
+            return sorted({*itertools.chain(*public)})
         full_name = f"{self.__name__}.{name}"
         if full_name in MOVED:
             return _at(MOVED[full_name])
@@ -200,6 +204,8 @@ def install() -> None:
     tfcompat.restore_moved_names(MOVED_INSIDE)
     # Scripts ask for "weights:0" by name: a reference variable's value, but a resource variable's handle.
     tf.disable_resource_variables()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].allow_override = True  # absl's own, such as log_dir, which scripts define too
     tf.logging.set_verbosity(tf.logging.WARN)  # as TensorFlow 1 began, and
     deprecation._PRINT_DEPRECATION_WARNINGS = False  # the script's warnings, not those about its age
     real = sys.modules["tensorflow"]

@@ -1,12 +1,13 @@
 """MNIST as TensorFlow's tutorials read it: what `tensorflow.examples.tutorials.mnist.input_data` was.
 
-    mnist = read_data_sets("MNIST_data/", one_hot=True)
-    images, labels = mnist.train.next_batch(100)
+mnist = read_data_sets("MNIST_data/", one_hot=True)
+images, labels = mnist.train.next_batch(100)
 """
 
 import collections
 import gzip
 import os
+import zlib
 
 import numpy as np
 import pooch
@@ -100,12 +101,15 @@ def _read(directory: str, name: str, url: str) -> np.ndarray:
     rank = 3 if "idx3" in name else 1
     try:
         with gzip.open(path) as file:
-            header, data = np.frombuffer(file.read(4 + 4 * rank), ">i4"), np.frombuffer(file.read(), np.uint8)
-    except EOFError as error:
-        raise ValueError(f"{path} is cut short ({error})") from None
-    if header.size != 1 + rank or header[0] != 2048 + rank or data.size != np.prod(header[1:]):
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    start = 4 + 4 * rank
+    magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">i4").tolist()
+    data = np.frombuffer(content[start:], np.uint8)
+    if magic != 2048 + rank or data.size != np.prod(shape):
         raise ValueError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
-    return data.reshape(header[1:])
+    return data.reshape(shape)
 
 
 def read_data_sets(
