@@ -207,6 +207,7 @@ def install() -> None:
     for name in flags.FLAGS:
         flags.FLAGS[name].allow_override = True  # absl's own, such as log_dir, which scripts define too
     tf.logging.set_verbosity(tf.logging.WARN)  # as TensorFlow 1 began, and
+    tf.get_logger().propagate = False  # tf.app.run has absl log what reaches the root: each line would come twice
     deprecation._PRINT_DEPRECATION_WARNINGS = False  # the script's warnings, not those about its age
     real = sys.modules["tensorflow"]
     old = OldModule("tensorflow", ("tf",))
