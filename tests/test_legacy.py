@@ -97,7 +97,8 @@ def test_slim_with_queues(slim_run):
     done, directory = slim_run
     assert accuracy(done) > 0.9
     assert "Done testing, 397 pictures" in done.stdout
-    assert done.stderr.count("global step 200: loss = ") == 1
+    logged = re.findall(r"global step (\d+): loss = ", done.stderr)
+    assert len(logged) == len(set(logged)) >= 3
     assert "deprecated" not in done.stderr
     assert tf.train.latest_checkpoint(str(directory)).endswith("model.ckpt-200")
     names = {name for name, _ in tf.train.list_variables(str(directory))}
