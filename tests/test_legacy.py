@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.sources.arrays import MNIST_FILES, MNIST_URL
-from tfcompat import mnist, tf
+from tfcompat import legacy, mnist, tf
 from tfcompat.__main__ import main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -232,6 +232,11 @@ def test_what_is_gone_names_itself_and_its_successor(tmp_path):
     assert hint.startswith("hint: xrange was Python 2's; use range")
     assert syntax.startswith(f"error: {neighbour}, line 2: Missing parentheses in call to 'print'")
     assert f"python -m fissix -w {neighbour}" in syntax
+
+
+def test_every_place_that_stands_for_an_old_one_exists():
+    for place in {*legacy.MOVED.values(), *(home for homes in legacy.HOMES.values() for home in homes)}:
+        legacy._at(place)
 
 
 def test_usage(tmp_path, monkeypatch, capsys):
