@@ -420,3 +420,13 @@ def test_frozen_batch_norm_keeps_to_its_averages_in_training():
     values = evaluate((first, plain, second))
     np.testing.assert_allclose(values[0], values[1] / np.sqrt(1.001), rtol=1e-4, atol=1e-6)  # averages 0 and 1
     np.testing.assert_allclose(values[2].mean((0, 1, 2)), 0, atol=1e-5)  # of the batch
+
+
+def test_tf_layers_and_rnn_cells_are_there():
+    images = tf.constant(IMAGES)
+    tf.layers.batch_normalization(tf.layers.conv2d(images, 4, 3, use_bias=False, name="conv"), training=True, name="bn")
+    names = ["conv/kernel", "bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance"]
+    assert variable_names() == names
+    assert len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)) == 2
+    outputs, _ = tf.nn.dynamic_rnn(tf.nn.rnn_cell.GRUCell(5), images[..., 0], dtype=tf.float32)
+    assert outputs.shape.as_list() == [4, 3, 5]

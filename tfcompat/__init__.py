@@ -7,7 +7,8 @@ that TensorFlow has moved since put back where it looks for them. `dropout` take
 is a pure function of (seed, layer), so that a resumed run drops the same units as one that was never interrupted.
 `batch_norm` takes the place of `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
 
-Everything else in the project gets TensorFlow and tf_slim from here.
+Everything else in the project gets TensorFlow and tf_slim from here. `python -m tfcompat OLD_SCRIPT.py` runs a script
+of TensorFlow 1 as it is.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
 # What TensorFlow's C++ runtime writes before that level applies, several lines at every start.
@@ -44,13 +45,15 @@ def _without_notices() -> Iterator[None]:
 # TensorFlow turns oneDNN on by itself only where the CPU has AVX512_VNNI or newer. On one with AVX2 (Zen 3) training
 # steps of alexnet_v2 and of preact_resnet_20 on 32×32 pictures take 1.7 times as long without it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# tf.layers and tf.nn.rnn_cell, which TensorFlow looks for in Keras, are in Keras 2 only.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 with _without_notices():
     import tensorflow.compat.v1 as tf
 
 # v1 names announce their deprecation one by one; using them is the point here.
 tf.get_logger().setLevel("ERROR")
-warnings.filterwarnings("ignore", message=r"`(layer\.apply|layer\.add_variable|tf\.layers\.\w+)` is deprecated")
+warnings.filterwarnings("ignore", message=r"`(layer\.\w+|tf\.layers\.\w+|tf\.nn\.rnn_cell\.\w+)` is deprecated")
 tf.disable_v2_behavior()
 tf.enable_resource_variables()  # unlike v1's reference variables, a read sees the writes it was ordered after
 
@@ -79,15 +82,16 @@ MOVED_NAMES = (
 RENAMED = {"variable": "VariableV1"}  # variable_scope.variable was an alias of the class
 
 
-def _restore_moved_names() -> None:
-    for old_place, name, new_place in MOVED_NAMES:
+def restore_moved_names(rows: Iterable[tuple[str, str, str]]) -> None:
+    """Sets names back where they are missing: for each (module, name, the module that has it now)."""
+    for old_place, name, new_place in rows:
         old_module = importlib.import_module(f"tensorflow.python.{old_place}")
         if not hasattr(old_module, name):
             new_module = importlib.import_module(f"tensorflow.python.{new_place}")
             setattr(old_module, name, getattr(new_module, RENAMED.get(name, name)))
 
 
-_restore_moved_names()
+restore_moved_names(MOVED_NAMES)
 
 import tf_slim as slim  # after the names it needs are back
 

@@ -1,0 +1,153 @@
+"""MNIST as TensorFlow's tutorials read it: what `tensorflow.examples.tutorials.mnist.input_data` was.
+
+mnist = read_data_sets("MNIST_data/", one_hot=True)
+images, labels = mnist.train.next_batch(100)
+"""
+
+import collections
+import gzip
+import os
+import zlib
+
+import numpy as np
+import pooch
+
+from tfcompat import tf
+
+URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # LeCun's own place no longer serves them
+FILES = {  # with the checksums of LeCun's files
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+}
+Datasets = collections.namedtuple("Datasets", ["train", "validation", "test"])
+
+
+class DataSet:
+    """Pictures and labels that are gone through in batches, in a new order for each epoch.
+
+    Attributes:
+        images: float32 [N, 784] in 0 to 1; [N, 28, 28, 1] without `reshape`, uint8 in 0 to 255 with dtype=tf.uint8.
+        labels: uint8 [N]; float64 [N, 10] where they are one-hot.
+        num_examples: N.
+        epochs_completed: how often next_batch has gone through all N.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        dtype: tf.DType = tf.float32,
+        reshape: bool = True,
+        seed: int | None = None,
+    ):
+        dtype = tf.as_dtype(dtype)
+        if dtype not in (tf.uint8, tf.float32):
+            raise TypeError(f"images as {dtype.name}: they can be uint8 or float32")
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} pictures, but {len(labels)} labels")
+        if reshape:
+            images = images.reshape(len(images), -1)
+        self.images = images * np.float32(1 / 255) if dtype == tf.float32 else images
+        self.labels = labels
+        self.num_examples = len(images)
+        self.epochs_completed = 0
+        self._index_in_epoch = 0
+        self._random = np.random.RandomState(tf.get_default_graph().seed if seed is None else seed)
+
+    def next_batch(
+        self, batch_size: int, fake_data: bool = False, shuffle: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The next pictures and labels; where an epoch ends inside the batch, the next one's first fill it up.
+
+        Raises ValueError for fake_data, and for a batch of more than all pictures.
+        """
+        if fake_data:
+            raise ValueError("fake_data is not given here; leave it out to get the real pictures")
+        if batch_size > self.num_examples:
+            raise ValueError(f"a batch of {batch_size} asked of {self.num_examples} pictures")
+        if self.epochs_completed == self._index_in_epoch == 0 and shuffle:
+            self._shuffle()
+        start, stop = self._index_in_epoch, self._index_in_epoch + batch_size
+        parts = [(self.images[start:stop], self.labels[start:stop])]
+        if stop > self.num_examples:
+            self.epochs_completed += 1
+            stop -= self.num_examples
+            if shuffle:
+                self._shuffle()
+            parts.append((self.images[:stop], self.labels[:stop]))
+        self._index_in_epoch = stop
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return images, labels
+
+    def _shuffle(self) -> None:
+        order = self._random.permutation(self.num_examples)
+        self.images, self.labels = self.images[order], self.labels[order]
+
+
+def _read(directory: str, name: str, url: str) -> np.ndarray:
+    """uint8 of the shape that the gzipped IDX file's header gives; the file is downloaded where it is missing."""
+    path = os.path.join(directory, name)
+    if not os.path.exists(path):
+        try:
+            pooch.retrieve(url + name, FILES[name] if url == URL else None, name, directory, progressbar=True)
+        except (OSError, ValueError) as error:  # no network, or a checksum that differs
+            raise OSError(
+                f"{path} is missing, and {url}{name} could not be downloaded ({error}); put MNIST's four files there: "
+                + ", ".join(FILES)
+            ) from None
+    print("Extracting", path)
+    rank = 3 if "idx3" in name else 1
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    start = 4 + 4 * rank
+    magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">i4").tolist()
+    data = np.frombuffer(content[start:], np.uint8)
+    if magic != 2048 + rank or data.size != np.prod(shape):
+        raise ValueError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
+    return data.reshape(shape)
+
+
+def read_data_sets(
+    train_dir: str,
+    fake_data: bool = False,
+    one_hot: bool = False,
+    dtype: tf.DType = tf.float32,
+    reshape: bool = True,
+    validation_size: int = 5000,
+    seed: int | None = None,
+    source_url: str = URL,
+) -> Datasets:
+    """Reads MNIST's four IDX .gz files, or others in that format, from a directory; downloads those that are missing.
+
+    Args:
+        train_dir: where the files are or come to.
+        fake_data: not given any more.
+        one_hot: whether labels are rows of ten with a 1 in place of numbers.
+        dtype: tf.float32 for pictures in 0 to 1, tf.uint8 for 0 to 255.
+        reshape: whether pictures are rows of 784 in place of [28, 28, 1].
+        validation_size: so many of the first training pictures become the validation set.
+        seed: of the order of batches; the graph's seed by default.
+        source_url: where missing files come from.
+
+    Raises:
+        OSError: a file is missing and cannot be downloaded.
+        ValueError: a file is damaged, validation_size is more than there is, or fake_data is asked for.
+    """
+    if fake_data:
+        raise ValueError("fake_data is not given here; leave it out to get the real pictures")
+    train_images, train_labels, test_images, test_labels = (_read(train_dir, name, source_url or URL) for name in FILES)
+    if not 0 <= validation_size <= len(train_images):
+        raise ValueError(f"validation_size is {validation_size}; there are {len(train_images)} training pictures")
+    if one_hot:
+        train_labels, test_labels = np.eye(10)[train_labels], np.eye(10)[test_labels]
+    train_images, test_images = train_images[..., np.newaxis], test_images[..., np.newaxis]
+    return Datasets(
+        DataSet(train_images[validation_size:], train_labels[validation_size:], dtype, reshape, seed),
+        DataSet(train_images[:validation_size], train_labels[:validation_size], dtype, reshape, seed),
+        DataSet(test_images, test_labels, dtype, reshape, seed),
+    )
