@@ -172,6 +172,7 @@ def convert(
             "source": str(source_path.resolve()) if source_path else None,
             "class_names": data.class_names,
             "channels": settings.channels,
+            "short_side": short_side,
             "splits": splits,
             "statistics": moments.channel_statistics() if moments.count else None,
             "rejected": len(rejected),

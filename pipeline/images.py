@@ -5,17 +5,16 @@ picture counts. A JPEG or PNG that TensorFlow decodes to the same pixels is stor
 """
 
 import io
-import os
 import re
 import warnings
 from typing import NamedTuple
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of a damaged picture, our error says
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of a damaged picture, our error says
 MAX_PIXELS = 64_000_000  # a 600-byte JPEG can promise as many as it likes; decoding takes 3 bytes for each
 EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
@@ -133,7 +132,9 @@ def _header(data: bytes, max_pixels: int) -> Image.Image:
 
 def _orientation(header: Image.Image) -> int:
     try:
-        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # damaged metadata of a sound picture: upright, as every viewer shows it
         return 1
     return orientation if orientation in range(1, 9) else 1

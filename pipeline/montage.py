@@ -1,7 +1,9 @@
 """A sheet of labelled samples of a data set, as stored or as training sees them."""
 
 import contextlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS, ROWS = 8, 5
+SHEETS = 10  # drawn at most of a stream of pictures
 SEED = 0
 
 
@@ -82,6 +85,37 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
         axes.set_title(title, fontsize=8, parse_math=False)
         axes.axis("off")
     return figure
+
+
+@contextlib.contextmanager
+def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
+    """Yields a function that takes a picture and its title. As soon as 40 have come they are written as PNG: to `path`,
+    which the option `flag` named, the next to path_2 and so on; what is left over at the end. Says how many pictures
+    come after the tenth sheet and are on none. Raises UserError where the system fails."""
+    tiles, drawn, left = [], 0, 0
+
+    def draw() -> None:
+        nonlocal drawn
+        drawn += 1
+        place = path if drawn == 1 else Path(path).with_stem(f"{Path(path).stem}_{drawn}")
+        with output_file(flag, place) as partial:
+            sheet(tiles, min(COLUMNS, len(tiles))).savefig(partial, dpi=100)
+        tiles.clear()
+
+    def add(pixels: np.ndarray, title: str) -> None:
+        nonlocal left
+        if drawn == SHEETS:
+            left += 1
+            return
+        tiles.append((pixels, title))
+        if len(tiles) == COLUMNS * ROWS:
+            draw()
+
+    yield add
+    if tiles:
+        draw()
+    if left:
+        print(f"{flag}: {drawn} sheets are drawn; {left:,} pictures are on none", file=sys.stderr)
 
 
 def stored_pictures(index: Index, rows: Iterable[int], channels: int) -> list[np.ndarray]:

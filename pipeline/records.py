@@ -3,13 +3,14 @@
 A data set is a directory of shards, TFRecord files of tf.train.Example with TF-Slim's keys (FEATURES), and
 dataset.json:
 
-    {"name", "source", "class_names", "channels",
+    {"name", "source", "class_names", "channels", "short_side",
      "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
      "statistics": {"units", "mean": [C], "deviation": [C], "eigenvalues": [C], "components": [C][C]},
      "rejected", "ignored"}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
-the largest first, and row i of components is the unit vector of eigenvalue i. Data without a training split, to be
+the largest first, and row i of components is the unit vector of eigenvalue i. short_side is what convert shrank larger
+pictures to, so that prediction does the same; null for none. Data without a training split, to be
 evaluated on, have null for statistics.
 
 A directory that TF-Slim's scripts made has labels.txt instead and is read as it is.
@@ -106,6 +107,8 @@ def _mistake(dataset: object) -> str | None:
         return "class_names must be two names or more, each once"
     if not _is_whole(dataset.get("channels")) or dataset["channels"] not in (1, 3):
         return "channels must be 1 or 3"
+    if dataset.get("short_side") is not None and not (_is_whole(dataset["short_side"]) and dataset["short_side"]):
+        return "short_side must be at least 1, or null"
     if not isinstance(dataset.get("statistics"), dict | None):
         return "statistics must be an object or null"
     if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):

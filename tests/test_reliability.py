@@ -22,6 +22,7 @@ from config import resolve
 from engine.checkpoint import CheckpointDirectory
 from errors import TrainingError, UserError
 from nets import NETS, Net
+from pipeline.images import encode_png
 from pipeline.records import load_dataset
 from runs import in_steps
 from tfcompat import slim, tf
@@ -343,8 +344,12 @@ def test_nothing_listens(run, tmp_path, digits_data):
     assert process.wait() == 0, process.stderr.read()
     assert looks > 50
     assert not found
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(DRIVER.parent)!r}]; import tiny_net"
-    process = subprocess.Popen([sys.executable, "-c", f"{code}; print(tiny_net.evaluated({str(run)!r}))"])
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(encode_png(np.zeros((8, 8), np.uint8)).data)
+    uses = f"tiny_net.evaluated({str(run)!r}); "
+    uses += f"predict.predict(predict.parse_command_line(['--ckpt', {str(run)!r}, {str(picture)!r}]))"
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(DRIVER.parent)!r}]; import predict, tiny_net"
+    process = subprocess.Popen([sys.executable, "-c", f"{code}; {uses}"])
     looks, found = heard(process)
     assert process.wait() == 0
     assert looks > 50

@@ -1,0 +1,83 @@
+"""Drawings made like MNIST's digits."""
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from pipeline import drawn
+from pipeline.images import ImageError
+from pipeline.statistics import Statistics
+
+
+def written(digit, side=28, thickness=2, margin=4):
+    """A digit, light on black, as MNIST's."""
+    picture = np.zeros((280, 280), np.uint8)
+    cv2.putText(picture, str(digit), (60, 220), cv2.FONT_HERSHEY_SIMPLEX, 8, 255, thickness * 10, cv2.LINE_AA)
+    return drawn.redrawn(picture[..., None], side, side - 2 * margin, False)
+
+
+def statistics_of(pictures):
+    return Statistics(pixels={"mean": np.mean(pictures, 0, np.float64)})
+
+
+LIKE_MNIST = statistics_of([written(digit) for digit in range(10)])
+
+
+def test_the_training_pictures_tell_the_box():
+    assert drawn.box_side(LIKE_MNIST) == 20
+    digits = np.rint(load_digits().images * 255 / 16)[..., None]
+    assert drawn.box_side(statistics_of(digits)) == 8  # they have no margin
+    assert all(drawn.is_like(picture, statistics_of(digits)) for picture in digits)
+    assert drawn.box_side(statistics_of(255 - digits)) is None  # dark on white
+    assert drawn.box_side(statistics_of(digits.repeat(3, 3))) is None  # colours
+    assert drawn.box_side(statistics_of([np.full((28, 28, 1), 90)])) is None
+    assert drawn.box_side(Statistics()) is None
+
+
+def test_pictures_like_the_training_pictures_are_known():
+    assert drawn.is_like(written(3), LIKE_MNIST)
+    assert not drawn.is_like(255 - written(3), LIKE_MNIST)
+    assert not drawn.is_like(written(3, side=56), LIKE_MNIST)
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_size_place_and_colours_of_a_drawing_do_not_matter(digit):
+    small = written(digit)
+    large = cv2.resize(small, None, fx=10, fy=10, interpolation=cv2.INTER_CUBIC)
+    large = np.pad(large, ((0, 90), (200, 40)))[..., None]
+    for picture in (large, 255 - large, 60 + large // 2, 200 - large // 2):
+        again = drawn.redrawn(picture, 28, 20)
+        # The centre of mass may be rounded to the next pixel.
+        assert cv2.matchTemplate(np.pad(again[..., 0], 1), small[..., 0], cv2.TM_CCOEFF_NORMED).max() > 0.97
+
+
+@pytest.mark.parametrize("thickness", [1, 3, 40])
+def test_strokes_fill_the_box_about_the_middle_and_are_as_thick_as_mnists(thickness):
+    picture = np.full((800, 600, 1), 255, np.uint8)
+    cv2.line(picture, (100, 100), (300, 600), 0, thickness)
+    cv2.line(picture, (300, 600), (400, 600), 0, thickness)
+    made = drawn.redrawn(picture, 28, 20)
+    assert (made.shape, made.dtype, made.max()) == ((28, 28, 1), np.uint8, 255)
+    rows, columns, _ = np.nonzero(made)
+    assert np.ptp(rows) + 1 == 20
+    assert np.ptp(columns) + 1 <= 20
+    weights = made.sum((1, 2)), made.sum((0, 2))
+    for weight in weights:
+        assert abs(np.average(np.arange(28), weights=weight) - 14) <= 0.5
+    assert made[10].astype(int).sum() >= 1.6 * 255  # across the stroke
+
+
+def test_the_polarity_can_be_forced():
+    picture = written(3)
+    np.testing.assert_array_equal(drawn.redrawn(picture, 28, 20), drawn.redrawn(picture, 28, 20, False))
+    inside_out = drawn.redrawn(np.pad(picture, ((9, 9), (9, 9), (0, 0)), constant_values=255), 28, 20, True)
+    assert np.median(drawn.border(inside_out[..., 0])) == 0
+
+
+@pytest.mark.parametrize(
+    "picture", [np.full((30, 40, 1), 255), np.full((1, 1, 1), 7), 100 + np.eye(50)[..., None] * 20]
+)
+def test_nothing_drawn_is_told(picture):
+    with pytest.raises(ImageError, match="no strokes are on it"):
+        drawn.redrawn(picture.astype(np.uint8), 28, 20)

@@ -1,0 +1,282 @@
+"""predict.py with one tiny net trained on a folder of pictures, and one on digits."""
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import eval as evaluation
+from errors import UserError
+from pipeline import montage
+from pipeline.convert import convert
+from pipeline.images import encode_png
+from predict import listed, parse_command_line, predict
+from tiny_net import configured, picture_folder
+from train import train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ODD = ROOT.parent / "shared/data/odd_images"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """JPEG and PNG, half of them larger than the short side that they are stored with."""
+    folder = picture_folder(tmp_path_factory.mktemp("raw") / "pictures", count=8)
+    rng = np.random.default_rng(1)
+    for name in ("cat", "dog"):
+        for i in range(4):
+            cv2.imwrite(str(folder / name / f"small{i}.png"), rng.integers(0, 256, (9, 12, 3), np.uint8))
+            cv2.imwrite(str(folder / name / f"large{i}.png"), rng.integers(0, 256, (19, 14, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    place = tmp_path_factory.mktemp("folder")
+    convert("folder", str(place / "data"), str(pictures), short_side=12)
+    options = ("--data", str(place / "data"), "--run-dir", str(place / "run"), "--total-steps", "10")
+    assert train(configured("--dataset", "folder", *options)) == 0
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def digits_run(digits_data, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("digits") / "run"
+    options = (
+        "--data",
+        digits_data,
+        "--run-dir",
+        str(directory),
+        "--total-steps",
+        "80",
+        "--validate-every-steps",
+        "80",
+    )
+    assert train(configured(*options, "--snapshot-every-steps", "80")) == 0
+    return directory
+
+
+def predicted(*words):
+    return predict(parse_command_line([str(word) for word in words]))
+
+
+def evaluated(run, split, table):
+    """What eval.py --per-image writes: file to its row."""
+    options = dict.fromkeys(("data", "batch_size", "net", "image_size", "preprocessing", "confusion", "mistakes"))
+    options |= {"ckpt": str(run), "split": split, "per_image": str(table), "on_error": "stop", "ema": False}
+    arguments = argparse.Namespace(**options, crops=1, flip=False, top_k=5)
+    evaluation.write(evaluation.run_evaluation(arguments), arguments)
+    with table.open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_probabilities_are_those_of_evaluation(batch_size, run, pictures, tmp_path, capsys):
+    expected = evaluated(run, "train", tmp_path / "eval.csv")
+    files = [str(pictures / name) for name in expected]
+    assert {pathlib.Path(name).suffix for name in expected} == {".jpg", ".png"}
+    assert len(files) > 20
+    assert predicted("--ckpt", run, *files, "--batch-size", batch_size, "--csv", tmp_path / "p.csv", "--top-k", 1) == 0
+    rows = rows_of(tmp_path / "p.csv")
+    assert [row["file"] for row in rows] == files
+    for row, by_eval in zip(rows, expected.values(), strict=True):
+        assert row["label"] == by_eval["prediction"]
+        assert float(row["probability"]) == pytest.approx(float(by_eval["probability"]), abs=1e-6, rel=0)
+    assert len({row["probability"] for row in rows}) > 20
+
+
+def test_json_is_all_that_standard_output_gets(run, pictures, capsys):
+    assert predicted("--ckpt", run, pictures, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["file"] for entry in found] == sorted(map(str, pictures.rglob("*.*")))
+    for entry in found:
+        assert {prediction["label"] for prediction in entry["predictions"]} == {"cat", "dog"}
+        first, second = (prediction["probability"] for prediction in entry["predictions"])
+        assert first >= second
+        assert first + second == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_damaged_is_named_and_the_others_go_on(run, pictures, tmp_path, capsys):
+    (tmp_path / "cut.jpg").write_bytes((pictures / "cat/1.jpg").read_bytes()[:300])
+    (tmp_path / "text\n.png").write_text("no picture")
+    os.mkfifo(tmp_path / "waits.png")
+    shutil.copy(pictures / "cat/0.jpg", tmp_path / "z.jpg")
+    assert predicted("--ckpt", run, tmp_path, "--csv", tmp_path / "p.csv", "--sheet", tmp_path / "s.png") == 1
+    out, err = capsys.readouterr()
+    assert re.search(r"cut\.jpg: damaged", err)
+    assert re.search(r"text\\n\.png: no picture of a known format", err)
+    assert re.search(r"waits\.png: no regular file\n3 of 4 could not be read", err)
+    assert [row["file"] for row in rows_of(tmp_path / "p.csv")] == [str(tmp_path / "z.jpg")] * 2
+    assert re.fullmatch(r"\S+z\.jpg  (cat|dog)  +\d+\.\d\d%\n +(cat|dog)  +\d+\.\d\d%\n", out)
+    assert cv2.imread(str(tmp_path / "s.png")) is not None
+
+
+def test_nothing_but_damaged_pictures(run, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"")
+    words = ("--json", "--features", "logits", "--out", tmp_path / "f.npz", "--sheet", tmp_path / "s.png")
+    assert predicted("--ckpt", run, tmp_path, *words, "--explain", tmp_path / "e") == 1
+    assert json.loads(capsys.readouterr().out) == []
+    assert len(np.load(tmp_path / "f.npz")["features"]) == 0
+    assert not (tmp_path / "s.png").exists()
+    assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
+    for name in ("b/2.PNG", "b/1.jpg", "a.gif", ".hidden.png", ".trash/1.png", "notes.txt", "plain"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    named = [str(tmp_path / name) for name in ("a.gif", "b/1.jpg", "b/2.PNG")]
+    assert listed([str(tmp_path)]) == named
+    assert listed([str(tmp_path / "plain"), str(tmp_path / "b"), str(tmp_path / ".hidden.png")]) == [
+        *(str(tmp_path / "plain"), *named[1:], str(tmp_path / ".hidden.png"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere.png",), "nowhere.png does not exist"),
+        (("{empty}",), r"holds no pictures \(\.bmp, "),
+        (("{picture}", "--csv", "{empty}/p.txt"), r"--csv .* must be a \.csv"),
+        (("{picture}", "--sheet", "{empty}/no/s.png"), r"--sheet .* in a directory that is there"),
+        (("{picture}", "--features", "logits"), "--features END_POINT and --out FILE.npz belong together"),
+        (("{picture}", "--features", "fc7", "--out", "{empty}/f.npz"), "unknown end point 'fc7': .*known are .*logits"),
+        (("{picture}", "--data", "{empty}"), "names the classes itself; leave it out"),
+        (("{picture}", "--invert", "yes"), "not trained on light strokes on black"),
+        (("{picture}", "--explain", "{run}"), "exists and is not empty"),
+        (("{picture}", "--batch-size", "0"), "batch-size"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(words, message, run, pictures, tmp_path):
+    places = {"empty": tmp_path, "picture": pictures / "cat/0.jpg", "run": run}
+    with pytest.raises(UserError, match=message):
+        predicted("--ckpt", run, *(word.format(**places) for word in words))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "many"])
+def test_top_k_must_be_a_number_or_all(k, capsys):
+    with pytest.raises(SystemExit) as failure:
+        parse_command_line(["--ckpt", "run", "a.png", "--top-k", k])
+    assert failure.value.code == 2
+    assert f"'{k}' is neither a number from 1 nor 'all'" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_run_directory(run, digits_run, digits_data, pictures, tmp_path, capsys):
+    for file in digits_run.glob("model.ckpt-80.*"):
+        shutil.copy(file, tmp_path)
+    named = ("--ckpt", tmp_path / "model.ckpt-80", "--net", "tiny", "--top-k", "all", "--json")
+    predicted(*named, "--data", digits_data, pictures / "cat/0.jpg")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert sorted(entry["label"] for entry in found["predictions"]) == [str(i) for i in range(10)]
+    for file in run.glob("model.ckpt-10.*"):
+        shutil.copy(file, tmp_path)
+    predicted("--ckpt", tmp_path / "model.ckpt-10", *named[2:], pictures / "cat/0.jpg")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert sorted(entry["label"] for entry in found["predictions"]) == ["0", "1"]
+
+
+def test_features_are_the_outputs_of_a_layer_in_the_order_of_the_files(run, pictures, tmp_path):
+    out = tmp_path / "f.npz"
+    assert predicted("--ckpt", run, pictures, "--features", "logits", "--out", out, "--csv", tmp_path / "p.csv") == 0
+    found = np.load(out)
+    files = sorted(map(str, pictures.rglob("*.*")))
+    assert found["features"].shape == (len(files), 2)
+    assert found["features"].dtype == np.float32
+    assert found["files"].tolist() == files
+    assert found["labels"].tolist() == [pathlib.Path(file).parent.name for file in files]
+    shares = np.exp(found["features"] - found["features"].max(1, keepdims=True))
+    probabilities = (shares / shares.sum(1, keepdims=True)).max(1)
+    top = [float(row["probability"]) for row in rows_of(tmp_path / "p.csv") if row["rank"] == "1"]
+    np.testing.assert_allclose(probabilities, top, atol=1e-6)
+
+
+def test_each_picture_is_explained_though_names_repeat(run, pictures, tmp_path):
+    files = [pictures / "cat/0.jpg", pictures / "dog/0.jpg"]
+    assert predicted("--ckpt", run, *files, "--explain", tmp_path / "why") == 0
+    made = sorted((tmp_path / "why").iterdir())
+    assert [path.name for path in made] == ["00001_0.png", "00002_0.png"]
+    for path in made:
+        pixels = cv2.imread(str(path)).astype(int)
+        assert pixels.shape == (224, 224, 3)
+        assert np.abs(pixels - pixels.mean(2, keepdims=True)).max() > 60  # the heat's colours
+
+
+def test_many_pictures_fill_several_sheets_up_to_a_limit(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(montage, "ROWS", 1)
+    monkeypatch.setattr(montage, "COLUMNS", 2)
+    monkeypatch.setattr(montage, "SHEETS", 3)
+    with montage.sheets("--sheet", str(tmp_path / "s.png")) as draw:
+        for i in range(9):
+            draw(np.zeros((4, 5, 1 + 2 * (i % 2)), np.uint8), f"$ {i}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.png", "s_2.png", "s_3.png"]
+    assert "3 sheets are drawn; 3 pictures are on none" in capsys.readouterr().err
+
+
+def test_drawings_are_read_as_the_digits_that_a_net_knows(digits_run, digits_data, tmp_path, capsys):
+    expected = evaluated(digits_run, "test", tmp_path / "eval.csv")
+    from sklearn.datasets import load_digits
+
+    images = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
+    names = list(expected)[:100]
+    for kind in ("as_trained", "drawn"):
+        (tmp_path / kind).mkdir()
+    for name in names:
+        small = images[int(name[5:9])]
+        large = 255 - np.pad(cv2.resize(small, (160, 160), interpolation=cv2.INTER_CUBIC), 50)
+        (tmp_path / "as_trained" / name).write_bytes(encode_png(small).data)
+        # Black strokes on what is transparent.
+        cv2.imwrite(str(tmp_path / "drawn" / name), np.dstack([0 * large] * 3 + [255 - large]))
+
+    def labels(*words):
+        assert predicted("--ckpt", digits_run, *words, "--csv", tmp_path / "p.csv", "--top-k", 1) == 0
+        return rows_of(tmp_path / "p.csv")
+
+    as_trained = labels(tmp_path / "as_trained")
+    assert "redrawn" not in capsys.readouterr().err
+    for row, name in zip(as_trained, sorted(names), strict=True):
+        assert float(row["probability"]) == pytest.approx(float(expected[name]["probability"]), abs=1e-6, rel=0)
+    agree = {}
+    for invert in ("auto", "yes", "no"):
+        rows = labels(tmp_path / "drawn", "--invert", invert)
+        agree[invert] = np.mean([a["label"] == b["label"] for a, b in zip(rows, as_trained, strict=True)])
+
+        assert ("100 redrawn" in capsys.readouterr().err) == (invert != "no")
+    assert agree["auto"] == agree["yes"] > 0.7 > 0.4 > agree["no"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ODD.is_dir(), reason="the odd pictures are not here")
+def test_odd_pictures_are_told_or_named_within_bounds(run):
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; import tiny_net, predict; "
+    code += f"sys.exit(predict.predict(predict.parse_command_line(['--ckpt', {str(run)!r}, {str(ODD)!r}, '--json'])))"
+    limit = 6 * 2**30  # of addresses, of which TensorFlow takes many
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1
+    told = len(json.loads(done.stdout))
+    named = len(re.findall(rf"^{re.escape(str(ODD))}\S+: \w", done.stderr, re.MULTILINE))
+    assert told > 80
+    assert named > 20
+    assert told + named == len(list(ODD.iterdir()))
+    assert "Traceback" not in done.stderr
