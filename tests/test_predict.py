@@ -85,9 +85,13 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module")
+def expected(run, tmp_path_factory):
+    return evaluated(run, "train", tmp_path_factory.mktemp("eval") / "eval.csv")
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_probabilities_are_those_of_evaluation(batch_size, run, pictures, tmp_path, capsys):
-    expected = evaluated(run, "train", tmp_path / "eval.csv")
+def test_the_probabilities_are_those_of_evaluation(batch_size, expected, run, pictures, tmp_path):
     files = [str(pictures / name) for name in expected]
     assert {pathlib.Path(name).suffix for name in expected} == {".jpg", ".png"}
     assert len(files) > 20
