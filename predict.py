@@ -290,9 +290,7 @@ def as_overlays(path: str) -> Iterator[Callable]:
 def as_features(path: str) -> Iterator[Callable]:
     """FeatureFile's arrays; the label of a picture is its folder's name."""
     with output_file("--out", path) as partial, FeatureFile(partial) as file:
-        yield lambda told: file.add(
-            told.features, told.seen.file, os.path.basename(os.path.dirname(os.path.abspath(told.seen.file)))
-        )
+        yield lambda told: file.add(told.features, told.seen.file, Path(os.path.abspath(told.seen.file)).parent.name)
 
 
 if __name__ == "__main__":
