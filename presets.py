@@ -91,8 +91,8 @@ _RECIPES: Mapping[str, Config] = {
     "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_epochs=30),
     # The same at 256 px.
     "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_epochs=60),
-    # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag far
-    # behind. Random shifts, and trained to the end.
+    # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
+    # far behind. Random shifts, and trained to the end.
     "signs_resnet50": Config(
         dataset="signs",
         net="resnet50_signs",

@@ -65,12 +65,6 @@ def test_help_lists_presets_and_keys(capsys):
         assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), word
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_sound_and_lie_apart(preset):
-    config.validate(PRESETS[preset], NETS, PREPROCESSINGS)
-    assert len({p.run_dir for p in PRESETS.values()}) == len(PRESETS)
-
-
 AT_LEAST_ONE = (
     *("train_examples", "image_size", "batch_size", "total_steps", "decay_steps", "keep_checkpoints"),
     *("display_every_steps", "validate_every_steps", "snapshot_every_steps", "patience"),
