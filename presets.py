@@ -90,7 +90,7 @@ _RECIPES: Mapping[str, Config] = {
     # The posts: RMSProp at 1e-5, 20 times 100 steps of 20 pictures, 150 px.
     "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_epochs=30),
     # The same at 256 px.
-    "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_epochs=60),
+    "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_epochs=40),
     # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
     # far behind. Random shifts, and trained to the end.
     "signs_resnet50": Config(
@@ -101,9 +101,9 @@ _RECIPES: Mapping[str, Config] = {
         optimizer="adam",
         learning_rate=1e-3,
         warmup_epochs=1,
-        total_epochs=40,
-        validate_every_epochs=4,
-        snapshot_every_epochs=8,
+        total_epochs=30,
+        validate_every_epochs=5,
+        snapshot_every_epochs=5,
     ),
     # A wide map of 32×32 throughout: an epoch of 9,000 pictures takes a minute or two on 2 cores.
     "preact_elu": Config(
@@ -112,9 +112,9 @@ _RECIPES: Mapping[str, Config] = {
         optimizer="adam",
         learning_rate=1e-3,
         batch_size=64,
-        total_epochs=12,
+        total_epochs=10,
         validate_every_epochs=1,
-        snapshot_every_epochs=2,
+        snapshot_every_epochs=1,
     ),
     "cifar10_preact20": Config(**_CIFAR10, net="preact_resnet_20"),
     "cifar10_preact56": Config(**_CIFAR10, net="preact_resnet_56"),
