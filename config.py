@@ -1,8 +1,6 @@
-"""The configuration of a run: one flat, typed, frozen record; presets; the command line; JSON.
+"""The configuration of a run: one flat, typed, frozen record; its cross-field checks; JSON.
 
-    python train.py [PRESET] [--key value ...]
-
-Defaults < preset < command line. This module knows nothing of TensorFlow, so `--help` answers at once.
+presets.py has the recipes and the command line. Neither knows of TensorFlow, so `--help` answers at once.
 """
 
 import dataclasses
@@ -36,10 +34,11 @@ class Config:
     """Trains an image classifier and leaves checkpoints, TensorBoard summaries and curves in its run directory."""
 
     dataset: str = "digits"
-    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, folder (class folders of your own
-    pictures) or csv (a table of them). imagenet can only be evaluated."""
+    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
+    your own pictures) or csv (a table of them). imagenet can only be evaluated."""
     source: _Directory = None
-    """Raw files already on disk, for making the shards. mnist, fashion_mnist and cifar10 are downloaded without it."""
+    """Raw files already on disk, for making the shards. mnist, fashion_mnist, cifar10 and flowers are downloaded
+    without it."""
     data: _Directory = None
     """Directory of TFRecord shards and their dataset.json; made when it is missing. Default: data/DATASET."""
     train_examples: _Count = None
@@ -159,33 +158,6 @@ for _field in docstring_parser.parse_from_object(Config).params:  # tyro would k
     _help = tyro.conf.arg(help=" ".join(_field.description.split()))
     Config.__annotations__[_field.arg_name] = Annotated[Config.__annotations__[_field.arg_name], _help]
 
-PRESETS: Mapping[str, Config] = {
-    # 8×8 pictures: an epoch is 20 steps.
-    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
-    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
-    # The literal recipe of the posts: --schedule constant.
-    "mnist_alexnet": Config(
-        dataset="mnist",
-        net="alexnet_mnist",
-        weight_decay=0.0,
-        batch_size=100,
-        total_steps=1500,
-        optimizer="adam",
-        learning_rate=1e-3,
-        validate_every_steps=500,
-        snapshot_every_steps=250,
-        run_dir="runs/mnist_alexnet",
-    ),
-    # Class folders of the user's own pictures, small enough for a laptop.
-    "folder": Config(
-        dataset="folder",
-        preprocessing="cifar",
-        image_size=64,
-        total_steps=2000,
-        run_dir="runs/folder",
-    ),
-}
-
 # A resumed run may be longer and report otherwise. Where files lie is no setting of the run either: that the data are
 # the same is checked by their dataset.json.
 FREE_ON_RESUME = {
@@ -229,32 +201,6 @@ BELONGS_TO = (  # key, the key it depends on, and the values of that under which
 )
 
 
-def parse_command_line(args: list[str]) -> Config:
-    """The configuration that `[PRESET] [--key value ...]` asks for. Exits with 0 after --help, with 2 on a mistake."""
-    preset = "digits"
-    if args and not args[0].startswith("-"):
-        preset, args = args[0], args[1:]
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
-    rows = "\n".join(
-        f"  {name:<14} {config.net} on {config.dataset}, {config.total_steps} steps" for name, config in PRESETS.items()
-    )
-    default, given = PRESETS[preset], {arg.split("=")[0].replace("_", "-") for arg in args}
-    if "--net" in given:  # what a preset says of pictures is meant for its own net
-        default = dataclasses.replace(default, image_size=None, preprocessing=None, weight_decay=None)
-    for name in DURATIONS:
-        steps, epochs = _flag(f"{name}_steps"), _flag(f"{name}_epochs")
-        if {steps, epochs} <= given:
-            raise UserError(f"{steps} and {epochs} are the same duration; give one of them")
-        if steps in given:  # and not what the preset says in epochs
-            default = dataclasses.replace(default, **{f"{name}_epochs": () if name == "decay_at" else None})
-    about = (
-        f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
-        "PRESET --help shows the values of that preset."
-    )
-    return tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
-
-
 def validate(config: Config, nets: Mapping[str, object], preprocessings: Collection[str]) -> None:
     """Raises UserError for a value or a combination of values that cannot be trained, before anything is built."""
     if config.init_from == "":
@@ -267,21 +213,21 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
         for key in keys:
             value = getattr(config, key)
             if value is not None and not lowest <= value < math.inf:
-                raise UserError(f"{_flag(key)} is {value}; it must be at least {lowest}, and finite")
+                raise UserError(f"{flag(key)} is {value}; it must be at least {lowest}, and finite")
     for key in BETWEEN_ZERO_AND_ONE:
         if not 0 <= (getattr(config, key) or 0) < 1:
-            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at least 0 and below 1")
+            raise UserError(f"{flag(key)} is {getattr(config, key)}; it must be at least 0 and below 1")
     for key in ABOVE_ZERO:
         if getattr(config, key) is not None and not 0 < getattr(config, key) < math.inf:
-            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be above 0, and finite")
+            raise UserError(f"{flag(key)} is {getattr(config, key)}; it must be above 0, and finite")
     for key, highest in AT_MOST.items():
         if (getattr(config, key) or 0) > highest:
-            raise UserError(f"{_flag(key)} is {getattr(config, key)}; it must be at most {highest}")
+            raise UserError(f"{flag(key)} is {getattr(config, key)}; it must be at most {highest}")
     if re.search(r"[*?\[\]\\\x00-\x1f]", os.path.abspath(config.run_dir)):
         raise UserError(f"--run-dir {config.run_dir!r} holds one of * ? [ ] \\; TensorFlow takes those for wildcards")
     for key in ("run_dir", "data"):
         if any("\ud800" <= character <= "\udfff" for character in getattr(config, key) or ""):
-            raise UserError(f"{_flag(key)} {getattr(config, key)!r} is no name in UTF-8, which TensorFlow asks for")
+            raise UserError(f"{flag(key)} {getattr(config, key)!r} is no name in UTF-8, which TensorFlow asks for")
     if config.schedule == "step" and not (config.decay_at_steps or config.decay_at_epochs):
         raise UserError(
             "--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750, or --decay-at-epochs"
@@ -294,8 +240,8 @@ def validate(config: Config, nets: Mapping[str, object], preprocessings: Collect
         raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500, or --decay-epochs")
     for key, other, values in BELONGS_TO:
         if getattr(config, key) and getattr(config, other) not in values:
-            belongs = f"{_flag(other)} {' or '.join(values)}"
-            raise UserError(f"{_flag(key)} belongs to {belongs}, but the {other} is {getattr(config, other)}")
+            belongs = f"{flag(other)} {' or '.join(values)}"
+            raise UserError(f"{flag(key)} belongs to {belongs}, but the {other} is {getattr(config, other)}")
     if config.total_epochs is None and config.warmup_epochs is None:  # else once the epochs are known in steps
         check_warmup(config)
     if config.train_only and config.freeze:
@@ -352,7 +298,7 @@ def resumed(stored: Config, asked: Config) -> Config:
     if asked.init_from and os.path.abspath(asked.init_from) == stored.init_from:  # a file that may be gone by now
         asked = dataclasses.replace(asked, init_from=stored.init_from)
     differences = [
-        f"{_flag(field.name)} was {getattr(stored, field.name)}, now {getattr(asked, field.name)}"
+        f"{flag(field.name)} was {getattr(stored, field.name)}, now {getattr(asked, field.name)}"
         for field in dataclasses.fields(Config)
         if field.name not in FREE_ON_RESUME and getattr(stored, field.name) != getattr(asked, field.name)
     ]
@@ -394,5 +340,6 @@ def load(path: str) -> Config:
     return Config(**values)
 
 
-def _flag(key: str) -> str:
+def flag(key: str) -> str:
+    """A key as the command line has it."""
     return "--" + key.replace("_", "-")

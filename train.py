@@ -5,12 +5,12 @@ Killed at any step, the same command goes on from the newest checkpoint and ends
 
 import sys
 
-import config as configuration
 import errors
+from presets import parse_command_line
 
 if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and --help should not
     with errors.reported():
-        CONFIG = configuration.parse_command_line(sys.argv[1:])
+        CONFIG = parse_command_line(sys.argv[1:])
 
 import dataclasses
 import json
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import config as configuration
 from checkpoints import locate
 from engine import optimizer, summaries
 from engine.checkpoint import CheckpointDirectory, check_restorable

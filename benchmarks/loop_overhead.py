@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import config as configuration
+from presets import parse_command_line
 from train import train
 
 from tfcompat import tf  # isort: skip
@@ -60,7 +60,7 @@ def main() -> None:
         arguments = ["--image-size", "32", "--batch-size", "128", "--total-steps", str(steps)]
         arguments += ["--validate-every-steps", str(steps), "--snapshot-every-steps", str(steps)]
         arguments += ["--display-every-steps", "10", "--data", f"{directory}/data", "--run-dir", f"{directory}/run"]
-        train(configuration.parse_command_line(arguments))
+        train(parse_command_line(arguments))
     loop, bare = (np.array(times[-rounds:]) / BLOCK * 1000 for times in (turns.loop, turns.bare[1:]))
     shares = loop / bare[: len(loop)] - 1
     for name, times in (("bare session.run", bare), ("train.py's loop", loop)):

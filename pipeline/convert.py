@@ -8,6 +8,7 @@ NAME is one of
   fashion_mnist  the same format
   cifar10        the binary version, data_batch_*.bin and test_batch.bin
   signs          HDF5 files with train_set_x, train_set_y, test_set_x, test_set_y and list_classes
+  flowers        TensorFlow's flower_photos, downloaded without --source, or a folder like it
   folder         one folder of pictures for each class, in train/ and test/ folders or without; or all in one folder
                  with --label-regex '^(\\w+)\\.', as Kaggle's cat.0.jpg
   csv            a table with a header: path,label[,split], or label,pixel0,pixel1,… as Kaggle's digits

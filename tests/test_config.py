@@ -8,10 +8,11 @@ import re
 import pytest
 
 import config
-from config import PRESETS, Config, parse_command_line
+from config import Config
 from errors import UserError
 from nets import NETS
 from pipeline.preprocess import PREPROCESSINGS
+from presets import PRESETS, parse_command_line
 from runs import in_steps
 
 
@@ -35,7 +36,7 @@ def test_a_key_is_written_with_dashes_or_underscores():
 
 
 def test_an_unknown_preset_names_the_nearest_and_all():
-    with pytest.raises(UserError, match=r"mnist_alexnt.*did you mean mnist_alexnet.*digits, folder, mnist_alexnet"):
+    with pytest.raises(UserError, match=r"mnist_alexnt.*did you mean mnist_alexnet.*digits.* mnist_alexnet"):
         parse_command_line(["mnist_alexnt"])
 
 
@@ -62,12 +63,6 @@ def test_help_lists_presets_and_keys(capsys):
     text = capsys.readouterr().out
     for word in *PRESETS, *(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)):
         assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), word
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_sound_and_lie_apart(preset):
-    config.validate(PRESETS[preset], NETS, PREPROCESSINGS)
-    assert len({p.run_dir for p in PRESETS.values()}) == len(PRESETS)
 
 
 AT_LEAST_ONE = (

@@ -9,10 +9,11 @@ import pytest
 
 import train as training
 from checkpoints import newest_valid
-from config import parse_command_line, resolve
+from config import resolve
 from errors import UserError
 from nets import NETS
 from pipeline.records import load_dataset
+from presets import parse_command_line
 from runs import in_steps
 from tfcompat import tf
 from tiny_net import configured, evaluated, picture_folder

@@ -18,11 +18,11 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import config as configuration
 import errors
 import eval as evaluation
 import train
 from nets import NETS, Net
+from presets import parse_command_line
 from tfcompat import batch_norm, dropout, slim, tf
 
 
@@ -56,7 +56,7 @@ ARGUMENTS += ["--optimizer", "adam", "--learning-rate", "0.01"]
 
 
 def configured(*args):
-    return configuration.parse_command_line([*ARGUMENTS, *args])
+    return parse_command_line([*ARGUMENTS, *args])
 
 
 def evaluated(ckpt, **options):

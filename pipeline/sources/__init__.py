@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from pipeline.sources.arrays import cifar10, digits, fashion_mnist, mnist, signs
 from pipeline.sources.contract import SPLITS, Example, Source
-from pipeline.sources.folders import folder, imagenet
+from pipeline.sources.folders import flowers, folder, imagenet
 from pipeline.sources.tables import csv
 
 __all__ = ["SOURCES", "SPLITS", "Example", "Source"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
-    f.__name__: f for f in (digits, mnist, fashion_mnist, cifar10, signs, folder, csv, imagenet)
+    f.__name__: f for f in (digits, mnist, fashion_mnist, cifar10, signs, flowers, folder, csv, imagenet)
 }

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pooch
+
 from errors import UserError
 from pipeline.images import EXTENSIONS
 from pipeline.regular import read_regular
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, files_below, listed
+from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, download, files_below, listed
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
@@ -49,6 +51,19 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     if empty:
         raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
     return Source(class_names, 3, carved(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
+
+
+FLOWERS_URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
+FLOWERS_CHECKSUM = "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"  # as TFDS has it
+
+
+def flowers(source: Path | None, cache: Path) -> Source:
+    """3,670 photographs of daisies, dandelions, roses, sunflowers and tulips (TensorFlow's flower_photos, 229 MB), or a
+    part of them, as class folders with or without train, validation and test above them."""
+    if source is None:
+        download(FLOWERS_URL, FLOWERS_CHECKSUM, cache, pooch.Untar())
+        source = cache / "flower_photos.tgz.untar" / "flower_photos"
+    return folder(source, cache)
 
 
 def _parts(source: Path) -> tuple[dict[str, Path], Counter]:

@@ -1,13 +1,18 @@
 """The sources beyond scikit-learn, MNIST, folders and ImageNet; what convert offers for all; parallel conversion."""
 
 import csv
+import functools
 import gzip
+import hashlib
+import http.server
 import os
 import pathlib
 import signal
 import struct
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 
 import cv2
@@ -21,6 +26,7 @@ from pipeline import convert as convert_module
 from pipeline import images, statistics, tfrecord
 from pipeline.convert import convert
 from pipeline.pictures import decode
+from pipeline.sources import folders
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -149,6 +155,32 @@ def test_signs_that_are_none(changed, message, tmp_path):
     write_signs(tmp_path / "raw", "test", 6, **changed)
     with pytest.raises(UserError, match=message):
         convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
+
+
+def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch):
+    made = tmp_path / "made/flower_photos"
+    for name in ("daisy", "roses"):
+        (made / name).mkdir(parents=True)
+        for i in range(4):
+            (made / name / f"{i}.png").write_bytes(png(RANDOM.integers(0, 256, (6, 6, 3), np.uint8)))
+    (made / "LICENSE.txt").write_text("of the photographs")
+    (tmp_path / "served").mkdir()
+    archive = tmp_path / "served/flower_photos.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(made, "flower_photos")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(folders, "FLOWERS_URL", f"http://127.0.0.1:{server.server_port}/flower_photos.tgz")
+        with pytest.raises(UserError, match=r"could not be downloaded.*hash.*--source DIR"):
+            convert("flowers", str(tmp_path / "wrong"))
+        checksum = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+        monkeypatch.setattr(folders, "FLOWERS_CHECKSUM", checksum)
+        first = convert("flowers", str(tmp_path / "first"))
+        server.shutdown()
+    assert (first["class_names"], first["source"]) == (["daisy", "roses"], None)
+    assert [part["examples"] for part in first["splits"].values()] == [4, 2, 2]
+    assert convert("flowers", str(tmp_path / "again")) == first
 
 
 @pytest.mark.skipif(not (SHARED / "signs").is_dir(), reason=f"{SHARED}/signs is missing")

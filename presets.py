@@ -1,0 +1,157 @@
+"""The recipes, and the command line that names one and changes it: defaults < preset < command line.
+
+    python train.py [PRESET] [--key value ...]
+
+docs/recipes.md has what each of them reaches. This module knows nothing of TensorFlow, so `--help` answers at once.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import tyro
+
+from config import DURATIONS, Config, flag
+from errors import UserError, unknown
+
+# TensorFlow's flower_photos, or a part of them. Validations and saves by the epoch, since their number differs.
+_FLOWERS = {"dataset": "flowers", "batch_size": 32, "validate_every_epochs": 5, "snapshot_every_epochs": 10}
+# Kaggle's cats and dogs, or a part of them, as one sigmoid unit; Keras's random rotations, shifts, shear and zooms.
+_CATSDOGS = {
+    **{"dataset": "folder", "data": "data/cats_dogs", "head": "sigmoid", "preprocessing": "keras_affine"},
+    **{"batch_size": 20, "optimizer": "rmsprop", "momentum": 0.0, "keep_checkpoints": 1},
+    **{"validate_every_epochs": 10, "snapshot_every_epochs": 20},
+}
+# He et al. (arXiv:1603.05027): momentum, batch 128, 0.1 (0.01 for 400 steps before), divided by 10 at 32,000 and 48,000
+# of 64,000 steps. The linear warm-up is ours.
+_CIFAR10 = {
+    **{"dataset": "cifar10", "batch_size": 128, "total_steps": 64000, "warmup_steps": 400, "schedule": "step"},
+    **{"decay_at_steps": (32000, 48000), "validate_every_steps": 400, "snapshot_every_steps": 400},
+}
+
+_RECIPES: Mapping[str, Config] = {
+    # 8×8 pictures: an epoch is 20 steps.
+    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
+    # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
+    # The literal recipe of the posts: --schedule constant.
+    "mnist_alexnet": Config(
+        dataset="mnist",
+        net="alexnet_mnist",
+        weight_decay=0.0,
+        batch_size=100,
+        total_steps=1500,
+        optimizer="adam",
+        learning_rate=1e-3,
+        validate_every_steps=500,
+        snapshot_every_steps=250,
+    ),
+    # Class folders of the user's own pictures, small enough for a laptop.
+    "folder": Config(dataset="folder", preprocessing="cifar", image_size=64, total_steps=2000),
+    # The posts: 10 epochs of Adam at 5e-4, mirror images. A few hundred pictures of each class ask for more of both.
+    "flowers_alexnet": Config(
+        **_FLOWERS,
+        net="alexnet_half",
+        preprocessing="inception_crop",
+        optimizer="adam",
+        learning_rate=3e-4,
+        warmup_epochs=2,
+        total_epochs=60,
+    ),
+    # The posts: the convolutions as they are, 10 epochs of Adam at 1e-4 for a new head.
+    "flowers_vgg16": Config(
+        **_FLOWERS,
+        net="vgg_16_transfer",
+        init_from="vgg_16",
+        train_only=("fc6", "fc7", "fc8"),
+        optimizer="adam",
+        learning_rate=1e-4,
+        total_epochs=10,
+    ),
+    # All layers of MobileNet 0.25 from ImageNet's weights.
+    "flowers_mobilenet": Config(
+        **_FLOWERS,
+        net="mobilenet_v1_025",
+        init_from="mobilenet_v1_025",
+        preprocessing="inception_crop",
+        optimizer="adam",
+        learning_rate=3e-4,
+        warmup_epochs=1,
+        total_epochs=20,
+    ),
+    # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here.
+    "flowers_googlenet": Config(
+        **_FLOWERS,
+        net="googlenet_2014",
+        preprocessing="inception_crop",
+        optimizer="adam",
+        learning_rate=3e-4,
+        warmup_epochs=2,
+        total_epochs=30,
+    ),
+    # The posts: RMSProp at 1e-5, 20 times 100 steps of 20 pictures, 150 px.
+    "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_epochs=30),
+    # The same at 256 px.
+    "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_epochs=40),
+    # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
+    # far behind. Random shifts, and trained to the end.
+    "signs_resnet50": Config(
+        dataset="signs",
+        net="resnet50_signs",
+        preprocessing="digits",
+        batch_size=32,
+        optimizer="adam",
+        learning_rate=1e-3,
+        warmup_epochs=1,
+        total_epochs=30,
+        validate_every_epochs=5,
+        snapshot_every_epochs=5,
+    ),
+    # A wide map of 32×32 throughout: an epoch of 9,000 pictures takes a minute or two on 2 cores.
+    "preact_elu": Config(
+        dataset="cifar10",
+        net="preact_elu",
+        optimizer="adam",
+        learning_rate=1e-3,
+        batch_size=64,
+        total_epochs=10,
+        validate_every_epochs=1,
+        snapshot_every_epochs=1,
+    ),
+    "cifar10_preact20": Config(**_CIFAR10, net="preact_resnet_20"),
+    "cifar10_preact56": Config(**_CIFAR10, net="preact_resnet_56"),
+    # The same without shortcuts, to see what they are for.
+    "cifar10_plain56": Config(**_CIFAR10, net="plain_56"),
+}
+PRESETS = {name: dataclasses.replace(recipe, run_dir=f"runs/{name}") for name, recipe in _RECIPES.items()}
+
+
+def parse_command_line(args: list[str]) -> Config:
+    """The configuration that `[PRESET] [--key value ...]` asks for. Exits with 0 after --help, with 2 on a mistake."""
+    preset = "digits"
+    if args and not args[0].startswith("-"):
+        preset, args = args[0], args[1:]
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    rows = "\n".join(f"  {name:<19}{_described(config)}" for name, config in PRESETS.items())
+    default, given = PRESETS[preset], {arg.split("=")[0].replace("_", "-") for arg in args}
+    if "--net" in given:  # what a preset says of pictures is meant for its own net
+        default = dataclasses.replace(default, image_size=None, preprocessing=None, weight_decay=None)
+    if "--schedule" in given:  # and what it says of moments for its own schedule
+        default = dataclasses.replace(default, decay_at_steps=(), decay_at_epochs=())
+    for name in DURATIONS:
+        steps, epochs = flag(f"{name}_steps"), flag(f"{name}_epochs")
+        if {steps, epochs} <= given:
+            raise UserError(f"{steps} and {epochs} are the same duration; give one of them")
+        if steps in given:  # and not what the preset says in epochs
+            default = dataclasses.replace(default, **{f"{name}_epochs": () if name == "decay_at" else None})
+    about = (
+        f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
+        "PRESET --help shows the values of that preset."
+    )
+    return tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
+
+
+def _described(config: Config) -> str:
+    data = config.data.removeprefix("data/") if config.data else config.dataset
+    start = f" from {config.init_from}" if config.init_from else ""
+    length = f"{config.total_epochs:g} epochs" if config.total_epochs else f"{config.total_steps:,} steps"
+    return f"{config.net} on {data}{start}, {length}"
