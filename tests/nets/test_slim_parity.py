@@ -109,7 +109,7 @@ class Session:
             self.session = tf.Session()
 
     def randomize(self):
-        rng = np.random.default_rng(0)
+        rng, fed = np.random.default_rng(0), {}
         for name, variable in self.variables.items():
             shape, kind = variable.shape.as_list(), name.rsplit("/", 1)[1]
             if kind == "weights":
@@ -118,7 +118,8 @@ class Session:
                 value = rng.uniform(0.5, 1.5, shape)
             else:
                 value = rng.normal(0, 0.3, shape)
-            variable.load(value.astype(np.float32), self.session)
+            fed[variable.initializer.inputs[1]] = value.astype(np.float32)
+        self.session.run([variable.initializer for variable in self.variables.values()], fed)
 
     def save(self, path, form):
         return self.savers[form].save(self.session, str(path), write_meta_graph=False, write_state=False)

@@ -37,13 +37,15 @@ def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
 
 def shared(index, steps, workers, **kwargs):
     """What some workers see together, in the place of one: as `train`."""
-    parts = []
-    for worker in range(workers):
-        with tf.Graph().as_default(), tf.Session() as session:
-            batches = training_batches(index, 3, "cifar", SIZE, 8, 0, workers=workers, worker=worker)
+    with tf.Graph().as_default(), tf.Session() as session:
+        share = partial(training_batches, index, 3, "cifar", SIZE, 8, 0, workers=workers)
+        parts = [share(worker=worker) for worker in range(workers)]
+        for batches in parts:
             batches.start(session, kwargs.get("start", 0))
-            parts.append([session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)])
-    return [np.stack([np.concatenate([part[step][i] for part in parts]) for step in range(steps)]) for i in range(3)]
+        fetches = [
+            tf.concat(tensors, 0) for tensors in zip(*((b.images, b.labels, b.rows) for b in parts), strict=True)
+        ]
+        return [np.stack(values) for values in zip(*(session.run(fetches) for _ in range(steps)), strict=True)]
 
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
