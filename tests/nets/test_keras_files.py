@@ -142,7 +142,7 @@ def files(tmp_path_factory):
         np.save(directory / f"{net_name}_picture.npy", picture(net_name)[..., :: -1 if bgr else 1])
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-c", HELPERS + WITH_KERAS_3 + WITH_KERAS_2]  # one import of TensorFlow for both
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     yield directory
     for path in directory.glob("vgg_16*"):  # pytest keeps the directories of its last three runs

@@ -74,7 +74,9 @@ def towers(name):
 
 @functools.cache
 def all_shapes(name):
-    return shapes(towers(name).graph) if name in ONE_OF_EACH else NETS[name].variable_shapes(CLASSES)
+    if name in ONE_OF_EACH:  # built anyhow
+        return {n: list(shape) for n, shape in shapes(towers(name).graph).items()}
+    return NETS[name].variable_shapes(CLASSES)
 
 
 def shapes(graph):

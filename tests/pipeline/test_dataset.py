@@ -35,24 +35,19 @@ def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
     return [np.stack(arrays) for arrays in zip(*fetched, strict=True)]
 
 
-def shared(index, steps, workers, **kwargs):
-    """What some workers see together, in the place of one: as `train`."""
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_workers_see_together_what_one_would(workers, index):
+    expected = train(index, 8, 8)
     with tf.Graph().as_default(), tf.Session() as session:
         share = partial(training_batches, index, 3, "cifar", SIZE, 8, 0, workers=workers)
         parts = [share(worker=worker) for worker in range(workers)]
-        for batches in parts:
-            batches.start(session, kwargs.get("start", 0))
-        fetches = [
-            tf.concat(tensors, 0) for tensors in zip(*((b.images, b.labels, b.rows) for b in parts), strict=True)
-        ]
-        return [np.stack(values) for values in zip(*(session.run(fetches) for _ in range(steps)), strict=True)]
-
-
-@pytest.mark.parametrize("workers", [2, 4, 8])
-@pytest.mark.parametrize("start", [0, 3])
-def test_workers_see_together_what_one_would(workers, start, index):
-    for one, other in zip(train(index, 5, 8, start=start), shared(index, 5, workers, start=start), strict=True):
-        np.testing.assert_array_equal(one, other)
+        fetches = [tf.concat([getattr(part, name) for part in parts], 0) for name in ("images", "labels", "rows")]
+        for start in 0, 3:
+            for part in parts:
+                part.start(session, start)
+            for step in range(start, start + 5):
+                for one, other in zip(expected, session.run(fetches), strict=True):
+                    np.testing.assert_array_equal(one[step], other)
 
 
 @pytest.mark.parametrize(("workers", "worker"), [(3, 0), (2, 2), (0, 0), (2, -1)])
