@@ -12,10 +12,10 @@ train: .venv/run
 	$(BIN)/python eval.py --ckpt runs/digits
 
 test: .venv/dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 lint: .venv/dev
 	$(BIN)/ruff check .

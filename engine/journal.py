@@ -4,10 +4,7 @@ import json
 import math
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from files import fsync, whole_file
 
@@ -84,7 +81,8 @@ def _parse(line: str) -> dict | None:
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
     """Loss and accuracy over steps, train and validation, and validation with averaged weights, as a PNG."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    figure = Figure(figsize=(11, 4))
+    axes = figure.subplots(1, 2)
     figure.subplots_adjust(0.07, 0.12, 0.99, 0.9, wspace=0.17)  # matplotlib's own layout takes as long as drawing
     train, validation = journal.of(TRAIN), journal.of(VALIDATION)
     lines = [("train", train, "", {"color": "C0", "alpha": 0.7})]
@@ -111,4 +109,3 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
     figure.suptitle(title, parse_math=False)  # a run may be called cost $
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=100)
-    plt.close(figure)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.metrics import PerExample, summarize
 from tfcompat import tf
 
 MISTAKES = 16  # drawn at each validation
+CURVES_EVERY_SECONDS = 10  # at most, and at the end
 
 
 class Reports:
@@ -24,6 +26,7 @@ class Reports:
         journal.cut()
         self.writer = summaries.open_writer(run, step, graph)
         self.validation_writer = summaries.open_writer(os.path.join(run, "val"), step)
+        self.curves_drawn = time.monotonic()
         self.progress = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty())
 
     def trained(self, step: int, window: Sequence[Mapping], seconds: float, replaced: int) -> None:
@@ -99,11 +102,13 @@ class Reports:
         if places:
             titles = figures.mistake_titles(tables[""], places, class_names)
             summaries.add_figure(self.validation_writer, step, "worst_mistakes", mistakes_sheet(places, titles))
-        self.draw_curves()
+        if time.monotonic() - self.curves_drawn >= CURVES_EVERY_SECONDS:
+            self.draw_curves()
 
     def draw_curves(self) -> None:
         """Draws curves.png anew."""
         draw_curves(self.journal, os.path.join(self.run, "curves.png"), os.path.basename(os.path.abspath(self.run)))
+        self.curves_drawn = time.monotonic()
 
     def close(self) -> None:
         """Draws the curves and waits until TensorBoard has everything."""

@@ -76,14 +76,19 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
     from matplotlib.figure import Figure
 
     rows = -(-len(tiles) // columns)
-    figure = Figure(figsize=(columns * 1.6, rows * 1.8))
-    # By hand: matplotlib's own layout takes twice the time of drawing, at every validation.
-    figure.subplots_adjust(0.02, 0.01, 0.98, 1 - 0.4 / (rows * 1.8), wspace=0.08, hspace=0.3)
+    width, height, side = 1.6, 1.8, 1.4  # of a tile and of a picture's longer side, in inches
+    figure = Figure(figsize=(columns * width, rows * height))
+    # All in one axes: one for each picture takes five times as long, at every validation.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
     for i, (pixels, title) in enumerate(tiles):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=8, parse_math=False)
-        axes.axis("off")
+        half = np.array(pixels.shape[:2]) * (side / 2 / max(pixels.shape[:2]))
+        center = np.array([i // columns * height + 1.05, (i % columns + 0.5) * width])
+        (top, left), (bottom, right) = center - half, center + half
+        shown = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top))
+        axes.text(center[1], top - 0.05, title, fontsize=8, ha="center", va="bottom", parse_math=False)
+    axes.set(xlim=(0, columns * width), ylim=(rows * height, 0), aspect="auto")
     return figure
 
 

@@ -6,11 +6,16 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # tiny_net
 
 
-LONG = ("test_train.py", "test_reliability.py", "test_recipes.py", "test_keras_files.py", "test_nets.py")
+# By the CPU time that they take, 100 to 30 seconds.
+LONG = ("test_train.py", "test_reliability.py", "test_slim_parity.py", "test_resume.py", "test_recipes.py")
+LONG += ("test_nets.py", "test_keras_files.py", "test_legacy.py", "test_dataset.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first: a file goes to one worker, and a long one at the end leaves the other without work."""
+    """Long files first: a file goes to one worker, and a long one at the end leaves the other without work.
+
+    pytest-xdist keeps to this with --no-loadscope-reorder; else it starts with the files of the most tests.
+    """
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 

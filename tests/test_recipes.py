@@ -41,7 +41,8 @@ def rows(run, split):
 
 def trained(tmp_path, digits_data, *arguments, steps=5):
     directory = tmp_path / "run"
-    every = ("--snapshot-every-steps", "1", "--keep-checkpoints", "100", "--total-steps", str(steps))
+    every = ("--snapshot-every-steps", "1" if steps < 10 else str(steps), "--keep-checkpoints", "100")
+    every += ("--total-steps", str(steps), "--validate-every-steps", str(steps))
     assert train(configured("--run-dir", str(directory), "--data", digits_data, *every, *arguments)) == 0
     return directory
 
@@ -188,14 +189,14 @@ def test_a_dry_run_leaves_nothing(data_is_there, tmp_path, digits_data, capsys, 
 
 
 def test_patience_ends_a_run_early_and_more_of_it_goes_on(tmp_path, digits_data, capsys):
-    place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--validate-every-steps", "2")
+    place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--validate-every-steps", "4")
     # A rate that changes nothing: the first validation stays the best.
     stuck = (*place, "--learning-rate", "1e-30", "--best-metric", "loss", "--schedule", "constant")
     stuck += ("--snapshot-every-steps", "100")
     assert train(configured(*stuck, "--patience", "3")) == 0
     steps = [row["step"] for row in rows(tmp_path / "run", "validation")]
     best = min(rows(tmp_path / "run", "validation"), key=lambda row: row["loss"])["step"]
-    assert steps == list(range(2, best + 7, 2))
+    assert steps == list(range(4, best + 13, 4))
     assert steps[-1] < 40
     out = capsys.readouterr().out
     assert "stopped early: 3 validations without a better loss" in out

@@ -55,10 +55,10 @@ def run(tmp_path_factory, digits_data):
 
 
 def test_a_run_that_is_stopped_at_any_step_of_an_epoch_sees_what_it_would_have_seen(tmp_path, digits_data):
-    config = resolve(configured("--data", digits_data, "--run-dir", str(tmp_path), "--batch-size", "100"), NETS)
+    config = resolve(configured("--data", digits_data, "--run-dir", str(tmp_path), "--batch-size", "210"), NETS)
     model = training.build(in_steps(config, 1259), load_dataset(digits_data))
     step = {**model.step, "rows": model.training.batches.rows}
-    epoch, steps = 13, 16
+    epoch, steps = 6, 8
     with tf.Session(graph=model.graph) as session:
         session.run(model.initializers[0])
         session.run(model.initializers[1])
@@ -68,7 +68,7 @@ def test_a_run_that_is_stopped_at_any_step_of_an_epoch_sees_what_it_would_have_s
         for number in range(1, steps + 1):
             expected.append(session.run(step)["rows"].tolist())
             checkpoints.save(session, number)
-    assert len({row for rows in expected[:epoch] for row in rows}) == 1259  # 13 × 100 > 1259: the second has begun
+    assert len({row for rows in expected[:epoch] for row in rows}) == 1259  # 6 × 210 > 1259: the second has begun
     for number in range(1, epoch + 1):
         with tf.Session(graph=model.graph) as session:
             model.saver.restore(session, str(tmp_path / f"ckpt/model.ckpt-{number}"))
@@ -339,19 +339,22 @@ def test_nothing_listens(run, tmp_path, digits_data):
     loud = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(1)"
     assert heard(subprocess.Popen([sys.executable, "-c", loud]))[1]
     data = tmp_path / "data"  # converted on the way, by a process of its own
-    process = started("--run-dir", tmp_path / "run", "--data", data)
-    looks, found = heard(process)
-    assert process.wait() == 0, process.stderr.read()
-    assert looks > 50
-    assert not found
     picture = tmp_path / "picture.png"
     picture.write_bytes(encode_png(np.zeros((8, 8), np.uint8)).data)
-    uses = f"tiny_net.evaluated({str(run)!r}); "
-    uses += f"predict.predict(predict.parse_command_line(['--ckpt', {str(run)!r}, {str(picture)!r}]))"
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(DRIVER.parent)!r}]; import predict, tiny_net"
-    process = subprocess.Popen([sys.executable, "-c", f"{code}; {uses}"])
+    program = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(DRIVER.parent)!r}]
+import predict, tiny_net
+if __name__ == "__main__":
+    place = ("--run-dir", {str(tmp_path / "run")!r}, "--data", {str(data)!r}, "--total-steps", "20")
+    assert tiny_net.train.train(tiny_net.configured(*place)) == 0
+    tiny_net.evaluated({str(run)!r})
+    predict.predict(predict.parse_command_line(["--ckpt", {str(run)!r}, {str(picture)!r}]))
+"""
+    (tmp_path / "program.py").write_text(program)
+    process = subprocess.Popen([sys.executable, tmp_path / "program.py"], stderr=subprocess.PIPE, text=True)
     looks, found = heard(process)
-    assert process.wait() == 0
+    assert process.wait() == 0, process.stderr.read()
     assert looks > 50
     assert not found
 

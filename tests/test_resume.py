@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks.kill_and_resume import differences, run_killed
+from errors import UserError
 from tfcompat import tf
+from tiny_net import configured
+from train import train
 
 DRIVER = pathlib.Path(__file__).parent / "tiny_net.py"
 
@@ -36,8 +39,7 @@ def rows(run):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, digits_data):
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    done = run_driver("--run-dir", run, "--data", digits_data)
-    assert done.returncode == 0, done.stderr
+    assert train(configured("--run-dir", str(run), "--data", digits_data)) == 0
     return run
 
 
@@ -79,8 +81,7 @@ def test_kills_at_random_moments_and_in_saves(digits_data, tmp_path):
     """benchmarks/kill_and_resume.py does it 50 times, with a real net."""
     settings = ("--optimizer", "momentum", "--ema-decay", "0.9", "--total-steps", "300", "--snapshot-every-steps", "3")
     settings += ("--display-every-steps", "3", "--validate-every-steps", "100", "--data", digits_data)
-    done = run_driver(*settings, "--run-dir", tmp_path / "never killed")
-    assert done.returncode == 0, done.stderr
+    assert train(configured(*settings, "--run-dir", str(tmp_path / "never killed"))) == 0
     command = [sys.executable, str(DRIVER), *settings, "--run-dir", str(tmp_path / "killed")]
     done = run_killed(command, tmp_path / "killed", 4, 0.3, random.Random(0))
     assert done["kills"] == 4
@@ -92,7 +93,8 @@ def test_kills_at_random_moments_and_in_saves(digits_data, tmp_path):
 
 
 def test_another_seed_gives_other_bits(uninterrupted, digits_data, tmp_path):
-    run_driver("--run-dir", tmp_path / "run", "--data", digits_data, "--seed", 1, "--total-steps", 10)
+    place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data)
+    assert train(configured(*place, "--seed", "1", "--total-steps", "10")) == 0
     ours, theirs = tensors(tmp_path / "run" / "model.ckpt-10"), tensors(uninterrupted / "model.ckpt-20")
     assert not np.array_equal(ours["tiny/Conv/weights"], theirs["tiny/Conv/weights"])
 
@@ -102,7 +104,7 @@ def test_a_run_of_damaged_checkpoints_is_not_started_over(uninterrupted, digits_
     run.mkdir()
     (run / "config.json").write_text((uninterrupted / "config.json").read_text())
     (run / "model.ckpt-20.data-00000-of-00001").write_bytes(b"")
-    refused = run_driver("--run-dir", run, "--data", digits_data)
-    assert refused.returncode == 2
-    assert "none of the 1 checkpoints" in refused.stderr
+    with pytest.raises(UserError, match="none of the 1 checkpoints") as failure:
+        train(configured("--run-dir", str(run), "--data", digits_data))
+    assert failure.value.exit_code == 2
     assert sorted(os.listdir(run)) == ["config.json", "model.ckpt-20.data-00000-of-00001"]

@@ -53,8 +53,14 @@ def our_logits(name, inputs, is_training):
         return net.function(inputs, CLASSES, is_training=is_training, scope=net.scope, **THEIRS[name][2])[0]
 
 
-def shapes():
-    return {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+@functools.cache
+def their_graph(name):
+    """Their net in evaluation. Not to be changed."""
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(0)
+        size = NETS[name].image_size
+        their_logits(name, tf.placeholder(tf.float32, [1, size, size, 3]), is_training=False)
+    return graph
 
 
 DEEP = {"vgg_19", "resnet_v1_101", "resnet_v1_152", "resnet_v2_101", "resnet_v2_152"}
@@ -62,20 +68,17 @@ DEEP = {"vgg_19", "resnet_v1_101", "resnet_v1_152", "resnet_v2_101", "resnet_v2_
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in THEIRS])
 def test_variables_are_tf_slims(name):
-    size = NETS[name].image_size
-    their_logits(name, tf.placeholder(tf.float32, [1, size, size, 3]), is_training=False)
-    assert NETS[name].variable_shapes(CLASSES) == shapes()
+    variables = their_graph(name).get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+    assert NETS[name].variable_shapes(CLASSES) == {v.op.name: v.shape.as_list() for v in variables}
 
 
 @pytest.mark.parametrize("name", ["alexnet_v2", "vgg_11", "inception_v1", "resnet_v1_50", "resnet_v2_50"])
-def test_initial_values_are_distributed_as_tf_slims(name, graph):
-    inputs = tf.placeholder(tf.float32, [1, 224, 224, 3])
-    their_logits(name, inputs, is_training=False)
+def test_initial_values_are_distributed_as_tf_slims(name):
     with tf.Graph().as_default() as ours:
         tf.set_random_seed(1)
         our_logits(name, tf.placeholder(tf.float32, [1, 224, 224, 3]), is_training=False)
     values = []
-    for built in ours, graph:
+    for built in ours, their_graph(name):
         variables = built.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
         with tf.Session(graph=built) as session:  # fc6 and fc7 are as fc8, and large
             small = {v.op.name: v.initial_value for v in variables if np.prod(v.shape.as_list()) < 5e6}
@@ -109,7 +112,7 @@ class Session:
             self.session = tf.Session()
 
     def randomize(self):
-        rng = np.random.default_rng(0)
+        rng, fed = np.random.default_rng(0), {}
         for name, variable in self.variables.items():
             shape, kind = variable.shape.as_list(), name.rsplit("/", 1)[1]
             if kind == "weights":
@@ -118,7 +121,8 @@ class Session:
                 value = rng.uniform(0.5, 1.5, shape)
             else:
                 value = rng.normal(0, 0.3, shape)
-            variable.load(value.astype(np.float32), self.session)
+            fed[variable.initializer.inputs[1]] = value.astype(np.float32)
+        self.session.run([variable.initializer for variable in self.variables.values()], fed)
 
     def save(self, path, form):
         return self.savers[form].save(self.session, str(path), write_meta_graph=False, write_state=False)

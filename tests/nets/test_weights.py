@@ -4,7 +4,7 @@ import functools
 import hashlib
 import http.server
 import pathlib
-import subprocess
+import runpy
 import sys
 import tarfile
 import threading
@@ -252,11 +252,12 @@ def test_published_names_are_of_registered_nets():
     assert {entry.net for entry in published.PUBLISHED.values()} <= set(NETS)
 
 
-def test_the_command_line(tmp_path):
-    arguments = [sys.executable, "-m", "nets.weights", "inspect", checkpoint(tmp_path, values())]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "fits lenet" in done.stdout
+def test_the_command_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["weights", "inspect", checkpoint(tmp_path, values())])
+    runpy.run_path(str(ROOT / "nets/weights.py"), run_name="__main__")
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "fits lenet" in out
 
 
 def test_a_mistake_on_the_command_line(tmp_path, monkeypatch):
