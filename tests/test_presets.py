@@ -82,7 +82,8 @@ def test_a_dry_run_on_the_real_data(name, tmp_path):
     source = DATA / RAW[name]
     if not source.is_dir():
         pytest.skip(f"{source} is missing")
-    command = [sys.executable, "train.py", name, "--source", str(source), "--dry-run", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "train.py", name, "--source", str(source), "--data", str(tmp_path / "data")]
+    command += ["--dry-run", "--precision", "bf16"]
     init = PRESETS[name].init_from
     if init:
         prefix = tmp_path / "weights/model.ckpt-0"
