@@ -36,11 +36,23 @@ def reported() -> Iterator[None]:
         print(f"error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Ends the program where standard output cannot take all: without a word where its reader is gone, as `| head`."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+        sys.exit(1)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -117,6 +117,8 @@ def run_evaluation(args: argparse.Namespace) -> Result:
     for flag, (path, ending) in outputs.items():
         if path is not None:
             check_output(flag, path, ending)
+    if args.confusion and args.mistakes and os.path.realpath(args.confusion) == os.path.realpath(args.mistakes):
+        raise errors.UserError(f"--confusion and --mistakes are both {args.mistakes}; name two files")
     if args.top_k < 1:
         raise errors.UserError(f"--top-k is {args.top_k}; it must be at least 1")
     if args.flip and args.crops != 1:
@@ -165,6 +167,8 @@ def run_evaluation(args: argparse.Namespace) -> Result:
                 rows=lambda: range(len(records.index.offsets)),
                 step=0,
             )
+    if not all(np.isfinite(table.loss).all() for table in tables.values()):
+        raise errors.UserError(f"{net.prefix}: the net's outputs are not finite; its weights are too large")
     return Result(net, split, records.index, dataset["channels"], tables)
 
 
@@ -266,17 +270,17 @@ def write_events(result: Result, drawn: dict) -> None:
     """Adds the evaluation to TensorBoard as a run of its own below the training's, RUN/eval_SPLIT."""
     directory = os.path.join(result.net.run, f"eval_{result.split}{'_ema' if result.net.ema else ''}")
     step = step_of(result.net.prefix) or 0
-    try:
-        writer = tf.summary.FileWriter(directory)
-    except tf.errors.OpError as error:
-        print(f"TensorBoard gets nothing: {directory} cannot be written ({error.message})", file=sys.stderr)
-        return
     evaluation = result.evaluation
     scalars = {"loss/cross_entropy": evaluation.loss, "accuracy/top1": evaluation.top1}
-    summaries.add_scalars(writer, step, scalars)
-    for name, figure in drawn.items():
-        summaries.add_figure(writer, step, name, figure)
-    writer.close()
+    try:
+        writer = tf.summary.FileWriter(directory)
+        summaries.add_scalars(writer, step, scalars)
+        for name, figure in drawn.items():
+            summaries.add_figure(writer, step, name, figure)
+        writer.close()
+    except Exception as error:  # OpError, IndexError: the writer's binding translates some, not all
+        reason = str(getattr(error, "message", error)).splitlines()[0]
+        print(f"TensorBoard gets nothing: {directory} cannot be written ({reason})", file=sys.stderr)
 
 
 def file_name(index: Index, row: int) -> str:
@@ -290,5 +294,5 @@ def file_name(index: Index, row: int) -> str:
 if __name__ == "__main__":
     with errors.reported():
         found = run_evaluation(ARGS)
-        write(found, ARGS)
         print(json.dumps(as_json(found, ARGS.top_k)) if ARGS.json else as_text(found, ARGS.top_k))
+        write(found, ARGS)  # last, since a disk may be full, and the pass was long

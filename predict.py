@@ -146,6 +146,7 @@ def predict(args: argparse.Namespace) -> int:
     """Builds the net, restores it and tells what it says of each picture. Returns the exit code."""
     check_arguments(args)
     files = listed(args.pictures)
+    check_kept(files, args)
     net = trained.find(args, args.data, args.batch_size)
     if net.run and args.data:
         raise errors.UserError(f"--data {args.data}: {net.run} names the classes itself; leave it out")
@@ -160,7 +161,7 @@ def predict(args: argparse.Namespace) -> int:
         fetches = fetched(net, batch, args)
         net.restore(session)
         print(f"{net.prefix}, step {step_of(net.prefix)}, on {len(files):,} pictures", file=sys.stderr)
-        tellers = [stack.enter_context(teller) for teller in chosen(args, files, net)]
+        tellers = [(where, stack.enter_context(teller)) for where, teller in chosen(args, files, net)]
         bar = stack.enter_context(tqdm(total=len(files), unit="picture", disable=None, leave=False))
 
         def seen() -> Iterator[Seen]:
@@ -177,14 +178,21 @@ def predict(args: argparse.Namespace) -> int:
         pictures = seen()
         while some := list(islice(pictures, net.config.batch_size)):
             values = session.run(fetches, {batch: np.stack([picture.image for picture in some])})
+            if not np.isfinite(values["probabilities"]).all():
+                raise errors.UserError(f"{net.prefix}: the net's outputs are not finite; its weights are too large")
             for i, picture in enumerate(some):
                 probabilities = values["probabilities"][i]
                 # Stable, so that of equal ones the first comes first, as argmax has it.
                 best = np.argsort(-probabilities, kind="stable")[: args.top_k]
                 top = [(names[label], float(f"{probabilities[label]:.9g}")) for label in best]
                 told = Told(picture, top, *(values[key][i] if key in values else None for key in ("features", "heat")))
-                for tell in tellers:
-                    tell(told)
+                for where, tell in tellers:
+                    try:
+                        tell(told)
+                    except BrokenPipeError:  # output_file would take it for its own file's
+                        sys.exit(1)
+                    except OSError as error:
+                        raise errors.UserError(f"{where} cannot be written ({error.strerror or error})") from error
     if eye.redrawn:
         print(f"{eye.redrawn:,} redrawn as light strokes on black; --invert no leaves all as they are", file=sys.stderr)
     if damaged:
@@ -202,6 +210,14 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise errors.UserError("--features END_POINT and --out FILE.npz belong together; name both")
 
 
+def check_kept(files: list[str], args: argparse.Namespace) -> None:
+    """Raises UserError where a sheet would take the place of a picture."""
+    pictures = set(map(os.path.realpath, files))
+    for path in montage.sheet_names(args.sheet) if args.sheet else ():
+        if os.path.realpath(path) in pictures:
+            raise errors.UserError(f"--sheet {args.sheet}: {path} is one of the pictures; choose another name")
+
+
 def fetched(net: Trained, batch: tf.Tensor, args: argparse.Namespace) -> dict[str, tf.Tensor]:
     """Probabilities [N, classes] of a batch, and features [N, D] and heat [N, h, w] where they are asked for."""
     heads, end_points = net.build(batch)
@@ -216,11 +232,14 @@ def fetched(net: Trained, batch: tf.Tensor, args: argparse.Namespace) -> dict[st
     return fetches
 
 
-def chosen(args: argparse.Namespace, files: list[str], net: Trained) -> list:
-    """What tells of the pictures: context managers that give a function of Told."""
-    chosen = [as_json() if args.json else as_table(files, net.class_names)]
-    options = ((args.csv, as_csv), (args.sheet, as_sheets), (args.explain, as_overlays), (args.out, as_features))
-    return chosen + [teller(path) for path, teller in options if path is not None]
+def chosen(
+    args: argparse.Namespace, files: list[str], net: Trained
+) -> list[tuple[str, contextlib.AbstractContextManager]]:
+    """What tells of the pictures: where to, and a context manager that gives a function of Told."""
+    chosen = [("standard output", as_json() if args.json else as_table(files, net.class_names))]
+    tellers = {"csv": as_csv, "sheet": as_sheets, "explain": as_overlays, "out": as_features}
+    paths = {option: getattr(args, option) for option in tellers}
+    return chosen + [(f"--{key} {path}", tellers[key](path)) for key, path in paths.items() if path is not None]
 
 
 @contextlib.contextmanager
@@ -266,9 +285,13 @@ def as_csv(path: str) -> Iterator[Callable]:
 def as_sheets(path: str) -> Iterator[Callable]:
     """Pictures under their class, its probability and their names."""
     with montage.sheets("--sheet", path) as draw:
-        yield lambda told: draw(
-            told.seen.thumbnail, f"{told.top[0][0][:15]} {told.top[0][1]:.0%}\n{os.path.basename(told.seen.file)[-20:]}"
-        )
+
+        def tell(told: Told) -> None:
+            (label, probability), *_ = told.top
+            name = os.fsencode(os.path.basename(told.seen.file)).decode(errors="backslashreplace")
+            draw(told.seen.thumbnail, f"{label[:15]} {probability:.0%}\n{name[-20:]}")
+
+        yield tell
 
 
 @contextlib.contextmanager

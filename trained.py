@@ -21,7 +21,8 @@ from nets import NETS, Net
 from nets.weights import head_width
 from pipeline import statistics
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import load_dataset
+from pipeline.records import DATASET_JSON, load_dataset
+from pipeline.regular import system_errors_told
 from pipeline.statistics import Statistics
 from runs import CONFIG_JSON, run_of
 from tfcompat import tf
@@ -76,6 +77,7 @@ class Trained(NamedTuple):
         return session_config(self.config.compute_threads, self.config.precision)
 
 
+@system_errors_told()
 def find(args: argparse.Namespace, data: str | None = None, batch_size: int | None = None) -> Trained:
     """What --ckpt and, without a run directory, the flags beside it name.
 
@@ -139,6 +141,7 @@ def _of_run(run: str, named: dict) -> configuration.Config:
 def _alone(ckpt: str, named: dict) -> configuration.Config:
     if "net" not in named:
         raise UserError(
-            f"{ckpt} lies in no run directory, so --net is needed; python -m nets.weights inspect {ckpt} tells which"
+            f"{ckpt} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
+            f"needed; python -m nets.weights inspect {ckpt} tells which"
         )
     return configuration.Config(**named)

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from checkpoints import NAME, PREFIX, in_directory, shapes_of
 from errors import TrainingError, UserError
 from files import fsync
@@ -58,16 +60,20 @@ class CheckpointDirectory:
 
 
 def check_restorable(prefix: str, variables: Mapping[str, tf.Variable]) -> None:
-    """Raises UserError that names the variables, given by their names in the checkpoint, which it lacks or holds in
-    another shape."""
-    stored = shapes_of(prefix)
-    problems = []
+    """Raises UserError that names the variables, given by their names in the checkpoint, which it lacks, holds in
+    another shape or type, or with values that are not finite: a relu may make of those what looks like a result."""
+    stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
+    types, problems = reader.get_variable_to_dtype_map(), []
     for name, variable in variables.items():
         shape = variable.shape.as_list()
         if name not in stored:
             problems.append(f"{name} is missing")
         elif stored[name] != shape:
             problems.append(f"{name} is {stored[name]}, the net needs {shape}")
+        elif types[name] != variable.dtype:
+            problems.append(f"{name} is {types[name].name}, the net needs {variable.dtype.name}")
+        elif not np.isfinite(reader.get_tensor(name)).all():
+            problems.append(f"{name} is not finite")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(f"{prefix} does not fit the net: {'; '.join(problems[:3])}{more}")

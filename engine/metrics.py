@@ -77,7 +77,8 @@ def per_example(logits: tf.Tensor, labels: tf.Tensor) -> PerExample:
     # Ties go by index, as argmax has it, so equal logits earn one class, not all (tf.nn.in_top_k would grant all); what
     # is not a number is ahead of everything.
     before = tf.range(logits.shape[1], dtype=labels.dtype)[tf.newaxis] < labels[:, tf.newaxis]
-    ahead = ~(logits <= own) | (tf.equal(logits, own) & before)
+    # Not by ~, which the graph's optimizer makes a > of: never true of what is not a number.
+    ahead = tf.where(logits <= own, tf.equal(logits, own) & before, tf.ones_like(logits, tf.bool))
     rank = tf.reduce_sum(tf.cast(ahead, tf.int32), 1)
     return PerExample(
         loss,

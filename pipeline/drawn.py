@@ -15,6 +15,7 @@ from pipeline.statistics import Statistics
 
 DARK = 25  # grey levels, a tenth of white: what still counts as black
 THINNEST = 0.1  # of the box: 2 of 20 pixels; 95 % of MNIST's digits have strokes of 2.8 or more
+LARGEST = 1000  # pixels of the longer side; thickening takes time with its fourth power, a minute at 5,000
 FAINT = 0.2  # of the strongest ink; what is weaker, as paper's grain and JPEG's ripples, does not count for the box
 
 
@@ -70,6 +71,10 @@ def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None 
     if strongest <= DARK:
         raise ImageError("no strokes are on it that differ from its ground; what is transparent counts as white")
     ink = _cut(np.clip(ink / strongest, 0, 1))
+    if max(ink.shape) > LARGEST:
+        height, width = (max(1, round(length * LARGEST / max(ink.shape))) for length in ink.shape)
+        ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
+        ink = _cut(ink / ink.max())
     # Twice the radius of the largest circle within the strokes.
     stroke = 2 * cv2.distanceTransform(np.pad((ink > 0.5).astype(np.uint8), 1), cv2.DIST_L2, 5).max()
     missing = round(THINNEST * max(ink.shape) - stroke)

@@ -92,6 +92,11 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
     return figure
 
 
+def sheet_names(path: str) -> list[Path]:
+    """What `sheets` writes to: path, path_2 and so on."""
+    return [Path(path), *(Path(path).with_stem(f"{Path(path).stem}_{i}") for i in range(2, SHEETS + 1))]
+
+
 @contextlib.contextmanager
 def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
     """Yields a function that takes a picture and its title. As soon as 40 have come they are written as PNG: to `path`,
@@ -101,10 +106,9 @@ def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
 
     def draw() -> None:
         nonlocal drawn
-        drawn += 1
-        place = path if drawn == 1 else Path(path).with_stem(f"{Path(path).stem}_{drawn}")
-        with output_file(flag, place) as partial:
+        with output_file(flag, sheet_names(path)[drawn]) as partial:
             sheet(tiles, min(COLUMNS, len(tiles))).savefig(partial, dpi=100)
+        drawn += 1
         tiles.clear()
 
     def add(pixels: np.ndarray, title: str) -> None:

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from errors import UserError
 
+MOST_BYTES = 2**31  # four times the largest picture that is taken: 64 million pixels of 16 bits and four channels
+
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
     """Opens a file to read its bytes. Raises OSError, too, for what is no regular file: a FIFO would wait for ever."""
@@ -19,8 +21,10 @@ def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
 
 
 def read_regular(path: "str | Path") -> bytes:
-    """The content of a file, opened as above."""
+    """The content of a file, opened as above. Raises OSError, too, for what memory may not hold."""
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, "larger than 2 GiB", os.fspath(path))
         return file.read()
 
 
