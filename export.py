@@ -229,7 +229,6 @@ def describe(args: argparse.Namespace, net: Trained, exported: Exported, directo
     """Writes labels.txt and metadata.json."""
     (directory / "labels.txt").write_text("".join(f"{name}\n" for name in net.class_names), encoding="utf-8")
     height, width, channels = exported.shape
-    family = PREPROCESSINGS[net.config.preprocessing]
     metadata = {
         "net": net.config.net,
         "format": args.format,
@@ -238,7 +237,7 @@ def describe(args: argparse.Namespace, net: Trained, exported: Exported, directo
         "width": width,
         "channels": "RGB" if channels == 3 else "grey",
         "values": "float32, 0 to 255",
-        "cut": family.rule(net.config.image_size, height, width),
+        **PREPROCESSINGS[net.config.preprocessing].rule(net.config.image_size),
         "resize": "bilinear, half-pixel centres, no antialiasing",
         "preprocessing": net.config.preprocessing,
         "checkpoint": net.prefix,

@@ -46,12 +46,16 @@ class Family:
     normalize: Callable  # what the net gets of them: (images [..., H, W, C], size, statistics) -> [..., size, size, C]
     augmented: Callable | None = None  # training's: (picture, size, key, statistics) -> [size, size, C]
 
-    def rule(self, size: int, height: int, width: int) -> str:
-        """What `cut` takes, in words, for whoever cuts pictures to [height, width] with other tools."""
+    def rule(self, size: int) -> dict:
+        """What `cut` does, for whoever cuts pictures with other tools: its name and words, and the short side that
+        center_crop resizes to."""
         if self.cut is center_crop:
-            return f"resized to a short side of {_larger(size)}, then the central {height} × {width} pixels"
-        part = "all but 1/16 at each of the four sides" if self.cut is central_part else "the whole picture"
-        return f"{part}, resized to {height} × {width} (height × width) whatever its aspect"
+            words = f"resize to a short side of {_larger(size)}, then cut out the centre"
+            return {"cut": "center_crop", "short_side": _larger(size), "cut_in_words": words}
+        if self.cut is central_part:
+            words = "cut off 1/16 of the picture at each side, rounded down, then resize whatever the aspect"
+            return {"cut": "central_part", "cut_in_words": words}
+        return {"cut": "squash", "cut_in_words": "resize the whole picture, whatever its aspect"}
 
     def __call__(
         self, picture: Picture, size: int, key: "tf.Tensor | None", statistics: Statistics, crops: int = 1
