@@ -31,6 +31,7 @@ def frozen(session: tf.Session, inputs: list[tf.Tensor], outputs: list[tf.Tensor
             node.input.extend(_name(tensor, dependent) for tensor in op.inputs)
             nodes.append(node)
     _fold_batch_norm(nodes, values)
+    _subtract_mean_as_batch_norm(nodes, values)
     graph = tf.GraphDef(versions=session.graph.as_graph_def().versions)
     for name in {name: None for node in nodes for name in node.input if name in values}:
         array = np.asarray(values[name])
@@ -101,3 +102,23 @@ def _fold_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> 
                 attr={"T": node.attr["T"], "data_format": node.attr["data_format"]},
             )
         )
+
+
+def _subtract_mean_as_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> None:
+    """Writes placeholder - mean, of each channel, as a batch norm. Changes both arguments.
+
+    The difference is the same, but OpenCV 5.0 subtracts a vector rightly from a single picture only: from three it
+    gives other numbers, from seven an error.
+    """
+    placeholders = {node.name for node in nodes if node.op == "Placeholder"}
+    for node in nodes:
+        mean = values.get(node.input[1]) if node.op == "Sub" and node.input[0] in placeholders else None
+        if mean is None or np.ndim(mean) != 1:
+            continue
+        ones, zeros = np.ones_like(mean), np.zeros_like(mean)
+        parts = {"scale": ones, "offset": zeros, "mean": mean, "variance": ones}
+        values |= {f"{node.name}/{name}": value for name, value in parts.items()}
+        kind, images = tf.AttrValue(type=tf.float32.as_datatype_enum), node.input[0]
+        attributes = {"T": kind, "U": kind, "epsilon": tf.AttrValue(f=0.0), "is_training": tf.AttrValue(b=False)}
+        names = [images, *(f"{node.name}/{name}" for name in parts)]
+        node.CopyFrom(tf.NodeDef(name=node.name, op=BATCH_NORM, input=names, attr=attributes))

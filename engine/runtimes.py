@@ -6,11 +6,9 @@
 Each runtime is imported where it is used: none needs the others.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of operations that it lacks, the error says
 import numpy as np
 
 from tfcompat import eager_mode, tf
@@ -42,21 +40,22 @@ def session(directory: Path, threads: int = 0) -> Run:
     return lambda images: opened.run({name: f"{name}:0" for name in OUTPUTS}, {"images:0": images})
 
 
-def opencv(directory: Path) -> Run:
+def opencv(directory: Path, names: Sequence[str] = OUTPUTS) -> Run:
     """A frozen graph in OpenCV's dnn. Raises RuntimeError, which names the operation, where it lacks one.
 
-    It gives a graph's last outputs only, so for the logits a graph without the softmax is read.
+    It gives a graph's last output only, so each of `names` is a net of its own: for the logits one without the softmax.
     """
     import cv2
 
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it logs, the error says
     graph = tf.GraphDef.FromString((directory / FROZEN).read_bytes())
     nets = {}
     try:
-        for name in OUTPUTS:
+        for name in names:
             part = tf.graph_util.extract_sub_graph(graph, [name])
             nets[name] = cv2.dnn.readNetFromTensorflow(np.frombuffer(part.SerializeToString(), np.uint8))
     except cv2.error as error:
-        raise RuntimeError(error.err) from None
+        raise RuntimeError(_told(error)) from None
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = {}
@@ -65,10 +64,15 @@ def opencv(directory: Path) -> Run:
             try:
                 outputs[name] = net.forward()
             except cv2.error as error:
-                raise RuntimeError(error.err) from None
+                raise RuntimeError(_told(error)) from None
         return outputs
 
     return run
+
+
+def _told(error: "cv2.error") -> str:  # noqa: F821
+    """OpenCV's words in one line, with its function, which names the operation."""
+    return " ".join(f"{error.func}: {error.err}".split())
 
 
 def litert(directory: Path, threads: int | None = None) -> Run:

@@ -8,7 +8,7 @@ from tfcompat import tf
 
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_HEADER_BYTES = 33
-# Of a PNG of MAX_PIXELS, 1.3 GB are in memory while it is decoded.
+# A PNG of MAX_PIXELS takes 1 GB while it is decoded and resized.
 AT_A_TIME = 2
 
 
