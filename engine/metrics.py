@@ -54,7 +54,7 @@ def class_logits(outputs: tf.Tensor) -> tf.Tensor:
     beside a zero is its sigmoid, so that loss, accuracy and probabilities are the same for both kinds of head."""
     if outputs.shape[1] != 1:
         return outputs
-    return tf.concat([tf.zeros_like(outputs), outputs], 1)
+    return tf.pad(outputs, [[0, 0], [1, 0]])
 
 
 def training_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What a picture becomes, one family a function: how its nets were trained, and how they are evaluated.
+"""What a picture becomes, one family a row of PREPROCESSINGS: how its nets were trained, and how they are evaluated.
 
     family(picture, size, key, statistics) -> float32 [size, size, C]
 
@@ -7,23 +7,66 @@ training it is an integer tensor of shape [2], unique to (seed, epoch, position)
 follows: a family folds a number of its own into it for each draw, since two draws from one key are identical.
 `statistics` are those of the training pictures. Families of CENTER_CROPPED evaluate the centre of a larger picture and
 take `crops=10`, after which they give [10, size, size, C]: corners, centre and their mirror images.
+
+Evaluation is two parts: what of the picture is taken, and how its values are normalised. An exported graph holds the
+second alone, or both.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from errors import UserError
-from pipeline.pictures import Picture, resize
-from pipeline.statistics import PIXEL_STATS, SMALL, Statistics
+from pipeline.normalize import (
+    as_lenets,
+    as_they_are,
+    min_max,
+    minus_imagenets_mean,
+    minus_trainings_mean,
+    pixel_statistics,
+    standardize,
+    standardized_each,
+    to_plus_minus_one,
+    to_unit,
+)
+from pipeline.pictures import Picture
+from pipeline.statistics import Statistics
 from tfcompat import tf
 
 stateless = tf.compat.v2.image  # compat.v1's tf.image has no stateless_* functions
 
-VGG_MEAN = (123.68, 116.78, 103.94)  # RGB, of ImageNet
-GRAY_MEAN = sum(VGG_MEAN) / 3
-Key = "tf.Tensor | None"
+
+@dataclass(frozen=True)
+class Family:
+    """A way to preprocess."""
+
+    cut: Callable  # evaluation's pixels: (picture, size, statistics) -> float32 [H, W, C], 0 to 255
+    normalize: Callable  # what the net gets of them: (images [..., H, W, C], size, statistics) -> [..., size, size, C]
+    augmented: Callable | None = None  # training's: (picture, size, key, statistics) -> [size, size, C]
+
+    def rule(self, size: int) -> dict:
+        """What `cut` does, for whoever cuts pictures with other tools: its name and words, and the short side that
+        center_crop resizes to."""
+        if self.cut is center_crop:
+            words = f"resize to a short side of {_larger(size)}, then cut out the centre"
+            return {"cut": "center_crop", "short_side": _larger(size), "cut_in_words": words}
+        if self.cut is central_part:
+            words = "cut off 1/16 of the picture at each side, rounded down, then resize whatever the aspect"
+            return {"cut": "central_part", "cut_in_words": words}
+        return {"cut": "squash", "cut_in_words": "resize the whole picture, whatever its aspect"}
+
+    def __call__(
+        self, picture: Picture, size: int, key: "tf.Tensor | None", statistics: Statistics, crops: int = 1
+    ) -> tf.Tensor:
+        """What the net gets, as the head of this file says."""
+        if key is not None and self.augmented is not None:
+            return self.augmented(picture, size, key, statistics)
+        if crops == 1:
+            return self.normalize(self.cut(picture, size, statistics), size, statistics)
+        larger = _larger(size)
+        return self.normalize(ten_crops(picture.center(larger, larger, larger), size), size, statistics)
 
 
 def _draw(key: tf.Tensor, draw: int, low: float, high: float) -> tf.Tensor:
@@ -47,12 +90,6 @@ def _larger(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def _center_crops(picture: Picture, size: int, crops: int) -> tf.Tensor:
-    if crops == 1:
-        return picture.center(_larger(size), size, size)
-    return ten_crops(picture.center(_larger(size), _larger(size), _larger(size)), size)
-
-
 def ten_crops(image: tf.Tensor, size: int) -> tf.Tensor:
     """Corners and centre of [H, W, C], then their mirror images: [10, size, size, C] (Krizhevsky et al., 2012)."""
     height, width = tf.unstack(tf.shape(image)[:2])
@@ -64,83 +101,58 @@ def ten_crops(image: tf.Tensor, size: int) -> tf.Tensor:
     return crops
 
 
-def none(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """Squashed to size, values 0 to 255. No augmentation."""
+# What evaluation takes of a picture
+
+
+def squash(picture: Picture, size: int, statistics: Statistics) -> tf.Tensor:
+    """All of it, whatever its aspect."""
     return picture.squashed(size, size)
 
 
-def unit(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """Squashed to size, x / 255. No augmentation."""
-    return picture.squashed(size, size) / 255.0
+def center_crop(picture: Picture, size: int, statistics: Statistics) -> tf.Tensor:
+    """Short side 256 for 224, then the centre."""
+    return picture.center(_larger(size), size, size)
 
 
-def digits(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """As unit; training pads an eighth of the size with zeros on each side and crops: digits move but are no mirror
-    images."""
-    image = unit(picture, size, None, statistics)
-    if key is not None:
-        image = _random_crop(_pad(image, size // 8), size, key)
-    return image
+def central_part(picture: Picture, size: int, statistics: Statistics) -> tf.Tensor:
+    """The central 87.5 %, squashed."""
+    border = [tf.cast(tf.cast(side, tf.float32) * (0.125 / 2), tf.int32) for side in (picture.height, picture.width)]
+    inner = picture.height - 2 * border[0], picture.width - 2 * border[1]
+    return picture.window(*border, *inner, size, size)
 
 
-def lenet(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """Squashed to size, (x - 128) / 128. No augmentation. TF-Slim's lenet_preprocessing."""
-    return (picture.squashed(size, size) - 128.0) / 128.0
+def squash_as_trained(family: str, picture: Picture, size: int, statistics: Statistics) -> tf.Tensor:
+    """All of it, at the size of the training pictures."""
+    return picture.squashed(*pixel_statistics(family, statistics)["mean"].shape[:2])
 
 
-def _pixels(family: str, statistics: Statistics) -> dict[str, np.ndarray]:
-    if statistics.pixels is None:
-        raise UserError(
-            f"--preprocessing {family} needs {PIXEL_STATS} beside the shards, which convert writes when all training "
-            f"pictures are of one size, at most {SMALL:,} pixels; choose another, such as cifar or unit"
-        )
-    return statistics.pixels
+# What training makes of a picture
 
 
-def _scaled(picture: Picture, size: int, offset: np.ndarray, scale: np.ndarray) -> tf.Tensor:
-    """(x - offset) / scale at the size of the statistics, then at `size`; pixels without variance are scaled by 1."""
-    height, width = offset.shape[:2]
-    scale = np.where(scale == 0, 1.0, scale)
-    return resize((picture.squashed(height, width) - offset.astype(np.float32)) / scale.astype(np.float32), size, size)
+def digits(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """Padded with zeros by an eighth of the size on each side, and cropped: digits move but are no mirror images."""
+    return _random_crop(_pad(to_unit(picture.squashed(size, size), size, statistics), size // 8), size, key)
 
 
-def min_max(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """To [0, 1], each pixel by its minimum and maximum over the training pictures. No augmentation."""
-    pixels = _pixels("min_max", statistics)
-    return _scaled(picture, size, pixels["minimum"], pixels["maximum"] - pixels["minimum"])
+def cifar(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """Padded with zeros by an eighth of the size on each side (4 of 32), cropped, flipped (He et al., arXiv:1512.03385,
+    §4.2; without TF-Slim's brightness and contrast)."""
+    image = _random_crop(_pad(picture.squashed(size, size), size // 8), size, tf.random.fold_in(key, 0))
+    return standardized_each(_flip(image, tf.random.fold_in(key, 1)), size, statistics)
 
 
-def standardize(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """To mean 0 and deviation 1, each pixel by its mean and deviation over the training pictures. No augmentation."""
-    pixels = _pixels("standardize", statistics)
-    return _scaled(picture, size, pixels["mean"], pixels["deviation"])
-
-
-def cifar(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """Squashed to size, mean 0 and deviation 1 over the picture. Training pads an eighth of the size with zeros on each
-    side (4 of 32), crops and flips (He et al., arXiv:1512.03385, §4.2; without TF-Slim's brightness and contrast)."""
-    image = picture.squashed(size, size)
-    if key is not None:
-        image = _flip(_random_crop(_pad(image, size // 8), size, tf.random.fold_in(key, 0)), tf.random.fold_in(key, 1))
-    return tf.image.per_image_standardization(image)
-
-
-def vgg(picture: Picture, size: int, key: Key, statistics: Statistics, crops: int = 1) -> tf.Tensor:
-    """Minus ImageNet's mean. Evaluation: short side 256 for 224, centre crop. Training: short side 256 to 512, random
-    crop, flip (arXiv:1409.1556, §3.1). TF-Slim's vgg_preprocessing."""
-    if key is None:
-        image = _center_crops(picture, size, crops)
-    else:
-        # What a crop of the resized picture is in the picture as it was: only that is decoded.
-        side = _draw(key, 0, _larger(size), round(size * 512 / 224) + 1.0)
-        part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
-        part = tf.clip_by_value(part, 1, picture.short_side)
-        top, left = (
-            tf.cast(_draw(key, draw, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
-            for draw, room in ((1, picture.height), (2, picture.width))
-        )
-        image = _flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3))
-    return image - (VGG_MEAN if picture.channels == 3 else GRAY_MEAN)
+def vgg(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """Short side 256 to 512, random crop, flip (arXiv:1409.1556, §3.1). TF-Slim's vgg_preprocessing."""
+    # What a crop of the resized picture is in the picture as it was: only that is decoded.
+    side = _draw(key, 0, _larger(size), round(size * 512 / 224) + 1.0)
+    part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
+    part = tf.clip_by_value(part, 1, picture.short_side)
+    top, left = (
+        tf.cast(_draw(key, draw, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
+        for draw, room in ((1, picture.height), (2, picture.width))
+    )
+    image = _flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3))
+    return minus_imagenets_mean(image, size, statistics)
 
 
 def _random_box(picture: Picture, size: int, key: tf.Tensor, least_area: float) -> tf.Tensor:
@@ -157,15 +169,9 @@ def _random_box(picture: Picture, size: int, key: tf.Tensor, least_area: float) 
     return _flip(image, tf.random.fold_in(key, 1))
 
 
-def inception(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """To [-1, 1]. Evaluation: the central 87.5 %, squashed. Training: a random box of 5 to 100 % of the area and aspect
-    3/4 to 4/3, squashed, flip, brightness ±32/255, saturation 0.5 to 1.5. TF-Slim's inception_preprocessing, fast."""
-    if key is None:
-        border = [
-            tf.cast(tf.cast(side, tf.float32) * (0.125 / 2), tf.int32) for side in (picture.height, picture.width)
-        ]
-        inner = picture.height - 2 * border[0], picture.width - 2 * border[1]
-        return picture.window(*border, *inner, size, size) / 127.5 - 1.0
+def inception(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """A random box of 5 to 100 % of the area and aspect 3/4 to 4/3, squashed, flip, brightness ±32/255, saturation 0.5
+    to 1.5. TF-Slim's inception_preprocessing, fast."""
     image = _random_box(picture, size, key, 0.05) / 255.0
     image = stateless.stateless_random_brightness(image, 32 / 255, tf.random.fold_in(key, 2))
     if picture.channels == 3:
@@ -173,43 +179,32 @@ def inception(picture: Picture, size: int, key: Key, statistics: Statistics) -> 
     return tf.clip_by_value(image, 0.0, 1.0) * 2.0 - 1.0
 
 
-def inception_crop(picture: Picture, size: int, key: Key, statistics: Statistics, crops: int = 1) -> tf.Tensor:
-    """To [-1, 1]. Evaluation: short side 256 for 224, centre crop, as Keras and torchvision evaluate. Training: a
-    random box of 8 to 100 % of the area, squashed, flip, as torchvision's references train; no colours are changed."""
-    if key is not None:
-        return _random_box(picture, size, key, 0.08) / 127.5 - 1.0
-    return _center_crops(picture, size, crops) / 127.5 - 1.0
+def inception_crop(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """A random box of 8 to 100 % of the area, squashed, flip, as torchvision's references train; no colours are
+    changed."""
+    return to_plus_minus_one(_random_box(picture, size, key, 0.08), size, statistics)
 
 
-def alexnet(picture: Picture, size: int, key: Key, statistics: Statistics, crops: int = 1) -> tf.Tensor:
-    """Minus the mean of the training pictures. Evaluation: short side 256 for 224, centre crop. Training: a random crop
-    of the central 256 × 256, flip, and noise along the principal components of RGB (Krizhevsky et al., 2012, §4.1; its
-    mean is of each pixel, ours of each channel).
+def alexnet(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """A random crop of the central 256 × 256, flip, and noise along the principal components of RGB (Krizhevsky et al.,
+    2012, §4.1; its mean is of each pixel, ours of each channel).
 
     The noise is α·σ·p for each component p, σ its deviation on the scale 0 to 255, α normal with deviation 0.1.
     """
-    if statistics.mean is None:
-        raise UserError(
-            "--preprocessing alexnet needs the training pictures' mean and principal components, which these data "
-            "lack; choose another, such as vgg, or convert the data with python -m pipeline.convert"
-        )
-    if key is None:
-        return _center_crops(picture, size, crops) - statistics.mean.astype(np.float32)
     image = picture.center(_larger(size), _larger(size), _larger(size))
     image = _flip(_random_crop(image, size, tf.random.fold_in(key, 0)), tf.random.fold_in(key, 1))
+    image = minus_trainings_mean(image, size, statistics)
     alpha = tf.random.stateless_normal([picture.channels], tf.random.fold_in(key, 2), stddev=0.1)
     # dataset.json's eigenvalues are variances; the noise is a tenth of a deviation.
     axes = np.sqrt(np.maximum(statistics.eigenvalues, 0))[:, None] * statistics.components
-    return image - statistics.mean.astype(np.float32) + tf.linalg.matvec(axes.T.astype(np.float32), alpha)
+    return image + tf.linalg.matvec(axes.T.astype(np.float32), alpha)
 
 
-def keras_affine(picture: Picture, size: int, key: Key, statistics: Statistics) -> tf.Tensor:
-    """Squashed to size, x / 255. Training: rotation ±40°, shifts ±20 %, shear ±0.2°, zoom ±20 % each way, flip; what
-    lies outside is filled with the nearest pixel. Keras's ImageDataGenerator(rotation_range=40,
-    width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2, zoom_range=0.2, horizontal_flip=True)."""
-    image = unit(picture, size, None, statistics)
-    if key is None:
-        return image
+def keras_affine(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """Rotation ±40°, shifts ±20 %, shear ±0.2°, zoom ±20 % each way, flip; what lies outside is filled with the nearest
+    pixel. Keras's ImageDataGenerator(rotation_range=40, width_shift_range=0.2, height_shift_range=0.2, shear_range=0.2,
+    zoom_range=0.2, horizontal_flip=True)."""
+    image = to_unit(picture.squashed(size, size), size, statistics)
     angle, shear = _draw(key, 0, -40, 40), _draw(key, 1, -0.2, 0.2)
     down, right = _draw(key, 2, -0.2, 0.2) * size, _draw(key, 3, -0.2, 0.2) * size
     image = affine(image, angle, down, right, shear, _draw(key, 4, 0.8, 1.2), _draw(key, 5, 0.8, 1.2))
@@ -266,22 +261,17 @@ def affine(
 
 
 PREPROCESSINGS: dict[str, Callable] = {
-    f.__name__: f
-    for f in (
-        *(
-            alexnet,
-            cifar,
-            digits,
-            inception,
-            inception_crop,
-            keras_affine,
-            lenet,
-            min_max,
-            none,
-            standardize,
-            unit,
-            vgg,
-        ),
-    )
+    "alexnet": Family(center_crop, minus_trainings_mean, alexnet),
+    "cifar": Family(squash, standardized_each, cifar),
+    "digits": Family(squash, to_unit, digits),
+    "inception": Family(central_part, to_plus_minus_one, inception),
+    "inception_crop": Family(center_crop, to_plus_minus_one, inception_crop),  # evaluated as by Keras and torchvision
+    "keras_affine": Family(squash, to_unit, keras_affine),
+    "lenet": Family(squash, as_lenets),
+    "min_max": Family(partial(squash_as_trained, "min_max"), min_max),
+    "none": Family(squash, as_they_are),
+    "standardize": Family(partial(squash_as_trained, "standardize"), standardize),
+    "unit": Family(squash, to_unit),
+    "vgg": Family(center_crop, minus_imagenets_mean, vgg),
 }
-CENTER_CROPPED = ("alexnet", "inception_crop", "vgg")
+CENTER_CROPPED = tuple(name for name, family in PREPROCESSINGS.items() if family.cut is center_crop)

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 import errors
 import eval as evaluation
+import export
 import train
 from nets import NETS, Net
 from presets import parse_command_line
@@ -64,6 +65,11 @@ def evaluated(ckpt, **options):
     defaults |= {"crops": 1, "on_error": "stop", "ema": False, "flip": False, "top_k": 5}
     defaults |= {"per_image": None, "confusion": None, "mistakes": None}
     return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options})).evaluation
+
+
+def exported(ckpt, format, **options):
+    defaults = {"input": "images", "out": None, "ema": False, "net": None, "image_size": None, "preprocessing": None}
+    return export.export(argparse.Namespace(ckpt=str(ckpt), format=format, **{**defaults, **options}))
 
 
 def picture_folder(directory, classes=("cat", "dog"), count=12):

@@ -94,6 +94,7 @@ def restore_moved_names(rows: Iterable[tuple[str, str, str]]) -> None:
 restore_moved_names(MOVED_NAMES)
 
 import tf_slim as slim  # after the names it needs are back
+from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 within a block, to try an export in
 
 
 @slim.add_arg_scope

@@ -1,0 +1,93 @@
+"""Exported nets as their users run them: each function loads one from its directory, and gives what calls it.
+
+    run = onnx_runtime(directory)
+    run(images)["probabilities"]
+
+Each runtime is imported where it is used: none needs the others.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfcompat import eager_mode, tf
+
+FROZEN, TFLITE, ONNX = "frozen_graph.pb", "model.tflite", "model.onnx"
+OUTPUTS = ("logits", "probabilities")
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # what the net is given, to its outputs by name
+
+
+def tensorflow_2(directory: Path, given: str = "images") -> Run:
+    """A SavedModel as plain TensorFlow 2 loads it."""
+    with eager_mode():
+        function = tf.compat.v2.saved_model.load(str(directory)).signatures["serving_default"]
+
+    def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
+        with eager_mode():
+            return {name: value.numpy() for name, value in function(**{given: tf.constant(inputs)}).items()}
+
+    return run
+
+
+def session(directory: Path, threads: int = 0) -> Run:
+    """A frozen graph in a session. threads: of each of the two pools, 0 for one a core."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(tf.GraphDef.FromString((directory / FROZEN).read_bytes()), name="")
+    config = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+    opened = tf.Session(graph=graph, config=config)
+    return lambda images: opened.run({name: f"{name}:0" for name in OUTPUTS}, {"images:0": images})
+
+
+def opencv(directory: Path, names: Sequence[str] = OUTPUTS) -> Run:
+    """A frozen graph in OpenCV's dnn. Raises RuntimeError, which names the operation, where it lacks one.
+
+    It gives a graph's last output only, so each of `names` is a net of its own: for the logits one without the softmax.
+    """
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it logs, the error says
+    graph = tf.GraphDef.FromString((directory / FROZEN).read_bytes())
+    nets = {}
+    try:
+        for name in names:
+            part = tf.graph_util.extract_sub_graph(graph, [name])
+            nets[name] = cv2.dnn.readNetFromTensorflow(np.frombuffer(part.SerializeToString(), np.uint8))
+    except cv2.error as error:
+        raise RuntimeError(_told(error)) from None
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {}
+        for name, net in nets.items():
+            net.setInput(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+            try:
+                outputs[name] = net.forward()
+            except cv2.error as error:
+                raise RuntimeError(_told(error)) from None
+        return outputs
+
+    return run
+
+
+def _told(error: "cv2.error") -> str:  # noqa: F821
+    """OpenCV's words in one line, with its function, which names the operation."""
+    return " ".join(f"{error.func}: {error.err}".split())
+
+
+def litert(directory: Path, threads: int | None = None) -> Run:
+    """A TFLite model in LiteRT's interpreter, with XNNPACK."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(directory / TFLITE), num_threads=threads).get_signature_runner()
+    return lambda images: runner(images=images)
+
+
+def onnx_runtime(directory: Path, threads: int = 0) -> Run:
+    """An ONNX model in ONNX Runtime, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    opened = onnxruntime.InferenceSession(str(directory / ONNX), options, providers=["CPUExecutionProvider"])
+    return lambda images: dict(zip(OUTPUTS, opened.run(list(OUTPUTS), {"images": images}), strict=True))

@@ -1,0 +1,334 @@
+"""export.py: what it writes runs in the programs that it is for, and equals the checkpoint's evaluation."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import export
+import trained
+from engine import formats, runtimes
+from errors import UserError
+from nets import NETS
+from nets.weights import write_checkpoint
+from pipeline.images import encode_png
+from pipeline.pictures import Picture
+from pipeline.preprocess import PREPROCESSINGS
+from pipeline.statistics import Statistics
+from tfcompat import tf
+from tiny_net import configured, exported
+from train import train
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+CUT, *CLIENTS = SNIPPETS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, digits_data):
+    """A directory with the run runs/digits, its exports, and a picture of the test split."""
+    directory = tmp_path_factory.mktemp("exports")
+    run = str(directory / "runs/digits")
+    steps = ("--total-steps", "20", "--validate-every-steps", "20", "--snapshot-every-steps", "20")
+    assert train(configured("--run-dir", run, "--data", digits_data, *steps, "--ema-decay", "0.9")) == 0
+    for format in export.FORMATS:
+        exported(run, format)
+    exported(run, "saved_model", input="jpeg")
+    net = trained.find(arguments(run))
+    (directory / "five.png").write_bytes(export.pictures_of(net)[0][3])
+    return directory
+
+
+def arguments(ckpt, **options):
+    values = {"net": None, "image_size": None, "preprocessing": None, "ema": False, "ckpt": str(ckpt), **options}
+    return type("Arguments", (), values)
+
+
+def evaluated(ckpt, files, **options):
+    """Probabilities [N, classes] by the graph that eval.py builds, each picture by itself."""
+    return evaluated_by(trained.find(arguments(ckpt, **options)), files)
+
+
+def evaluated_by(net, files):
+    with tf.Graph().as_default():
+        tf.set_random_seed(0)
+        file = tf.placeholder(tf.string, [])
+        picture = Picture.of(file, net.dataset["channels"])
+        family = PREPROCESSINGS[net.config.preprocessing]
+        logits = net.build(family(picture, net.config.image_size, None, net.statistics)[tf.newaxis])[0][""]
+        with tf.Session() as session:
+            net.restore(session)
+            return np.concatenate([session.run(tf.nn.softmax(logits), {file: data}) for data in files])
+
+
+def clients(directory, snippets):
+    """What snippets of docs/export.md, each after the one that cuts pictures, call probabilities or print."""
+    code = "\n".join(
+        f"{CUT}\n{snippet}\nimport json; print(json.dumps(np.asarray(globals().pop('probabilities', None)).tolist()))"
+        for snippet in snippets
+    )
+    code += "\nimport sys; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_clients_with_tensorflow_get_the_checkpoints_probabilities(place):
+    snippets = [snippet for snippet in CLIENTS if "tensorflow" in snippet]
+    assert len(snippets) == 3
+    saved, files, _, frozen, _ = clients(place, snippets)
+    (expected,) = evaluated(place / "runs/digits", [(place / "five.png").read_bytes()])
+    np.testing.assert_allclose(json.loads(saved)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(json.loads(frozen)[0], expected, atol=1e-6)
+    name, probability = files.split()
+    assert name == str(expected.argmax())
+    assert float(probability) == pytest.approx(expected.max(), abs=1e-6)
+
+
+def test_clients_without_tensorflow_get_the_checkpoints_probabilities(place):
+    snippets = [snippet for snippet in CLIENTS if "import tensorflow" not in snippet]
+    assert len(snippets) == 3
+    *found, with_tensorflow = clients(place, snippets)
+    assert with_tensorflow == "False"
+    (expected,) = evaluated(place / "runs/digits", [(place / "five.png").read_bytes()])
+    for line in found:
+        np.testing.assert_allclose(json.loads(line)[0], expected, atol=1e-6)
+
+
+def test_what_lies_beside_the_net(place):
+    for format in export.FORMATS:
+        directory = place / "runs/digits/export" / format
+        assert (directory / "labels.txt").read_text().split() == list("0123456789")
+        metadata = json.loads((directory / "metadata.json").read_text())
+        assert metadata["net"] == "tiny"
+        assert (metadata["height"], metadata["width"], metadata["channels"]) == (8, 8, "grey")
+        assert (metadata["preprocessing"], metadata["cut"], metadata["step"]) == ("digits", "squash", 20)
+        assert metadata["classes"] == list("0123456789")
+        assert directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_batch_norm_is_folded_and_dropout_gone(place):
+    graph = tf.GraphDef.FromString((place / "runs/digits/export/frozen/frozen_graph.pb").read_bytes())
+    kinds = [node.op for node in graph.node if node.op != "Const"]
+    assert kinds.count("Conv2D") == 1
+    assert not {"FusedBatchNormV3", "ReadVariableOp", "VarHandleOp"} & set(kinds)
+    assert kinds.count("Identity") == 1  # the logits
+
+
+def test_the_averages_of_the_weights(place, tmp_path):
+    run, files = place / "runs/digits", [(place / "five.png").read_bytes()]
+    out = exported(run, "onnx", ema=True, out=str(tmp_path / "out"))
+    pixels = cv2.imread(str(place / "five.png"), cv2.IMREAD_GRAYSCALE)[None, :, :, None].astype(np.float32)
+    found = runtimes.onnx_runtime(out)(pixels)["probabilities"]
+    np.testing.assert_allclose(found, evaluated(run, files, ema=True), atol=1e-6)
+    assert np.abs(found - evaluated(run, files)).max() > 1e-3
+
+
+def weights_of(outputs, channels=3, name="tiny", size=8):
+    """Random weights of a net, with the batch norm of one that was trained, by name."""
+    random, values = np.random.default_rng(0), {}
+    with tf.Graph().as_default():
+        tf.set_random_seed(0)
+        images = tf.placeholder(tf.float32, [1, size, size, channels])
+        NETS[name].build(images, outputs, False, 0.0)
+        for variable in tf.global_variables():
+            shape, kind = variable.shape.as_list(), variable.op.name.rpartition("/")[2]
+            if kind in ("gamma", "moving_variance"):
+                value = random.uniform(0.5, 1.5, shape)
+            else:
+                value = random.normal(0, np.sqrt(2 / np.prod(shape[:-1])) if kind.endswith("weights") else 0.1, shape)
+            values[variable.op.name] = value.astype(np.float32)
+    return values
+
+
+@pytest.mark.parametrize(("outputs", "classes"), [(1, 2), (1001, 1000), (5, 5)], ids=["sigmoid", "background", "five"])
+def test_a_checkpoint_without_run_directory(outputs, classes, tmp_path, capsys):
+    write_checkpoint(weights_of(outputs), tmp_path / "model.ckpt-7")
+    options = {"net": "tiny", "image_size": 8, "preprocessing": "vgg"}
+    out = exported(tmp_path / "model.ckpt-7", "frozen", out=str(tmp_path / "out"), **options)
+    told = capsys.readouterr().out
+    assert "noise" in told
+    assert re.search("OpenCV's dnn: probabilities differ", told)  # the mean of each channel, which it cannot subtract
+    assert "other numbers" not in told
+    picture = np.random.default_rng(1).integers(0, 256, (9, 9, 3)).astype(np.uint8)  # its centre is what is cut
+    found = runtimes.session(out)(picture[None, :8, :8].astype(np.float32))
+    expected = evaluated(tmp_path / "model.ckpt-7", [encode_png(picture).data], **options)
+    assert found["probabilities"].shape == expected.shape == (1, classes)
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
+    with pytest.raises(UserError, match="so --out is needed"):
+        exported(tmp_path / "model.ckpt-7", "frozen", **options)
+
+
+def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
+    """Of digits of 8×8, for a net of 12×12."""
+    net = trained.find(arguments(place / "runs/digits"))
+    write_checkpoint(weights_of(10, channels=1, size=12), tmp_path / "model.ckpt-7")
+    config = dataclasses.replace(net.config, preprocessing="standardize", image_size=12)
+    net = net._replace(prefix=str(tmp_path / "model.ckpt-7"), config=config)
+    files, _ = export.pictures_of(net)
+    made = export.freeze(net, files, "digits")
+    assert made.images.shape == (export.PICTURES, 8, 8, 1)
+    formats.save_tflite(made.graph, tmp_path)
+    found = runtimes.litert(tmp_path)(made.images)["probabilities"]
+    np.testing.assert_allclose(found, evaluated_by(net, files), atol=1e-6)
+
+
+@pytest.mark.parametrize("preprocessing", ["vgg", "inception", "unit"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_cut_as_evaluation_cuts_them(preprocessing, channels, tmp_path):
+    """By the function that docs/export.md gives to clients."""
+    picture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (5, 7, channels)), (90, 60))
+    data = encode_png(picture.astype(np.uint8)).data
+    (tmp_path / "picture.png").write_bytes(data)
+    family, client = PREPROCESSINGS[preprocessing], {}
+    colours = {1: "grey", 3: "RGB"}[channels]
+    metadata = {"height": 32, "width": 32, "channels": colours, **family.rule(32)}
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    exec(CUT, client)
+    with tf.Session() as session:
+        expected = session.run(family.cut(Picture.of(tf.constant(data), channels), 32, Statistics()))
+    np.testing.assert_allclose(client["cut"](str(tmp_path / "picture.png"), tmp_path), expected, atol=0.01)
+
+
+def test_what_opencv_lacks_is_told_and_is_no_failure(tmp_path, capsys):
+    write_checkpoint(weights_of(5), tmp_path / "model.ckpt-7")
+    options = {"net": "tiny", "image_size": 8, "preprocessing": "cifar"}
+    out = exported(tmp_path / "model.ckpt-7", "frozen", out=str(tmp_path / "out"), **options)
+    assert (out / runtimes.FROZEN).exists()
+    assert "OpenCV's dnn cannot run this net: parseMean: Unsupported mode of reduce_mean" in capsys.readouterr().out
+
+
+# What is wrong is told, and leaves nothing
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--format", "pickle"], ["--format", "onnx", "--input", "jpeg"], [], ["--format", "onnx", "--input", "gif"]],
+)
+def test_a_command_that_makes_no_sense_ends_with_2(options, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "runs/digits", *options])
+    with pytest.raises(SystemExit) as caught:
+        export.parse_command_line()
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_a_directory_that_holds_something_is_left_alone(place):
+    kept = place / "runs/digits/export/frozen/frozen_graph.pb"
+    before = kept.read_bytes()
+    with pytest.raises(UserError, match="exists and is not empty") as caught:
+        exported(place / "runs/digits", "frozen")
+    assert caught.value.exit_code == 2
+    assert kept.read_bytes() == before
+
+
+def test_a_net_that_gives_other_numbers_is_not_left(place, tmp_path, monkeypatch):
+    def damaged(graph, directory):
+        graph = tf.GraphDef.FromString(graph.SerializeToString())
+        weights = next(node for node in graph.node if node.name == "tiny/logits/weights")
+        array = tf.make_ndarray(weights.attr["value"].tensor) * 1.001
+        weights.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+        formats.save_frozen(graph, directory)
+
+    monkeypatch.setitem(formats.WRITERS, "frozen", damaged)
+    with pytest.raises(export.ExportError, match="gives other numbers than the checkpoint") as caught:
+        exported(place / "runs/digits", "frozen", out=str(tmp_path / "made/out"))
+    assert caught.value.exit_code == 1
+    assert not list((tmp_path / "made").iterdir())
+
+
+@pytest.mark.parametrize("format", ["frozen", "saved_model"])
+def test_a_full_disk_leaves_nothing(format, place, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk, without the right to mount one
+    try:
+        with pytest.raises(UserError, match="cannot be written") as caught:
+            exported(place / "runs/digits", format, out=str(tmp_path / "made/out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 2
+    assert not list((tmp_path / "made").iterdir())
+
+
+# Files that nobody has looked at
+
+SENDING = """
+import glob, resource, sys
+import tensorflow as tf
+net = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+good = open(sys.argv[2], "rb").read()
+net(files=tf.constant([good]))
+before = peak()
+for path in sys.argv[3:]:
+    try:
+        answer = net(files=tf.constant([good, open(path, "rb").read()]))
+        print("answered", *answer["probabilities"].shape, path)
+    except tf.errors.InvalidArgumentError as error:
+        print("refused", path, error.message.replace(chr(10), " "))
+print(peak() - before)
+"""
+
+
+def test_hostile_files_are_refused_and_cost_little(place, tmp_path):
+    good = (place / "five.png").read_bytes()
+    bomb = encode_png(np.zeros((8000, 8000, 1), np.uint8)).data
+    (start,) = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1:]
+    jpeg = start.tobytes()
+    frame = jpeg.index(b"\xff\xc0") + 5  # height and width of the picture follow
+    files = {
+        "empty": b"",
+        "short.jpg": jpeg[:3],
+        "header.png": good[:33],
+        "no_size.png": good[:16] + bytes(8) + good[24:],
+        "negative.png": good[:16] + b"\xff" * 8 + good[24:],
+        "large.png": bomb[:16] + b"\0\0\x1f\x41" + bomb[20:],  # 8001 wide
+        "large.jpg": jpeg[:frame] + b"\xff\xdc\xff\xdc" + jpeg[frame + 4 :],
+        "cut.png": good[:-20],
+        "text.png": b"GIF89a, of no use" * 9,
+        "bomb.png": bomb,  # of as many pixels as are allowed
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    odd = sorted((ROOT / "../shared/data/odd_images").resolve().glob("*"))
+    paths = [*(tmp_path / name for name in files), *odd]
+    model = place / "runs/digits/export/saved_model_jpeg"
+    done = subprocess.run(
+        [sys.executable, "-c", SENDING, model, place / "five.png", *paths], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    *lines, peak = done.stdout.splitlines()
+    assert len(lines) == len(paths)
+    told = {pathlib.Path(line.split()[1]).name: line for line in lines if line.startswith("refused")}
+    assert set(files) - set(told) == {"bomb.png"}
+    for name in ("large.png", "large.jpg", "no_size.png", "negative.png"):
+        assert "promises height and width" in told[name], told[name]
+    for name in ("empty", "header.png", "text.png"):
+        assert "[picture] [1] [of the batch is neither JPEG nor PNG]" in told[name], told[name]
+    assert any(line.startswith("answered 2 10") and "bomb.png" in line for line in lines)
+    assert int(peak) < 1000, f"{peak} MB"  # 384 for the bomb
+
+
+# The published families, in all four formats
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["alexnet_v2", "inception_v1", "mobilenet_v1", "resnet_v1_50", "resnet_v2_50", "vgg_16", "alexnet_2012"]
+)
+def test_families_in_all_formats(name, tmp_path, capsys):
+    net = NETS[name]
+    write_checkpoint(weights_of(5, net.channels, name, net.image_size), tmp_path / "model.ckpt-7")
+    for format in export.FORMATS:
+        exported(tmp_path / "model.ckpt-7", format, net=name, out=str(tmp_path / format))
+    told = capsys.readouterr().out
+    assert told.count("differ by up to") == 5  # OpenCV's dnn, too
+    assert not re.search("cannot run|gives other numbers", told)
