@@ -4,6 +4,11 @@ import argparse
 import collections
 import csv
 import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
 import sys
 
 import cv2
@@ -14,9 +19,13 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 import eval as evaluation
 from errors import UserError
 from nets import NETS, Net
+from predict import parse_command_line as predict_arguments
+from predict import predict
 from tfcompat import slim, tf
 from tiny_net import configured, evaluated, tiny, tiny_arg_scope
 from train import train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def tiny_with_two_heads(inputs, num_classes, is_training, scope):
@@ -190,3 +199,54 @@ def test_ten_classes(tmp_path, digits_data):
     json.dumps(told)
     assert isinstance(told["step"], int)
     assert argparse.Namespace(**vars(options("x"))).top_k == 5
+
+
+def test_weights_that_overflow_are_an_error(binary, tmp_path):
+    shutil.copytree(binary, tmp_path / "run")
+    found = tf.train.NewCheckpointReader(str(binary / "model.ckpt-40"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = {name: found.get_tensor(name) for name in found.get_variable_to_shape_map()}
+        values["two_heads/logits/weights"][:] = 3e38
+        variables = {name: tf.Variable(value, name=name) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(tmp_path / "run/model.ckpt"), 40)
+    with pytest.raises(UserError, match=r"model\.ckpt-40: the net's outputs are not finite"):
+        evaluated(tmp_path / "run")
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((12, 12, 3), 200, np.uint8))
+    with pytest.raises(UserError, match=r"model\.ckpt-40: the net's outputs are not finite"):
+        predict(predict_arguments(["--ckpt", str(tmp_path / "run"), str(tmp_path / "a.png")]))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # the writer's own thread fails, too
+def test_a_full_disk_costs_tensorboard_only(result, capsys):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        evaluation.write_events(result[0], {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert "TensorBoard gets nothing: " in capsys.readouterr().err
+
+
+def test_a_config_that_cannot_be_read_is_named(binary, tmp_path):
+    shutil.copytree(binary, tmp_path / "run")
+    (tmp_path / "run/config.json").unlink()
+    (tmp_path / "run/config.json").symlink_to("/proc/self/mem")  # a file, but reading from its start fails
+    with pytest.raises(UserError, match="Input/output error"):
+        evaluated(tmp_path / "run")
+
+
+def test_two_figures_need_two_files(tmp_path):
+    with pytest.raises(UserError, match="--confusion and --mistakes are both"):
+        evaluated("nowhere", confusion=str(tmp_path / "a.png"), mistakes=str(tmp_path / "." / "a.png"))
+
+
+def test_a_reader_that_is_gone_ends_the_program_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    code = "import errors\nwith errors.reported(): print('less than a buffer')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import os
 import pathlib
@@ -130,6 +131,30 @@ def test_what_is_damaged_is_named_and_the_others_go_on(run, pictures, tmp_path, 
     assert cv2.imread(str(tmp_path / "s.png")) is not None
 
 
+def test_names_that_are_no_text_and_files_without_end(run, pictures, tmp_path, capsys):
+    shutil.copy(pictures / "cat/0.jpg", tmp_path / os.fsdecode(b"\xff.jpg"))
+    with open(tmp_path / "endless.png", "wb") as file:
+        file.truncate(2**42)
+    assert predicted("--ckpt", run, tmp_path, "--json", "--sheet", tmp_path / "s.png") == 1
+    assert "endless.png: larger than 2 GiB\n1 of 2 could not be read" in capsys.readouterr().err
+    assert (tmp_path / "s.png").exists()
+
+
+def test_what_cannot_be_written_is_named_and_nothing_else(run, pictures, tmp_path, monkeypatch):
+    words = ("--ckpt", run, pictures / "cat/0.jpg", "--csv", tmp_path / "p.csv", "--explain", tmp_path / "e")
+    read, write = os.pipe()
+    os.close(read)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True))
+        with pytest.raises(UserError, match="standard output cannot be written"):
+            predicted(*words)
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.FileIO(write, "w"), write_through=True))
+        with pytest.raises(SystemExit) as ended:
+            predicted(*words)
+    assert ended.value.code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_but_damaged_pictures(run, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"")
     words = ("--json", "--features", "logits", "--out", tmp_path / "f.npz", "--sheet", tmp_path / "s.png")
@@ -164,10 +189,11 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
         (("{picture}", "--invert", "yes"), "not trained on light strokes on black"),
         (("{picture}", "--explain", "{run}"), "exists and is not empty"),
         (("{picture}", "--batch-size", "0"), "batch-size"),
+        (("{png}", "--sheet", "{png}"), "is one of the pictures; choose another name"),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_written(words, message, run, pictures, tmp_path):
-    places = {"empty": tmp_path, "picture": pictures / "cat/0.jpg", "run": run}
+    places = {"empty": tmp_path, "picture": pictures / "cat/0.jpg", "run": run, "png": pictures / "cat/small0.png"}
     with pytest.raises(UserError, match=message):
         predicted("--ckpt", run, *(word.format(**places) for word in words))
     assert list(tmp_path.iterdir()) == []

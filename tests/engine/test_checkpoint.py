@@ -159,3 +159,19 @@ def test_what_does_not_fit_is_named(session, tmp_path):
             check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": fits, "biases": other})
     with tf.Graph().as_default(), pytest.raises(UserError, match=r"weights is \[1000\], the net needs \[10\]"):
         check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": tf.get_variable("weights", [10])})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros(3, np.float64), "weights is float64, the net needs float32"),
+        (np.array([1, np.nan, 1], np.float32), "weights is not finite"),
+    ],
+)
+def test_other_types_and_what_is_not_finite_are_named(values, message, tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.Variable(values, name="weights")
+        session.run(variable.initializer)
+        path = tf.train.Saver([variable]).save(session, str(tmp_path / "model.ckpt"), 1)
+    with tf.Graph().as_default(), pytest.raises(UserError, match=message):
+        check_restorable(path, {"weights": tf.get_variable("weights", [3])})

@@ -117,3 +117,11 @@ def test_label_smoothing_by_hand():
         plain, smooth = session.run([training_loss(tf.constant(logits), tf.constant([0]), s) for s in (0.0, 0.3)])
     assert plain == pytest.approx(-log_p[0, 0], rel=1e-6)
     assert smooth == pytest.approx(-(0.8 * log_p[0, 0] + 0.1 * log_p[0, 1] + 0.1 * log_p[0, 2]), rel=1e-6)
+
+
+def test_what_is_not_a_number_is_never_right():
+    with tf.Graph().as_default(), tf.Session() as session:
+        logits, labels = tf.placeholder(tf.float32, [None, 3]), tf.placeholder(tf.int64, [None])
+        bad = [[np.nan] * 3, [np.nan, 1.0, 2.0], [1.0, np.nan, 0.0]]
+        found = session.run(per_example(logits, labels), {logits: bad, labels: [0, 2, 0]})
+    np.testing.assert_array_equal(found.top1, 0)
