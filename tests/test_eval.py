@@ -247,6 +247,7 @@ def test_a_reader_that_is_gone_ends_the_program_quietly():
     read, write = os.pipe()
     os.close(read)
     code = "import errors\nwith errors.reported(): print('less than a buffer')"
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=ROOT)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, cwd=ROOT, env=buffered)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
