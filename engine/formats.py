@@ -3,10 +3,13 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from engine.runtimes import FROZEN, ONNX, OUTPUTS, TFLITE
 from tfcompat import eager_mode, tf
 
 ONNX_OPSET = 17
+LARGE = 2**20  # numbers in a matrix
 
 
 def save_model(graph: tf.GraphDef, directory: Path) -> None:
@@ -24,6 +27,16 @@ def save_frozen(graph: tf.GraphDef, directory: Path) -> None:
     (directory / FROZEN).write_bytes(graph.SerializeToString())
 
 
+def _large_matrices(graph: tf.GraphDef) -> list[tf.NodeDef]:
+    """The constants of a graph that are matrices of more than LARGE numbers."""
+    found = []
+    for node in graph.node:
+        shape = [side.size for side in node.attr["value"].tensor.tensor_shape.dim] if node.op == "Const" else []
+        if len(shape) == 2 and np.prod(shape) > LARGE:
+            found.append(node)
+    return found
+
+
 def save_tflite(graph: tf.GraphDef, directory: Path) -> None:
     """float32 throughout, with the SavedModel's signature."""
     with tempfile.TemporaryDirectory() as saved:
@@ -35,15 +48,30 @@ def save_tflite(graph: tf.GraphDef, directory: Path) -> None:
 
 def save_onnx(graph: tf.GraphDef, directory: Path) -> None:
     """With the outputs' names, and `images` in NHWC."""
+    import onnx
     import tf2onnx  # takes a second
 
+    # The converter copies all constants again and again, 24 GB for VGG-16. Large matrices, which it would not change,
+    # are inputs to it and take their place in the end.
+    small, matrices = tf.GraphDef(), {}
+    small.CopyFrom(graph)
+    for node in _large_matrices(small):
+        tensor = node.attr["value"].tensor
+        matrices[f"{node.name}:0"] = tf.make_ndarray(tensor)
+        attributes = {"dtype": node.attr["dtype"], "shape": tf.AttrValue(shape=tensor.tensor_shape)}
+        node.CopyFrom(tf.NodeDef(name=node.name, op="Placeholder", attr=attributes))
     model, _ = tf2onnx.convert.from_graph_def(
-        graph,
-        input_names=["images:0"],
+        small,
+        input_names=["images:0", *matrices],
         output_names=[f"{name}:0" for name in OUTPUTS],
         opset=ONNX_OPSET,
         tensors_to_rename={f"{name}:0": name for name in ("images", *OUTPUTS)},
     )
+    for name, values in matrices.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    inputs = [value for value in model.graph.input if value.name not in matrices]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     (directory / ONNX).write_bytes(model.SerializeToString())
 
 
