@@ -114,7 +114,7 @@ def export(args: argparse.Namespace) -> Path:
                 compare(args.format, exported, partial_out)
             describe(args, net, exported, partial_out)
             told = [(file, file.stat().st_size) for file in sorted(partial_out.rglob("*")) if file.is_file()]
-            told = [f"{size / 1e6:10,.3f} MB  {out / file.relative_to(partial_out)}" for file, size in told]
+            told = [f"{size / 1e3:12,.1f} kB  {out / file.relative_to(partial_out)}" for file, size in told]
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         raise errors.UserError(f"{out} cannot be written ({reason})") from None

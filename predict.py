@@ -160,7 +160,8 @@ def predict(args: argparse.Namespace) -> int:
         batch = tf.placeholder(tf.float32, [None, size, size, net.dataset["channels"]])
         fetches = fetched(net, batch, args)
         net.restore(session)
-        print(f"{net.prefix}, step {step_of(net.prefix)}, on {len(files):,} pictures", file=sys.stderr)
+        count = f"{len(files):,} picture{'s' * (len(files) != 1)}"
+        print(f"{net.prefix}, step {step_of(net.prefix)}, on {count}", file=sys.stderr)
         tellers = [(where, stack.enter_context(teller)) for where, teller in chosen(args, files, net)]
         bar = stack.enter_context(tqdm(total=len(files), unit="picture", disable=None, leave=False))
 
