@@ -179,6 +179,7 @@ def save_file_model(net: Trained, graph: tf.GraphDef, directory: Path) -> None:
         files = tf.placeholder(tf.string, [None], "files")
         channels = net.dataset["channels"]
         images = cut_files(files, channels, config.preprocessing, config.image_size, net.statistics)
+        graph = formats.for_any_batch(graph)
         (probabilities,) = tf.import_graph_def(graph, {"images": images}, ["probabilities:0"], name="")
         probabilities, labels = tf.math.top_k(probabilities, len(net.class_names))
         outputs = {"classes": tf.gather(tf.constant(net.class_names), labels), "probabilities": probabilities}

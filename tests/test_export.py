@@ -38,9 +38,11 @@ def place(tmp_path_factory, digits_data):
     run = str(directory / "runs/digits")
     steps = ("--total-steps", "20", "--validate-every-steps", "20", "--snapshot-every-steps", "20")
     assert train(configured("--run-dir", run, "--data", digits_data, *steps, "--ema-decay", "0.9")) == 0
-    for format in export.FORMATS:
-        exported(run, format)
-    exported(run, "saved_model", input="jpeg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "LARGE", 1000)  # its matrix of 256×10 goes the ways of AlexNet's
+        for format in export.FORMATS:
+            exported(run, format)
+        exported(run, "saved_model", input="jpeg")
     net = trained.find(arguments(run))
     (directory / "five.png").write_bytes(export.pictures_of(net)[0][3])
     return directory
@@ -120,6 +122,13 @@ def test_batch_norm_is_folded_and_dropout_gone(place):
     assert kinds.count("Conv2D") == 1
     assert not {"FusedBatchNormV3", "ReadVariableOp", "VarHandleOp"} & set(kinds)
     assert kinds.count("Identity") == 1  # the logits
+
+
+def test_a_large_matrix_is_no_constant_to_tensorflow(place):
+    """oneDNN would keep it in a layout for the first batch's size, and convert it at each step of another."""
+    graph = tf.GraphDef.FromString((place / "runs/digits/export/frozen/frozen_graph.pb").read_bytes())
+    kinds = {node.name: node.op for node in graph.node}
+    assert [kinds[node.input[1]] for node in graph.node if node.op == "MatMul"] == ["PlaceholderWithDefault"]
 
 
 def test_the_averages_of_the_weights(place, tmp_path):
