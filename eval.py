@@ -195,8 +195,8 @@ def as_json(result: Result, top_k: int) -> dict:
     }
     if top_k < classes:
         values[f"top{top_k}"] = top_k_accuracy(result.table, top_k)
-    if result.roc_auc is not None:
-        values["roc_auc"] = result.roc_auc
+    if (roc_auc := result.roc_auc) is not None:
+        values["roc_auc"] = roc_auc
     values["classes"] = [{"name": name, **per_class[name]} for name in result.net.class_names]
     values["macro_average"] = per_class["macro avg"]
     values["heads"] = {
@@ -221,8 +221,8 @@ def as_text(result: Result, top_k: int) -> str:
         f"  {row['support']:>8,.0f}"
         for name, row in (*((name, per_class[name]) for name in names), ("mean", per_class["macro avg"]))
     ]
-    if result.roc_auc is not None:
-        lines.append(f"ROC AUC {result.roc_auc:.4f}, {result.net.class_names[1]} as the positive class")
+    if (roc_auc := result.roc_auc) is not None:
+        lines.append(f"ROC AUC {roc_auc:.4f}, {result.net.class_names[1]} as the positive class")
     for name, table in result.tables.items():
         if name:
             lines.append(f"auxiliary head {name}: {summarize(table).told(classes)}")

@@ -1,6 +1,6 @@
 """A trained net as evaluation, prediction and export find it: one checkpoint, and all that must be known to use it.
 
-net = trained.find("runs/digits")
+net = trained.find(args)  # of arguments.checkpoint_parser
 heads, end_points = net.build(images)
 with tf.Session(config=net.session_config()) as session:
     net.restore(session)
