@@ -39,6 +39,10 @@ def parse_command_line() -> argparse.Namespace:
     args = parser.parse_args()
     if args.input == "jpeg" and args.format != "saved_model":
         parser.error(f"--input jpeg is for --format saved_model; {args.format} has no decoder")
+    if args.out == "":
+        parser.error("--out '' names no directory; leave it out for export/FORMAT in the run directory")
+    if any("\ud800" <= character <= "\udfff" for character in args.out or ""):
+        parser.error(f"--out {args.out!r} is no name in UTF-8, which TensorFlow asks for")
     return args
 
 
@@ -47,6 +51,8 @@ if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and 
 
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,6 +172,10 @@ def freeze(net: Trained, files: list[bytes], source: str) -> Exported:
             net.restore(session)
             cuts, seen = zip(*(session.run([cut, preprocessed], {file: data}) for data in files), strict=True)
             expected = session.run(outputs, {normalized: np.stack(seen)})
+            if not np.isfinite(expected[0]).all():
+                raise ExportError(
+                    f"{net.prefix} itself gives logits that are not finite, on {source}; choose another checkpoint"
+                )
             graph = frozen(session, [images], outputs)
     print(f"comparing on {len(files)} {source}", flush=True)
     return Exported(graph, cut.shape.as_list(), files, np.stack(cuts), *expected)
@@ -228,7 +238,8 @@ def compare_files(net: Trained, exported: Exported, directory: Path) -> None:
 
 def describe(args: argparse.Namespace, net: Trained, exported: Exported, directory: Path) -> None:
     """Writes labels.txt and metadata.json."""
-    (directory / "labels.txt").write_text("".join(f"{name}\n" for name in net.class_names), encoding="utf-8")
+    labels = ["\\n".join(name.splitlines()) for name in net.class_names]  # a folder may be called so
+    (directory / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     height, width, channels = exported.shape
     metadata = {
         "net": net.config.net,
@@ -252,5 +263,6 @@ def describe(args: argparse.Namespace, net: Trained, exported: Exported, directo
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half made is removed
     with errors.reported():
         export(ARGS)

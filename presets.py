@@ -147,7 +147,11 @@ def parse_command_line(args: list[str]) -> Config:
         f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
         "PRESET --help shows the values of that preset."
     )
-    return tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
+    config = tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
+    for key in ("source", "data", "run_dir"):  # else '' would stand for the default, as of a variable that is not set
+        if getattr(config, key) == "":
+            raise UserError(f"{flag(key)} '' names no directory; leave it out for the default")
+    return config
 
 
 def _described(config: Config) -> str:

@@ -38,7 +38,7 @@ from pipeline import montage, statistics
 from pipeline.check import Records
 from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, Index, has_dataset, load_index
+from pipeline.records import DATASET_JSON, Index, load_index
 from runs import CONFIG_JSON, Start, is_due, prepared_data, start_of
 from tfcompat import batch_norm, dropout, slim, tf
 
@@ -203,7 +203,8 @@ def train(config: configuration.Config) -> int:
     try:
         if config.dry_run:  # as a run of two steps, in a directory that goes again
             with tempfile.TemporaryDirectory() as scratch:
-                data = config.data if has_dataset(config.data) else os.path.join(scratch, "data")
+                taken = os.listdir(config.data) if os.path.isdir(config.data) else os.path.exists(config.data)
+                data = config.data if taken else os.path.join(scratch, "data")  # where a run would make them
                 return run_training(dataclasses.replace(config, data=data, run_dir=os.path.join(scratch, "dry run")))
         with exclusive(config.run_dir):
             return run_training(config)

@@ -47,10 +47,9 @@ def checked_data(name: str, directory: str, source: str | None, run: str) -> dic
             "directory with --data"
         )
     source = source and os.path.realpath(source)
-    if source and dataset.get("source") not in (None, source):
-        raise UserError(
-            f"{directory} was made from {dataset['source']}, not from {source}; name another directory with --data"
-        )
+    if source and dataset.get("source", source) != source:  # others' shards do not say
+        made_from = dataset["source"] or "what needs no --source"
+        raise UserError(f"{directory} was made from {made_from}, not from {source}; name another directory with --data")
     if os.path.exists(os.path.join(run, DATASET_JSON)) and load_dataset(run) != dataset:
         raise UserError(
             f"{directory} is not the data that {run} was started with; "

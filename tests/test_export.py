@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -116,6 +118,17 @@ def test_what_lies_beside_the_net(place):
         assert directory.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_class_is_one_line_of_labels(place, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(place / "runs/digits", run, ignore=shutil.ignore_patterns("best", "export"))
+    dataset = json.loads((run / "dataset.json").read_text())
+    dataset["class_names"][3] = "three\nor so"  # folders may be called so
+    (run / "dataset.json").write_text(json.dumps(dataset))
+    out = exported(run, "frozen")
+    assert (out / "labels.txt").read_text().splitlines() == ["0", "1", "2", "three\\nor so", *"456789"]
+    assert json.loads((out / "metadata.json").read_text())["classes"] == dataset["class_names"]
+
+
 def test_batch_norm_is_folded_and_dropout_gone(place):
     graph = tf.GraphDef.FromString((place / "runs/digits/export/frozen/frozen_graph.pb").read_bytes())
     kinds = [node.op for node in graph.node if node.op != "Const"]
@@ -220,7 +233,14 @@ def test_what_opencv_lacks_is_told_and_is_no_failure(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "options",
-    [["--format", "pickle"], ["--format", "onnx", "--input", "jpeg"], [], ["--format", "onnx", "--input", "gif"]],
+    [
+        ["--format", "pickle"],
+        ["--format", "onnx", "--input", "jpeg"],
+        [],
+        ["--format", "onnx", "--input", "gif"],
+        ["--format", "onnx", "--out", ""],
+        ["--format", "saved_model", "--out", "\udcff"],
+    ],
 )
 def test_a_command_that_makes_no_sense_ends_with_2(options, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "runs/digits", *options])
@@ -252,6 +272,39 @@ def test_a_net_that_gives_other_numbers_is_not_left(place, tmp_path, monkeypatch
         exported(place / "runs/digits", "frozen", out=str(tmp_path / "made/out"))
     assert caught.value.exit_code == 1
     assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_net_that_gives_no_numbers_is_told_and_not_left(place, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "made/out"
+    shutil.copytree(place / "runs/digits", run, ignore=shutil.ignore_patterns("model.ckpt*", "best", "export"))
+    reader = tf.train.NewCheckpointReader(str(place / "runs/digits/model.ckpt-20"))
+    values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    values["tiny/logits/weights"] = np.full_like(values["tiny/logits/weights"], 3e38)  # finite, and their sums are not
+    write_checkpoint(values, run / "model.ckpt-20")
+    with pytest.raises(export.ExportError, match="itself gives logits that are not finite"):
+        exported(run, "frozen", out=str(out))
+    assert not list(out.parent.iterdir())
+
+
+TERMINATED = """
+import os, runpy, signal, sys
+import tiny_net
+from engine import runtimes
+runtimes.litert = lambda directory: os.kill(os.getpid(), signal.SIGTERM)
+runpy.run_path(tiny_net.export.__file__, run_name="__main__")
+"""
+
+
+def test_it_can_be_terminated_and_leaves_nothing(place, tmp_path):
+    options = ["--ckpt", place / "runs/digits", "--format", "tflite", "--out", tmp_path / "made/out"]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", TERMINATED, *map(str, options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "made").iterdir())
+    assert not list(tmp_path.glob("tmp*"))  # where it is made of a SavedModel
 
 
 @pytest.mark.parametrize("format", ["frozen", "saved_model"])

@@ -175,6 +175,28 @@ def test_a_script_is_main_and_finds_what_it_imports(tmp_path):
     assert done.stdout.strip() == "|".join(map(str, told))
 
 
+SPAWNING = """
+import multiprocessing, sys
+import tensorflow.contrib.slim as slim
+def name(queue):
+    queue.put(slim.__name__)
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    queue = context.Queue()
+    process = context.Process(target=name, args=(queue,))
+    process.start()
+    process.join()
+    print(process.exitcode, queue.get(timeout=1))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_that_a_script_starts_have_the_old_modules(method, tmp_path):
+    script = tmp_path / "old.py"
+    script.write_text(SPAWNING)
+    assert run_legacy(script, method).stdout.split() == ["0", "tensorflow.contrib.slim"]
+
+
 GONE = """
 import tensorflow as tf
 for code in {codes!r}:

@@ -9,6 +9,7 @@ import pytest
 
 import config
 import train as training
+from errors import UserError
 from nets import NETS
 from nets.published import PUBLISHED
 from nets.weights import write_checkpoint
@@ -74,6 +75,13 @@ def test_another_schedule_drops_the_moments_of_the_presets_own():
     config.validate(asked, NETS, PREPROCESSINGS)
     assert (asked.decay_at_steps, asked.schedule, asked.total_epochs) == ((), "cosine", 15)
     assert parse_command_line(["cifar10_preact20"]).decay_at_steps == (32000, 48000)
+
+
+@pytest.mark.parametrize("key", ["source", "data", "run-dir"])
+def test_a_directory_without_a_name_is_not_the_default(key):
+    with pytest.raises(UserError, match=f"--{key} '' names no directory") as caught:
+        parse_command_line(["mnist_alexnet", f"--{key}", ""])
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.slow

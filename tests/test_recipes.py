@@ -179,13 +179,28 @@ def test_it_overfits_a_few_batches_when_asked(tmp_path, digits_data, capsys):
 def test_a_dry_run_leaves_nothing(data_is_there, tmp_path, digits_data, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data if data_is_there else str(tmp_path / "data"))
-    before = {path: path.stat().st_mtime_ns for path in pathlib.Path(digits_data).rglob("*")}
+    # Hidden is the index of the shards, which the first reader leaves there.
+    before = {path: path.stat().st_mtime_ns for path in pathlib.Path(digits_data).rglob("[!.]*")}
     assert train(configured(*place, "--dry-run", "--warmup-steps", "10", "--ema-decay", "0.9")) == 0
     out = capsys.readouterr().out
     assert "step 2/40: validation top-1" in out
     assert "nothing is left behind" in out
     assert os.listdir(tmp_path) == []
-    assert {path: path.stat().st_mtime_ns for path in pathlib.Path(digits_data).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in pathlib.Path(digits_data).rglob("[!.]*")} == before
+
+
+def test_a_dry_run_fails_where_the_run_would(tmp_path, digits_data, capfd):
+    data, place = tmp_path / "data", ("--run-dir", str(tmp_path / "run"), "--dry-run", "--data")
+    data.mkdir()
+    (data / "mine.txt").write_text("mine")
+    for path in (data, data / "mine.txt"):
+        with pytest.raises(SystemExit) as caught:
+            train(configured(*place, str(path)))
+        assert caught.value.code == 2
+        assert f"{path} exists and is not empty" in capfd.readouterr().err
+    with pytest.raises(UserError, match="was made from what needs no --source, not from"):
+        train(configured(*place, digits_data, "--source", str(data)))
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine.txt"]
 
 
 def test_patience_ends_a_run_early_and_more_of_it_goes_on(tmp_path, digits_data, capsys):

@@ -4,9 +4,11 @@ python -m tfcompat OLD_SCRIPT.py [ARGUMENTS]
 """
 
 import builtins
+import multiprocessing
 import os
 import sys
 import types
+from multiprocessing import spawn
 
 from tfcompat import legacy
 
@@ -45,6 +47,21 @@ def _report(kind: type[BaseException], error: BaseException, traceback: types.Tr
         )
 
 
+class _Installed:
+    """What installs the old modules where it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        home = os.path.dirname(os.path.dirname(HERE))  # which the directory of the script has displaced in sys.path
+        return exec, (f"import sys; sys.path.append({home!r}); from tfcompat import legacy; legacy.install()",)
+
+
+def _install_in_children() -> None:
+    """Processes that are spawned import the script anew, before which they unpickle what is prepared for them."""
+    prepared = spawn.get_preparation_data
+    spawn.get_preparation_data = lambda name: {"tfcompat": _Installed(), **prepared(name)}
+    multiprocessing.set_forkserver_preload([])  # else that server imports the script without what is prepared
+
+
 def main() -> None:
     """Takes the script's place in this process; what it raises and how it exits is its own."""
     if len(sys.argv) < 2:
@@ -61,6 +78,7 @@ def main() -> None:
         print(f"error: {script} cannot be read: {error.strerror}\n{USAGE}", file=sys.stderr)
         sys.exit(2)
     legacy.install()
+    _install_in_children()
     as_main = types.ModuleType("__main__")
     as_main.__file__, as_main.__builtins__ = os.path.abspath(script), builtins
     sys.modules["__main__"] = as_main
