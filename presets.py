@@ -89,7 +89,7 @@ _RECIPES: Mapping[str, Config] = {
         total_epochs=30,
     ),
     # The posts: RMSProp at 1e-5, 20 times 100 steps of 20 pictures, 150 px.
-    "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_epochs=30),
+    "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_steps=1000),
     # The same at 256 px.
     "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_steps=2000),
     # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
