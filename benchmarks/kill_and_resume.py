@@ -60,9 +60,15 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
             if done["kills"] % 2:
-                while process.poll() is None and not in_a_save(run, since):
+                while process.poll() is None:
+                    if in_a_save(run, since):
+                        time.sleep(rng.uniform(0, 0.002))
+                        process.send_signal(signal.SIGSTOP)  # on a busy machine the save may be over by now
+                        time.sleep(0.001)
+                        if in_a_save(run, since):
+                            break
+                        process.send_signal(signal.SIGCONT)
                     time.sleep(0.0005)
-                time.sleep(rng.uniform(0, 0.002))
             process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
