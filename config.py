@@ -66,8 +66,8 @@ class Config:
     image_size: _Count = None
     """Height and width of the pictures that the net sees. Default: the net's own."""
     preprocessing: _Name = None
-    """How pictures become numbers: alexnet, cifar, digits, inception, inception_crop, keras_affine, lenet, min_max,
-    none, standardize, unit or vgg. Default: the net's own."""
+    """How pictures become numbers: alexnet, cifar, digits, flip, inception, inception_crop, keras_affine, lenet,
+    min_max, none, standardize, unit or vgg. Default: the net's own."""
     weight_decay: _Factor = None
     """Factor of the L2 loss on kernels, as slim.l2_regularizer takes it; of adamw, of its own decay. Default: the
     net's own."""

@@ -134,6 +134,11 @@ def digits(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) 
     return _random_crop(_pad(to_unit(picture.squashed(size, size), size, statistics), size // 8), size, key)
 
 
+def flip(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
+    """Mirrored, every other time."""
+    return _flip(to_unit(picture.squashed(size, size), size, statistics), key)
+
+
 def cifar(picture: Picture, size: int, key: tf.Tensor, statistics: Statistics) -> tf.Tensor:
     """Padded with zeros by an eighth of the size on each side (4 of 32), cropped, flipped (He et al., arXiv:1512.03385,
     §4.2; without TF-Slim's brightness and contrast)."""
@@ -264,6 +269,7 @@ PREPROCESSINGS: dict[str, Callable] = {
     "alexnet": Family(center_crop, minus_trainings_mean, alexnet),
     "cifar": Family(squash, standardized_each, cifar),
     "digits": Family(squash, to_unit, digits),
+    "flip": Family(squash, to_unit, flip),
     "inception": Family(central_part, to_plus_minus_one, inception),
     "inception_crop": Family(center_crop, to_plus_minus_one, inception_crop),  # evaluated as by Keras and torchvision
     "keras_affine": Family(squash, to_unit, keras_affine),
