@@ -25,7 +25,7 @@ board: .venv/run
 	$(BIN)/tensorboard --logdir runs --host localhost
 
 .venv/run: requirements.txt
-	@echo "installing into .venv: 2.6 GB, two minutes or more"
+	@echo "installing into .venv: 3 GB, two minutes or more"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

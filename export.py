@@ -108,6 +108,8 @@ def export(args: argparse.Namespace) -> Path:
         raise errors.UserError(f"{args.ckpt} lies in no run directory, so --out is needed")
     name = "_".join([args.format, *(["jpeg"] if args.input == "jpeg" else []), *(["ema"] if args.ema else [])])
     out = Path(args.out or os.path.join(net.run, "export", name))
+    if Path(f"{out}.index").exists():
+        raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
         with whole_directory(out) as partial_out:
             exported = freeze(net, *pictures_of(net))

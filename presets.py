@@ -7,6 +7,7 @@ docs/recipes.md has what each of them reaches. This module knows nothing of Tens
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 
 import tyro
 
@@ -131,6 +132,9 @@ def parse_command_line(args: list[str]) -> Config:
     preset = "digits"
     if args and not args[0].startswith("-"):
         preset, args = args[0], args[1:]
+    for before, word in pairwise(args):
+        if word in PRESETS and not before.startswith("-"):
+            raise UserError(f"the preset {word} must be the first word: python train.py {word} --key value ...")
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     rows = "\n".join(f"  {name:<19}{_described(config)}" for name, config in PRESETS.items())

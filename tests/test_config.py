@@ -40,6 +40,12 @@ def test_an_unknown_preset_names_the_nearest_and_all():
         parse_command_line(["mnist_alexnt"])
 
 
+def test_a_preset_after_the_options_is_pointed_out():
+    with pytest.raises(UserError, match="preset folder must be the first word"):
+        parse_command_line(["--source", "pictures", "folder"])
+    assert parse_command_line(["--data", "folder"]).data == "folder"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -187,6 +187,9 @@ def test_a_checkpoint_without_run_directory(outputs, classes, tmp_path, capsys):
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-6)
     with pytest.raises(UserError, match="so --out is needed"):
         exported(tmp_path / "model.ckpt-7", "frozen", **options)
+    with pytest.raises(UserError, match="is the name of a checkpoint"):
+        exported(tmp_path / "model.ckpt-7", "frozen", out=str(tmp_path / "model.ckpt-7"), **options)
+    assert not (tmp_path / "model.ckpt-7").exists()
 
 
 def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
