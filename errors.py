@@ -55,6 +55,11 @@ def _flush() -> None:
         sys.exit(1)
 
 
+def why_not_fetched(error: Exception) -> str:
+    """What kept a file from being downloaded, in a few words: requests tells of a missing network at length."""
+    return "no connection" if "Max retries" in str(error) else str(error).splitlines()[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that a registry does not hold, with the nearest one first."""
     known = sorted(known)

@@ -20,7 +20,7 @@ _FLOWERS = {"dataset": "flowers", "batch_size": 32, "validate_every_epochs": 5, 
 _CATSDOGS = {
     **{"dataset": "folder", "data": "data/cats_dogs", "head": "sigmoid", "preprocessing": "keras_affine"},
     **{"batch_size": 20, "optimizer": "rmsprop", "momentum": 0.0, "keep_checkpoints": 1},
-    **{"validate_every_epochs": 10, "snapshot_every_epochs": 20},
+    **{"validate_every_steps": 150, "snapshot_every_steps": 300},
 }
 # He et al. (arXiv:1603.05027): momentum, batch 128, 0.1 (0.01 for 400 steps before), divided by 10 at 32,000 and 48,000
 # of 64,000 steps. The linear warm-up is ours.
@@ -59,7 +59,7 @@ _RECIPES: Mapping[str, Config] = {
     ),
     # The posts: the convolutions as they are, 10 epochs of Adam at 1e-4 for a new head.
     "flowers_vgg16": Config(
-        **_FLOWERS,
+        **_FLOWERS | {"validate_every_epochs": 1, "snapshot_every_epochs": 1},
         net="vgg_16_transfer",
         init_from="vgg_16",
         train_only=("fc6", "fc7", "fc8"),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pooch
 
-from errors import UserError, unknown
+from errors import UserError, unknown, why_not_fetched
 from files import whole_directory
 
 pooch.get_logger().setLevel("WARNING")  # it would print checksums to copy into code
@@ -124,10 +124,10 @@ def download(name: str, directory: Path) -> Path:
         show = sys.stderr.isatty()
         path = Path(pooch.retrieve(published.url, published.checksum, file_name, directory, progressbar=show))
     except (OSError, ValueError) as error:  # no network, or a checksum that differs
-        reason = "no connection" if "Max retries" in str(error) else str(error).splitlines()[0]
         use = "python -m nets.weights import" if file_name.endswith(".h5") else "--init-from, unpacked"
         raise UserError(
-            f"{published.url} could not be downloaded ({reason}); with the file at hand, give it to {use}"
+            f"{published.url} could not be downloaded ({why_not_fetched(error)}); with the file at hand, give it to "
+            f"{use}"
         ) from None
     return path if path.suffix == ".h5" else _unpacked(path, directory / name)
 

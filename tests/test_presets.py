@@ -18,6 +18,7 @@ from pipeline.preprocess import PREPROCESSINGS
 from pipeline.records import load_dataset
 from pipeline.sources import SOURCES
 from presets import PRESETS, parse_command_line
+from runs import in_steps
 from tiny_net import picture_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -41,6 +42,15 @@ def test_it_names_what_exists(name):
     for scope in (*preset.train_only, *preset.freeze):
         names = NETS[preset.net].variable_shapes(5)
         assert any(variable.startswith(f"{NETS[preset.net].scope}/{scope}/") for variable in names)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_validates_and_saves_before_its_end(name):
+    """With as many training pictures as the whole of its data set has, too."""
+    preset, pictures = PRESETS[name], 25_000 if name.startswith("catsdogs") else 3_000
+    resolved = in_steps(config.resolve(preset, NETS), pictures)
+    assert resolved.validate_every_steps < resolved.total_steps
+    assert resolved.snapshot_every_steps < resolved.total_steps
 
 
 def test_they_lie_apart():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 
-from errors import UserError
+from errors import UserError, why_not_fetched
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
@@ -119,5 +119,6 @@ def download(url: str, checksum: str, cache: Path, processor: object = None) -> 
             url, checksum, fname=url.rsplit("/", 1)[1], path=cache, processor=processor, progressbar=True
         )
     except (OSError, ValueError) as error:  # no network, or a checksum that differs
-        raise UserError(f"{url} could not be downloaded ({error}); give files you have with --source DIR") from None
+        reason = why_not_fetched(error)
+        raise UserError(f"{url} could not be downloaded ({reason}); give files you have with --source DIR") from None
     return got if processor else Path(got)

@@ -33,7 +33,10 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     else:
         class_names = [d.name for d in listed(parts["train"])[0]]
     if len(class_names) < 2:
-        advice = "at least two are needed, each with its pictures; for pictures in one folder, name --label-regex"
+        advice = (
+            "at least two are needed, each with its pictures; for pictures in one folder, python -m pipeline.convert "
+            "folder has --label-regex, and train.py takes what it makes as --data"
+        )
         kind = "classes in its file names" if label_regex else "class folders"
         place = source if parts["train"] == source else f"{parts['train']}, the training split,"
         raise UserError(f"{place} holds {len(class_names)} {kind}; {advice}")

@@ -178,6 +178,9 @@ def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch):
         monkeypatch.setattr(folders, "FLOWERS_CHECKSUM", checksum)
         first = convert("flowers", str(tmp_path / "first"))
         server.shutdown()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"could not be downloaded \(no connection\); give files .*--source DIR"):
+        convert("flowers", str(tmp_path / "offline"))
     assert (first["class_names"], first["source"]) == (["daisy", "roses"], None)
     assert [part["examples"] for part in first["splits"].values()] == [4, 2, 2]
     assert convert("flowers", str(tmp_path / "again")) == first
