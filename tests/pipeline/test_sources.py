@@ -157,7 +157,7 @@ def test_signs_that_are_none(changed, message, tmp_path):
         convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
 
 
-def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch):
+def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch, cache):
     made = tmp_path / "made/flower_photos"
     for name in ("daisy", "roses"):
         (made / name).mkdir(parents=True)
@@ -178,12 +178,12 @@ def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch):
         monkeypatch.setattr(folders, "FLOWERS_CHECKSUM", checksum)
         first = convert("flowers", str(tmp_path / "first"))
         server.shutdown()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=r"could not be downloaded \(no connection\); give files .*--source DIR"):
-        convert("flowers", str(tmp_path / "offline"))
     assert (first["class_names"], first["source"]) == (["daisy", "roses"], None)
     assert [part["examples"] for part in first["splits"].values()] == [4, 2, 2]
     assert convert("flowers", str(tmp_path / "again")) == first
+    cache.rename(tmp_path / "elsewhere")  # and the server is gone
+    with pytest.raises(UserError, match=r"could not be downloaded \(no connection\); give files .*--source DIR"):
+        convert("flowers", str(tmp_path / "offline"))
 
 
 @pytest.mark.skipif(not (SHARED / "signs").is_dir(), reason=f"{SHARED}/signs is missing")
