@@ -115,7 +115,7 @@ _RECIPES: Mapping[str, Config] = {
         optimizer="adam",
         learning_rate=3e-4,
         batch_size=32,
-        total_epochs=40,
+        total_epochs=80,
         validate_every_epochs=2,
         snapshot_every_epochs=1,
     ),
