@@ -123,4 +123,6 @@ def random_weights(name, prefix):
     net, rng = NETS[PUBLISHED[name].net], np.random.default_rng(0)
     prefix.parent.mkdir()
     shapes = net.variable_shapes(1000 + net.label_offset)
-    write_checkpoint({n: rng.normal(0, 0.01, s).astype(np.float32) for n, s in shapes.items()}, prefix)
+    values = {n: rng.normal(0, 0.01, s).astype(np.float32) for n, s in shapes.items()}
+    # a variance is not negative
+    write_checkpoint({n: np.abs(v) if n.endswith("moving_variance") else v for n, v in values.items()}, prefix)
