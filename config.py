@@ -17,7 +17,7 @@ import tyro
 from typeguard import TypeCheckError, check_type
 
 from errors import UserError, unknown
-from files import whole_file
+from files import atomic_write
 
 # Optional values; their help says what stands in where none is given.
 _Directory, _Name, _Weights, _Count, _Factor, _Epochs = (
@@ -312,7 +312,7 @@ def resumed(stored: Config, asked: Config) -> Config:
 
 def save(config: Config, path: str) -> None:
     """Writes the configuration as JSON. A reader never finds half a file."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 

@@ -54,18 +54,18 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import classification_report, roc_auc_score
 
-import trained
+import classifier
 from checkpoints import step_of
+from classifier import Trained
 from engine import figures, summaries
 from engine.metrics import Evaluation, PerExample, evaluate, interval, per_example, summarize
 from files import check_output, output_file
 from pipeline import montage
+from pipeline.batches import evaluation_batches
 from pipeline.check import Records
-from pipeline.dataset import evaluation_batches
-from pipeline.records import Index, load_dataset, load_index
+from pipeline.dataset import Index, load_dataset, load_index
 from pipeline.tfrecord import read_at
 from tfcompat import tf
-from trained import Trained
 
 MISTAKES = 40  # drawn on a sheet
 FEW_CLASSES = figures.NAMED  # are all told on the terminal; of more, those that go worst
@@ -123,7 +123,7 @@ def run_evaluation(args: argparse.Namespace) -> Result:
         raise errors.UserError(f"--top-k is {args.top_k}; it must be at least 1")
     if args.flip and args.crops != 1:
         raise errors.UserError(f"--flip with --crops {args.crops}: ten crops have their mirror images; leave it out")
-    net = trained.find(args, args.data, args.batch_size)
+    net = classifier.find(args, args.data, args.batch_size)
     if not (net.run or args.data):
         raise errors.UserError(f"{args.ckpt} lies in no run directory, so --data is needed")
     data = net.config.data

@@ -59,20 +59,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-import trained
+import classifier
 from checkpoints import step_of
-from engine import formats, runtimes
-from engine.freeze import frozen
+from classifier import Trained
 from engine.session import session_config
-from files import whole_directory
+from exporting import formats, runtimes
+from exporting.freezing import frozen
+from exporting.serving import cut_files
+from files import atomic_directory
+from pipeline.dataset import has_dataset, load_dataset, load_index
 from pipeline.images import encode_jpeg, encode_png
 from pipeline.pictures import Picture
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import has_dataset, load_dataset, load_index
-from pipeline.serving import cut_files
 from pipeline.tfrecord import read_at
 from tfcompat import tf
-from trained import Trained
 
 PICTURES = 8  # to compare on
 TOLERANCE = 1e-4  # of logits, relative to the largest; runtimes that sum in another order differ by about 1e-6
@@ -103,7 +103,7 @@ class Exported(NamedTuple):
 
 def export(args: argparse.Namespace) -> Path:
     """Writes what the command line asks for. Returns its directory."""
-    net = trained.find(args)
+    net = classifier.find(args)
     if args.out is None and net.run is None:
         raise errors.UserError(f"{args.ckpt} lies in no run directory, so --out is needed")
     name = "_".join([args.format, *(["jpeg"] if args.input == "jpeg" else []), *(["ema"] if args.ema else [])])
@@ -111,7 +111,7 @@ def export(args: argparse.Namespace) -> Path:
     if Path(f"{out}.index").exists():
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
-        with whole_directory(out) as partial_out:
+        with atomic_directory(out) as partial_out:
             exported = freeze(net, *pictures_of(net))
             print(f"{net.prefix}, step {step_of(net.prefix)}: {net.config.net}", flush=True)
             if args.input == "jpeg":

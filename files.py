@@ -1,15 +1,20 @@
-"""Files and directories that are there whole or not at all, however a program ends."""
+"""Files: written and replaced atomically, read only where they are regular files; system errors for the user."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from errors import UserError
+
+MOST_BYTES = 2**31  # four times the largest picture that is taken: 64 million pixels of 16 bits and four channels
 
 
 def fsync(path: "str | Path") -> None:
@@ -22,7 +27,7 @@ def fsync(path: "str | Path") -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: "str | Path") -> Iterator[Path]:
+def atomic_write(path: "str | Path") -> Iterator[Path]:
     """Yields the path to write to; the file takes the place of `path` when the block ends without an error."""
     path = Path(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # writers go by the ending
@@ -52,9 +57,9 @@ def check_output(flag: str, path: str, *endings: str) -> None:
 
 @contextlib.contextmanager
 def output_file(flag: str, path: str) -> Iterator[Path]:
-    """As whole_file, for a file that an option named. Raises UserError where the system fails."""
+    """As atomic_write, for a file that an option named. Raises UserError where the system fails."""
     try:
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             yield partial
     except OSError as error:
         raise UserError(f"{flag} {path} cannot be written ({error.strerror or error})") from None
@@ -72,7 +77,7 @@ def _held(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_directory(path: "str | Path") -> Iterator[Path]:
+def atomic_directory(path: "str | Path") -> Iterator[Path]:
     """Yields a directory to fill; it takes the place of `path` when the block ends without an error.
 
     Raises UserError where `path` holds files already, or cannot be made.
@@ -101,3 +106,27 @@ def whole_directory(path: "str | Path") -> Iterator[Path]:
             ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
+    """Opens a file to read its bytes. Raises OSError, too, for what is no regular file: a FIFO would wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+    return open(path, "rb", buffering)
+
+
+def read_regular(path: "str | Path") -> bytes:
+    """The content of a file, opened as above. Raises OSError, too, for what memory may not hold."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, "larger than 2 GiB", os.fspath(path))
+        return file.read()
+
+
+@contextlib.contextmanager
+def os_errors_as_user_errors() -> Iterator[None]:
+    """Raises UserError for OSError: a file that may not be read, a disk that is full. Of use as a decorator, too."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error

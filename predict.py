@@ -62,18 +62,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-import trained
+import classifier
 from checkpoints import step_of
-from engine import explain
-from files import check_output, output_file, whole_directory
-from pipeline import drawn, images, montage
-from pipeline.features import FeatureFile
+from classifier import Trained
+from files import atomic_directory, check_output, output_file, read_regular
+from pipeline import images, montage
+from pipeline.convert.sources.contract import files_below
 from pipeline.pictures import Picture
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.regular import read_regular
-from pipeline.sources.contract import files_below
+from prediction import drawings as drawn
+from prediction import heatmaps as explain
+from prediction.features import FeatureFile
 from tfcompat import tf
-from trained import Trained
 
 THUMBNAIL = 160  # pixels of the longer side: more than a sheet shows
 
@@ -147,7 +147,7 @@ def predict(args: argparse.Namespace) -> int:
     check_arguments(args)
     files = listed(args.pictures)
     check_kept(files, args)
-    net = trained.find(args, args.data, args.batch_size)
+    net = classifier.find(args, args.data, args.batch_size)
     if net.run and args.data:
         raise errors.UserError(f"--data {args.data}: {net.run} names the classes itself; leave it out")
     names, damaged = net.class_names, 0
@@ -298,7 +298,7 @@ def as_sheets(path: str) -> Iterator[Callable]:
 @contextlib.contextmanager
 def as_overlays(path: str) -> Iterator[Callable]:
     """A PNG for each picture in a directory, numbered since names may repeat."""
-    with whole_directory(path) as directory:
+    with atomic_directory(path) as directory:
         number = 0
 
         def tell(told: Told) -> None:

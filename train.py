@@ -23,23 +23,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import config as configuration
-from checkpoints import locate
+from checkpoints import CheckpointDirectory, check_restorable, locate
 from engine import optimizer, summaries
-from engine.checkpoint import CheckpointDirectory, check_restorable
 from engine.finite import check_step, check_variables
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
 from engine.reports import Reports
 from engine.session import StopSignal, exclusive, make_deterministic, session_config
-from files import whole_file
+from files import atomic_write
 from nets import NETS
 from nets.weights import fetch, restorer
 from pipeline import montage, statistics
+from pipeline.batches import evaluation_batches, first_shuffled, training_batches, training_rows
 from pipeline.check import Records
-from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
+from pipeline.dataset import DATASET_JSON, Index, load_index
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, Index, load_index
-from runs import CONFIG_JSON, Start, is_due, prepared_data, start_of
+from run_directory import CONFIG_JSON, Start, is_due, prepared_data, start_of
 from tfcompat import batch_norm, dropout, slim, tf
 
 
@@ -244,7 +243,7 @@ def run_training(config: configuration.Config) -> int:
         check_restorable(start.newest, {variable.op.name: variable for variable in model.variables})
     configuration.save(config, os.path.join(run, CONFIG_JSON))
     if not os.path.exists(os.path.join(run, DATASET_JSON)):
-        with whole_file(os.path.join(run, DATASET_JSON)) as partial:
+        with atomic_write(os.path.join(run, DATASET_JSON)) as partial:
             partial.write_text(json.dumps(dataset, indent=2) + "\n")
     statistics.copy_pixel_statistics(config.data, run)
     return run_loop(start, dataset, model, initial)

@@ -46,7 +46,7 @@ def loaded(runtime: str, directory: Path, name: str, threads: int) -> Callable:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         function = tf.saved_model.load(str(directory)).signatures["serving_default"]
         return lambda images: {key: value.numpy() for key, value in function(images=tf.constant(images)).items()}
-    from engine import runtimes
+    from exporting import runtimes
 
     if runtime == PLAIN:
         return evaluation(directory.parent / "model.ckpt-0", name, threads)
@@ -62,11 +62,11 @@ def loaded(runtime: str, directory: Path, name: str, threads: int) -> Callable:
 
 def evaluation(prefix: Path, name: str, threads: int) -> Callable:
     """The checkpoint as eval.py builds it, with normalisation and softmax."""
+    from classifier import find
     from engine.session import session_config
     from pipeline.preprocess import PREPROCESSINGS
     from pipeline.statistics import Statistics
     from tfcompat import tf
-    from trained import find
 
     net = find(arguments(prefix, name))
     with tf.Graph().as_default() as graph:
@@ -101,12 +101,12 @@ def export(name: str, place: Path) -> tuple[dict[str, float], np.ndarray]:
 
     Returns sizes in MB by format, and pictures of noise as evaluation cuts them.
     """
-    from engine.formats import WRITERS
+    from classifier import find
     from export import freeze, pictures_of
+    from exporting.formats import WRITERS
     from nets import NETS
     from nets.weights import write_checkpoint
     from tfcompat import tf
-    from trained import find
 
     random, values = np.random.default_rng(0), {}
     for variable, shape in NETS[name].variable_shapes(CLASSES).items():

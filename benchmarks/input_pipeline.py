@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import errors
 from engine.session import make_deterministic, session_config
-from pipeline import dataset as pipeline_dataset
+from pipeline import batches as pipeline_dataset
 from pipeline import statistics
+from pipeline.dataset import load_dataset, load_index
 from pipeline.pictures import Picture
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import load_dataset, load_index
 from tfcompat import tf
 
 READ, DECODE, ALL, TORCH = "read and parse", "tf.io.decode_jpeg", "all that training does", "PyTorch DataLoader"

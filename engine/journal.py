@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from files import fsync, whole_file
+from files import atomic_write, fsync
 
 TRAIN, VALIDATION = "train", "validation"
 METRICS = ("top1", "loss", "ema_top1", "ema_loss")  # that a best checkpoint can be chosen by
@@ -26,7 +26,7 @@ class Journal:
 
     def cut(self) -> None:
         """Takes what came after out of the file."""
-        with whole_file(self.path) as partial:
+        with atomic_write(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, step: int, split: str, **values: float) -> None:
@@ -107,5 +107,5 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
         top1 = best[journal.metric.replace("loss", "top1")]
         title += f": best validation {top1:.2%} at step {best['step']:,}"
     figure.suptitle(title, parse_math=False)  # a run may be called cost $
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)

@@ -28,9 +28,9 @@ from engine.optimizer import minimize
 from engine.session import make_deterministic
 from files import check_output, output_file
 from nets import NETS
-from pipeline.dataset import training_batches
+from pipeline.batches import training_batches
+from pipeline.dataset import has_dataset, load_dataset, load_index
 from pipeline.prepare import make_data
-from pipeline.records import has_dataset, load_dataset, load_index
 from tfcompat import tf
 
 matplotlib.use("Agg")

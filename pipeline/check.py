@@ -21,15 +21,14 @@ from tqdm import tqdm
 
 import errors
 from errors import UserError
-from files import check_output
+from files import check_output, os_errors_as_user_errors
 from pipeline import shard_index, tfrecord
-from pipeline.dataset import Batches
+from pipeline.batches import Batches
+from pipeline.convert.sources.contract import SPLITS
+from pipeline.dataset import Index, load_dataset
 from pipeline.pictures import decode
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import Index, load_dataset
-from pipeline.regular import system_errors_told
 from pipeline.shard_index import Content
-from pipeline.sources.contract import SPLITS
 from tfcompat import tf
 
 FEW_CLASSES = 50  # are all printed; of more, the largest and the smallest
@@ -262,7 +261,7 @@ def parse_command_line() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@system_errors_told()
+@os_errors_as_user_errors()
 def main() -> None:
     """The command line."""
     args = parse_command_line()

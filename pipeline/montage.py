@@ -12,10 +12,10 @@ import numpy as np
 from errors import UserError
 from files import output_file
 from pipeline import statistics
-from pipeline.dataset import NEEDED
+from pipeline.batches import NEEDED
+from pipeline.dataset import FEATURES, Index, load_index
 from pipeline.pictures import Picture, decode
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import FEATURES, Index, load_index
 from pipeline.tfrecord import read_at
 from tfcompat import tf
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from errors import UserError
-from pipeline.records import DATASET_JSON, load_dataset
+from pipeline.dataset import DATASET_JSON, load_dataset
 
 
 def make_data(name: str, directory: str, source: str | None) -> None:

@@ -11,9 +11,8 @@ import pooch
 from tqdm import tqdm
 
 from errors import UserError
-from files import whole_file
+from files import atomic_write, open_regular
 from pipeline import tfrecord
-from pipeline.regular import open_regular
 
 INDEX_NPZ = ".index.npz"
 
@@ -135,7 +134,7 @@ def _save(directory: str, index: dict[str, tuple[tuple[int, int], Content]]) -> 
     path = place(directory)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             np.savez(partial, digest=np.frombuffer(_digest(arrays), np.uint8), **arrays)
     except OSError as error:
         print(f"{path} cannot be written ({error.strerror}); the next run checks the shards again", file=sys.stderr)

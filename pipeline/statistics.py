@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from files import whole_file
-from pipeline.regular import open_regular, system_errors_told
+from files import atomic_write, open_regular, os_errors_as_user_errors
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -97,7 +96,7 @@ class Moments:
         np.savez_compressed(directory / PIXEL_STATS, mean=mean, deviation=np.sqrt(np.maximum(variance, 0)), **extremes)
 
 
-@system_errors_told()
+@os_errors_as_user_errors()
 def load(directory: "str | Path", dataset: dict) -> Statistics:
     """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged."""
     path = Path(directory) / PIXEL_STATS
@@ -136,5 +135,5 @@ def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:
     """Copies PIXEL_STATS, where there is one, from the data into the run that is trained on them."""
     source, target = Path(data) / PIXEL_STATS, Path(run) / PIXEL_STATS
     if source.exists() and not target.exists():
-        with whole_file(target) as partial:
+        with atomic_write(target) as partial:
             partial.write_bytes(source.read_bytes())

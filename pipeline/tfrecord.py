@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
+from files import open_regular
 from pipeline.images import StoredImage
-from pipeline.regular import open_regular
 
 DATASET_JSON = "dataset.json"
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger

@@ -13,7 +13,7 @@ from errors import UserError
 from nets import NETS
 from pipeline.preprocess import PREPROCESSINGS
 from presets import PRESETS, parse_command_line
-from runs import in_steps
+from run_directory import in_steps
 
 
 def test_defaults_then_preset_then_command_line():

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+import classifier
 import export
-import trained
-from engine import formats, runtimes
 from errors import UserError
+from exporting import formats, runtimes
 from nets import NETS
 from nets.weights import write_checkpoint
 from pipeline.images import encode_png
@@ -45,7 +45,7 @@ def place(tmp_path_factory, digits_data):
         for format in export.FORMATS:
             exported(run, format)
         exported(run, "saved_model", input="jpeg")
-    net = trained.find(arguments(run))
+    net = classifier.find(arguments(run))
     (directory / "five.png").write_bytes(export.pictures_of(net)[0][3])
     return directory
 
@@ -57,7 +57,7 @@ def arguments(ckpt, **options):
 
 def evaluated(ckpt, files, **options):
     """Probabilities [N, classes] by the graph that eval.py builds, each picture by itself."""
-    return evaluated_by(trained.find(arguments(ckpt, **options)), files)
+    return evaluated_by(classifier.find(arguments(ckpt, **options)), files)
 
 
 def evaluated_by(net, files):
@@ -194,7 +194,7 @@ def test_a_checkpoint_without_run_directory(outputs, classes, tmp_path, capsys):
 
 def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
     """Of digits of 8×8, for a net of 12×12."""
-    net = trained.find(arguments(place / "runs/digits"))
+    net = classifier.find(arguments(place / "runs/digits"))
     write_checkpoint(weights_of(10, channels=1, size=12), tmp_path / "model.ckpt-7")
     config = dataclasses.replace(net.config, preprocessing="standardize", image_size=12)
     net = net._replace(prefix=str(tmp_path / "model.ckpt-7"), config=config)
@@ -292,7 +292,7 @@ def test_a_net_that_gives_no_numbers_is_told_and_not_left(place, tmp_path):
 TERMINATED = """
 import os, runpy, signal, sys
 import tiny_net
-from engine import runtimes
+from exporting import runtimes
 runtimes.litert = lambda directory: os.kill(os.getpid(), signal.SIGTERM)
 runpy.run_path(tiny_net.export.__file__, run_name="__main__")
 """

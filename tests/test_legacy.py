@@ -13,7 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from pipeline.sources.arrays import MNIST_FILES, MNIST_URL
+from pipeline.convert.sources.arrays import MNIST_FILES, MNIST_URL
 from tfcompat import legacy, mnist, tf
 from tfcompat.__main__ import main
 

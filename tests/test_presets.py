@@ -11,14 +11,14 @@ import config
 import train as training
 from errors import UserError
 from nets import NETS
-from nets.published import PUBLISHED
 from nets.weights import write_checkpoint
+from nets.weights.published import PUBLISHED
 from pipeline.convert import convert
+from pipeline.convert.sources import SOURCES
+from pipeline.dataset import load_dataset
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import load_dataset
-from pipeline.sources import SOURCES
 from presets import PRESETS, parse_command_line
-from runs import in_steps
+from run_directory import in_steps
 from tiny_net import picture_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

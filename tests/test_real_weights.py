@@ -13,9 +13,9 @@ import pytest
 from engine.metrics import evaluate, per_example, summarize
 from nets import NETS
 from nets.weights import import_keras
+from pipeline.batches import evaluation_batches
 from pipeline.convert import convert
-from pipeline.dataset import evaluation_batches
-from pipeline.records import load_dataset, load_index
+from pipeline.dataset import load_dataset, load_index
 from tfcompat import tf
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared/data"

@@ -12,9 +12,9 @@ from checkpoints import newest_valid
 from config import resolve
 from errors import UserError
 from nets import NETS
-from pipeline.records import load_dataset, load_index
+from pipeline.dataset import load_dataset, load_index
 from presets import parse_command_line
-from runs import in_steps
+from run_directory import in_steps
 from tfcompat import tf
 from tiny_net import configured, evaluated, picture_folder
 from train import train

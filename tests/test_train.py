@@ -18,7 +18,7 @@ from checkpoints import newest_valid
 from engine.session import exclusive
 from errors import UserError
 from nets.weights import write_checkpoint
-from pipeline.records import FEATURES, load_dataset, load_index
+from pipeline.dataset import FEATURES, load_dataset, load_index
 from tfcompat import tf
 from tiny_net import configured, evaluated, picture_folder
 from train import train

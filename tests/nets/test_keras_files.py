@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from nets import NETS, keras_files
-from nets.keras_files import to_keras, to_slim, write_weights
-from nets.keras_reading import read_weights
+from nets import NETS
+from nets.weights import keras_files
+from nets.weights.keras_files import to_keras, to_slim, write_weights
+from nets.weights.keras_reading import read_weights
 from tfcompat import tf
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/weights/mobilenet_v1_0.25_224_keras_names.npz"

@@ -13,7 +13,7 @@ import pytest
 
 import errors
 from nets import NETS, summary
-from nets.drawing import draw
+from nets.summary.drawing import draw
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent

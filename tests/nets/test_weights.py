@@ -14,8 +14,8 @@ import pytest
 
 from checkpoints import shapes_of
 from errors import UserError
-from nets import NETS, published, weights
-from nets.weights import fetch, head_width, inspect, plan, restorer, write_checkpoint
+from nets import NETS, weights
+from nets.weights import fetch, head_width, inspect, plan, published, restorer, write_checkpoint
 from tfcompat import slim, tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -4,7 +4,8 @@ import numpy as np
 import pooch
 import pytest
 
-from pipeline import records, tfrecord
+from pipeline import dataset as records
+from pipeline import tfrecord
 from pipeline.images import encode_png
 from tfcompat import tf
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from errors import UserError
 from pipeline import check, tfrecord
+from pipeline.batches import evaluation_batches, training_batches, training_rows
 from pipeline.convert import convert
-from pipeline.dataset import evaluation_batches, training_batches, training_rows
+from pipeline.dataset import load_dataset, load_index
 from pipeline.images import encode_jpeg, encode_png
-from pipeline.records import load_dataset, load_index
 from tfcompat import tf
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)

@@ -25,10 +25,11 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import convert as convert_module
-from pipeline import images, records
+from pipeline import dataset as records
+from pipeline import images
 from pipeline.convert import convert
+from pipeline.convert.sources import arrays, folders
 from pipeline.pictures import decode
-from pipeline.sources import arrays, folders
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -1,204 +1,362 @@
-"""Batches: their order is a function of (seed, epoch, position), and starting at step N is starting there."""
+"""dataset.json, TF-Slim's directories, the index of record offsets and what becomes of corrupt records."""
 
-import contextlib
-from functools import partial
+import json
+import os
+import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline.dataset import evaluation_batches, first_shuffled, training_batches, training_rows
-from pipeline.records import load_index
-from tfcompat import tf
+from pipeline import shard_index, statistics, tfrecord
+from pipeline.dataset import load_dataset, load_index
 
-EXAMPLES = 11
-SIZE = 6
+
+def shard_of(split, i):
+    directory, dataset, _ = split
+    return pathlib.Path(directory) / dataset["splits"]["train"]["shards"][i]["file"]
+
+
+def damage(path, byte):
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1
+    path.write_bytes(data)
+
+
+def places(index):
+    return list(zip(index.shards.tolist(), index.offsets.tolist(), strict=True))
+
+
+def test_the_index_spans_the_shards(write_split):
+    directory, dataset, _ = write_split([3, 1, 2])
+    index = load_index(directory, dataset, "train")
+    assert [os.path.basename(f) for f in index.files] == [s["file"] for s in dataset["splits"]["train"]["shards"]]
+    assert index.shards.tolist() == [0, 0, 0, 1, 2, 2]
+    assert index.offsets[[0, 3, 4]].tolist() == [0, 0, 0]
+    assert not index.replaced.any()
+    taken = index.take(np.array([4, 1]))
+    assert (taken.shards.tolist(), taken.offsets.tolist()) == ([2, 0], index.offsets[[4, 1]].tolist())
+
+
+def test_shards_are_walked_once_and_again_when_they_change(write_split, monkeypatch):
+    split = directory, dataset, _ = write_split([3, 4, 2])
+    walked, walk = [], tfrecord.walk
+    monkeypatch.setattr(tfrecord, "walk", lambda path: walked.append(os.path.basename(path)) or walk(path))
+    first = load_index(directory, dataset, "train")
+    assert walked == [s["file"] for s in dataset["splits"]["train"]["shards"]]
+    walked.clear()
+    assert places(load_index(directory, dataset, "train")) == places(first)
+    assert walked == []
+    os.utime(shard_of(split, 1), ns=(1, 1))
+    assert places(load_index(directory, dataset, "train")) == places(first)
+    assert walked == [shard_of(split, 1).name]
+    walked.clear()
+    (pathlib.Path(directory) / shard_index.INDEX_NPZ).write_bytes(b"PK\3\4 damaged")
+    assert places(load_index(directory, dataset, "train")) == places(first)
+    assert len(walked) == 3
+
+
+def test_the_index_of_a_read_only_directory_lies_in_the_cache(write_split, monkeypatch, cache):
+    directory, dataset, _ = write_split([3])
+    monkeypatch.setattr(os, "access", lambda path, mode: path != directory)
+    first = load_index(directory, dataset, "train")
+    assert not (pathlib.Path(directory) / shard_index.INDEX_NPZ).exists()
+    assert len(list(cache.rglob(shard_index.INDEX_NPZ))) == 1
+    monkeypatch.setattr(tfrecord, "walk", lambda path: pytest.fail("walked again"))
+    assert places(load_index(directory, dataset, "train")) == places(first)
+
+
+@pytest.mark.parametrize("length", [False, True], ids=["payload", "length"])
+def test_a_corrupt_record_is_named_or_replaced_in_its_place(length, write_split, capsys):
+    split = directory, dataset, _ = write_split([3, 4, 2])
+    whole = load_index(directory, dataset, "train")
+    offset = int(whole.offsets[4])
+    damage(shard_of(split, 1), offset if length else offset + 30)
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(shard_of(split, 1)))}: the record at byte {offset} is corr.*skip"
+    ):
+        load_index(directory, dataset, "train")
+    index = load_index(directory, dataset, "train", "skip")
+    assert f"the record at byte {offset} is corrupt" in capsys.readouterr().out
+    bad = [4, 5, 6] if length else [4]  # what follows a damaged length cannot be found
+    assert np.flatnonzero(index.replaced).tolist() == bad
+    good = [row for row in range(9) if row not in bad]
+    assert [places(index)[row] for row in good] == [places(whole)[row] for row in good]
+    assert {places(index)[row] for row in bad} <= {places(whole)[row] for row in good}
+    assert places(load_index(directory, dataset, "train", "skip")) == places(index)
+    assert places(index.intact()) == [places(whole)[row] for row in good]
+
+
+def test_without_a_sound_record_nothing_can_stand_in(write_split):
+    split = directory, dataset, _ = write_split([2])
+    damage(shard_of(split, 0), 0)
+    with pytest.raises(UserError, match="no record is intact"):
+        load_index(directory, dataset, "train", "skip")
+
+
+def test_a_fault_that_is_noted_stays(write_split):
+    split = directory, dataset, _ = write_split([3, 4])
+    offset = int(load_index(directory, dataset, "train").offsets[5])
+    shard_index.add_fault(directory, shard_of(split, 1).name, offset, "its picture cannot be decoded")
+    with pytest.raises(UserError, match=rf"at byte {offset} is corrupt: its picture cannot be decoded; 1 of 7"):
+        load_index(directory, dataset, "train")
+    assert np.flatnonzero(load_index(directory, dataset, "train", "skip").replaced).tolist() == [5]
+
+
+def test_a_shard_cut_between_records_is_noticed(write_split):
+    split = directory, dataset, _ = write_split([3, 4])
+    os.truncate(shard_of(split, 1), [f.offset for f in tfrecord.walk(shard_of(split, 1))][3])
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(shard_of(split, 1)))} holds 3 records, dataset.json says 4.*skip"
+    ):
+        load_index(directory, dataset, "train")
+    assert np.flatnonzero(load_index(directory, dataset, "train", "skip").replaced).tolist() == [6]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_more_records_than_dataset_json_says_are_no_matter_of_skipping(on_error, write_split):
+    directory, dataset, _ = write_split([3, 4])
+    dataset["splits"]["train"]["shards"][1]["examples"] = 3
+    with pytest.raises(UserError, match=r"holds 4 records, dataset.json says 3; convert the data again$"):
+        load_index(directory, dataset, "train", on_error)
+
+
+def test_a_missing_shard_is_named(write_split):
+    split = directory, dataset, _ = write_split([3, 4])
+    shard_of(split, 0).unlink()
+    with pytest.raises(UserError, match=f"{re.escape(str(shard_of(split, 0)))}: No such file.*convert"):
+        load_index(directory, dataset, "train")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])  # unknown; known and empty
+def test_a_split_the_data_lack_is_named_with_those_there_are(split, write_split):
+    directory, dataset, _ = write_split([3])
+    with pytest.raises(UserError, match=f"has no {split} split; it has train$"):
+        load_index(directory, dataset, split)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "is no desc"),
+        (b"{}", "is no desc"),
+        (b'{"class_names": ["a", "b"], "channels": 1, "splits": {}, "statistics": 1}', "is no desc"),
+        (
+            b'{"class_names": ["a", "b"], "channels": 1, "splits": {"train": {"examples": 1, "shards": [1]}}}',
+            "is no desc",
+        ),
+    ],
+)
+def test_a_dataset_json_that_is_none_is_named(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"{re.escape(str(tmp_path / 'dataset.json'))} {message}.*convert"):
+        load_dataset(str(tmp_path))
+
+
+SHARD = {"file": "a.tfrecord", "examples": 3}
+TRAIN = {"examples": 3, "shards": [SHARD]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"class_names": ["a", "a"]}, "class_names must be two names or more, each once"),
+        ({"class_names": ["a", ["b"]]}, "class_names must be"),
+        ({"class_names": ["a", "\udce9"]}, "class_names must be"),  # a name that cannot be printed
+        ({"channels": True}, "channels must be 1 or 3"),
+        ({"channels": 3.0}, "channels must be 1 or 3"),
+        ({"channels": [3]}, "channels must be 1 or 3"),
+        ({"statistics": [1]}, "statistics must be an object or null"),
+        ({"splits": [TRAIN]}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"examples": 4}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"examples": True}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"every": "third"}}}, "each of splits"),
+        ({"splits": {"train": TRAIN, "test": TRAIN}}, "a shard is there twice"),
+        *(
+            ({"splits": {"train": {"examples": number, "shards": [{"file": "a", "examples": number}]}}}, "each of spl")
+            for number in (-1, 1.0, float("nan"), 10**9)
+        ),
+        *(
+            ({"splits": {"train": {"examples": 3, "shards": [{"file": name, "examples": 3}]}}}, "each of splits")
+            for name in ("../a", "/etc/passwd", "", "..", "a\0", "\udcff", 7)
+        ),
+    ],
+)
+def test_what_was_edited_by_hand_in_dataset_json_is_named(changed, message, tmp_path):
+    dataset = {"class_names": ["a", "b"], "channels": 3, "splits": {"train": TRAIN}, "statistics": None}
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(dataset))
+    assert load_dataset(str(tmp_path)) == dataset
+    path.write_text(json.dumps(dataset | changed))
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))} is no description of a data set: {message}"):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("dataset.json", lambda directory, dataset: load_dataset(directory)),
+        ("labels.txt", lambda directory, dataset: load_dataset(directory)),
+        ("pixel_stats.npz", statistics.load),
+        ("fake_train_00000-of-00001.tfrecord", lambda directory, dataset: load_index(directory, dataset, "train")),
+    ],
+)
+def test_only_regular_files_are_read(name, read, write_split):
+    """A FIFO waits for a writer: this test would hang."""
+    directory, dataset, _ = write_split([3])
+    path = pathlib.Path(directory) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}.*no regular file"):
+        read(directory, dataset)
+
+
+def test_an_index_that_is_no_regular_file_is_made_anew(write_split):
+    directory, dataset, _ = write_split([3])
+    os.mkfifo(pathlib.Path(directory) / shard_index.INDEX_NPZ)
+    assert len(load_index(directory, dataset, "train").offsets) == 3
+
+
+STATISTICS = {"mean": [1.0], "deviation": [1.0], "eigenvalues": [1.0], "components": [[1.0]]}
+
+
+@pytest.mark.parametrize("key", STATISTICS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, 10**400, "x", {}, [1], None])
+def test_statistics_that_no_picture_has_are_refused(key, value, tmp_path):
+    dataset = {"channels": 1, "statistics": STATISTICS}
+    assert statistics.load(tmp_path, dataset).mean == [1]
+    wrong = [[value]] if key == "components" else [value]
+    with pytest.raises(UserError, match=r"dataset\.json has damaged statistics; convert the data again"):
+        statistics.load(tmp_path, {**dataset, "statistics": STATISTICS | {key: wrong}})
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((2, 2, 1), np.nan), "values that no picture has, such as NaN"),
+        (np.full((2, 2, 1), -np.inf), "values that no picture has"),
+        (np.zeros((0, 2, 1)), "is not of pictures with 1 channels"),  # another shape than the rest
+        (np.zeros((2, 2)), "is not of pictures with 1 channels"),
+        (np.full((2, 2, 1), "x"), "cannot be read"),
+        (np.full((2, 2, 1), None), "cannot be read"),
+    ],
+)
+def test_statistics_of_each_pixel_that_no_picture_has_are_refused(array, message, tmp_path):
+    arrays = dict.fromkeys(("mean", "deviation", "minimum", "maximum"), np.zeros((2, 2, 1)))
+    np.savez(tmp_path / "pixel_stats.npz", **arrays)
+    assert statistics.load(tmp_path, {"channels": 1}).pixels.keys() == arrays.keys()
+    np.savez(tmp_path / "pixel_stats.npz", **arrays | {"deviation": array})
+    with pytest.raises(UserError, match=rf"pixel_stats\.npz.* {message}.*convert the data again"):
+        statistics.load(tmp_path, {"channels": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("offsets", np.zeros_like),  # all training would be on one picture
+        ("counts", lambda counts: counts - 1),
+        ("offsets", lambda offsets: offsets.astype(np.float64)),
+        ("names", lambda names: names[:0]),
+        ("digest", lambda digest: digest[::-1]),
+    ],
+)
+def test_an_index_that_was_changed_by_hand_is_made_anew(key, change, write_split):
+    directory, dataset, _ = write_split([3, 4])
+    first, path = load_index(directory, dataset, "train"), pathlib.Path(directory) / shard_index.INDEX_NPZ
+    whole = path.read_bytes()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **arrays | {key: change(arrays[key])})
+    assert places(load_index(directory, dataset, "train")) == places(first)
+    assert path.read_bytes() == whole
+
+
+def test_dataset_json_is_read_as_it_is(tmp_path):
+    dataset = {"class_names": ["a", "b"], "channels": 1, "splits": {}, "more": [1]}
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    assert load_dataset(str(tmp_path)) == dataset
+
+
+# TF-Slim's own
 
 
 @pytest.fixture
-def split(write_split):
-    directory, dataset, pictures = write_split([4, 5, 2], SIZE)
-    return load_index(directory, dataset, "train"), pictures
+def slim_directory(write_split, tmp_path):
+    """slim_directory(names) -> a directory of TF-Slim's shards, of 11 grey pictures each, and labels.txt."""
+    directory, dataset, _ = write_split([11], channels=1)
+    shard = pathlib.Path(directory) / dataset["splits"]["train"]["shards"][0]["file"]
+    slim = tmp_path / "slim"
+    slim.mkdir()
+
+    def make(*names, labels=None):
+        labels = labels or "".join(f"{i}:class {i}\n" for i in range(11))
+        for name in names:
+            shutil.copy(shard, slim / name)
+        (slim / "labels.txt").write_text(labels)
+        return str(slim)
+
+    return make
 
 
-@pytest.fixture
-def index(split):
-    return split[0]
+def test_tf_slims_directories_are_read_in_place(slim_directory):
+    directory = slim_directory(
+        "flowers_train_00000-of-00002.tfrecord",
+        "flowers_train_00001-of-00002.tfrecord",
+        "flowers_validation_00000-of-00001.tfrecord",
+    )
+    dataset = load_dataset(directory)
+    assert dataset["class_names"] == [f"class {i}" for i in range(11)]
+    assert dataset["channels"] == 1
+    assert {name: part["examples"] for name, part in dataset["splits"].items()} == {"train": 22, "validation": 11}
+    assert load_index(directory, dataset, "train").shards.tolist() == [0] * 11 + [1] * 11
 
 
-def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
-    """(images, labels, rows) of some steps, one array each [steps, N, ...]."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        batches = training_batches(index, 3, preprocessing, SIZE, batch_size, seed)
-        batches.start(session, start)
-        fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)]
-    return [np.stack(arrays) for arrays in zip(*fetched, strict=True)]
+@pytest.mark.parametrize("name", ["train-00000-of-00001", "cifar10_train.tfrecord", "mnist_train.tfrecord"])
+def test_without_validation_every_tenth_training_record_is_held_out(name, slim_directory):
+    directory = slim_directory(name, name.replace("train", "test"))
+    dataset = load_dataset(directory)
+    assert {n: part["examples"] for n, part in dataset["splits"].items()} == {"train": 10, "validation": 1, "test": 11}
+    indices = {split: places(load_index(directory, dataset, split)) for split in dataset["splits"]}
+    assert {split: len(index) for split, index in indices.items()} == {"train": 10, "validation": 1, "test": 11}
+    assert sorted(indices["train"] + indices["validation"]) == indices["test"]
 
 
-@pytest.mark.parametrize("workers", [2, 4, 8])
-def test_workers_see_together_what_one_would(workers, index):
-    expected = train(index, 8, 8)
-    with tf.Graph().as_default(), tf.Session() as session:
-        share = partial(training_batches, index, 3, "cifar", SIZE, 8, 0, workers=workers)
-        parts = [share(worker=worker) for worker in range(workers)]
-        fetches = [tf.concat([getattr(part, name) for part in parts], 0) for name in ("images", "labels", "rows")]
-        for start in 0, 3:
-            for part in parts:
-                part.start(session, start)
-            for step in range(start, start + 5):
-                for one, other in zip(expected, session.run(fetches), strict=True):
-                    np.testing.assert_array_equal(one[step], other)
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        ((), "0:a\n1:b\n", "no records in files named like"),
+        (("x_train.tfrecord",), "0:a\nb\n", "line 2, is 'b'"),
+        (("x_train.tfrecord",), "0:a\n0:b\n", "line 2, is '0:b'"),
+        (("x_train.tfrecord",), "0:a\n", "names 1 classes"),
+        (("x_train.tfrecord",), "0:a\n900000000:b\n", "up to number 900000000"),
+        (("x_train.tfrecord",), "0:a\n" + "9" * 5000 + ":b\n", "line 2, is '9999"),
+    ],
+)
+def test_tf_slims_directories_that_are_none(names, labels, message, slim_directory):
+    with pytest.raises(UserError, match=message):
+        load_dataset(slim_directory(*names, labels=labels))
 
 
-@pytest.mark.parametrize(("workers", "worker"), [(3, 0), (2, 2), (0, 0), (2, -1)])
-def test_workers_that_cannot_share_a_batch(workers, worker, index):
-    with pytest.raises(UserError, match="cannot be shared"):
-        training_batches(index, 3, "unit", SIZE, 8, 0, workers=workers, worker=worker)
+def test_names_that_classes_share_get_their_numbers(slim_directory):
+    directory = slim_directory("x_train.tfrecord", labels="0:tench\n1:crane\n2:crane\n")
+    assert load_dataset(directory)["class_names"] == ["tench", "crane (1)", "crane (2)"]
 
 
-@pytest.mark.parametrize("family", ["standardize", "min_max", "alexnet"])
-def test_statistics_that_are_missing_are_told_in_one_line(family, index):
-    for batches in partial(training_batches, seed=0), evaluation_batches:
-        with pytest.raises(UserError, match=f"^--preprocessing {family} needs [^\n]*$"):
-            batches(index, 3, family, SIZE, 4)
+def test_a_shard_without_records_tells_no_channels(slim_directory):
+    directory = slim_directory("x_train_00001-of-00002.tfrecord")
+    (pathlib.Path(directory) / "x_train_00000-of-00002.tfrecord").write_bytes(b"")
+    assert load_dataset(directory)["channels"] == 1
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_order_and_augmentation_do_not_depend_on_the_threads(threads, index, monkeypatch):
-    expected = train(index, 6)
-    monkeypatch.setattr("os.cpu_count", lambda: threads)
-    config = tf.ConfigProto(inter_op_parallelism_threads=threads, intra_op_parallelism_threads=threads)
-    with tf.Graph().as_default(), tf.Session(config=config) as session:
-        batches = training_batches(index, 3, "cifar", SIZE, 4, 0)
-        batches.start(session)
-        fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(6)]
-    for one, other in zip(expected, map(np.stack, zip(*fetched, strict=True)), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize(("position", "count"), [(0, 11), (3, 4), (9, 4), (22, 1), (5, 40)])
-def test_training_rows_are_those_that_are_read(position, count, index):
-    expected = order(index, 5).reshape(-1)[position : position + count]
-    np.testing.assert_array_equal(training_rows(EXAMPLES, 0, position, count), expected)
-
-
-@pytest.mark.parametrize("batch_size", [4, 11])
-def test_ten_crops_lie_one_after_another(batch_size, index):
-    with tf.Session() as session:
-        whole = evaluation_batches(index, 3, "vgg", SIZE, batch_size)
-        crops = evaluation_batches(index, 3, "vgg", SIZE, batch_size, crops=10)
-        for batches in whole, crops:
-            batches.start(session)
-        one, ten = session.run((whole.images, crops.images))
-    assert ten.shape == (batch_size * 10, SIZE, SIZE, 3)
-    np.testing.assert_allclose(ten[4::10], one, atol=1e-3)  # the centre
-
-
-@pytest.mark.parametrize(("family", "crops"), [("unit", 10), ("vgg", 5)])
-def test_crops_that_a_family_does_not_have(family, crops, index):
-    with pytest.raises(UserError, match="10 crops are for alexnet, inception_crop, vgg"):
-        evaluation_batches(index, 3, family, SIZE, 4, crops=crops)
-
-
-def test_a_file_that_becomes_shorter_is_an_error_and_moves_no_other_up(split):
-    index, _ = split
-    with tf.Session() as session:
-        batches = evaluation_batches(index, 3, "unit", SIZE, 1)
-        with open(index.files[2], "r+b") as file:  # the last two records
-            file.truncate(0)
-        batches.start(session)
-        rows = [int(session.run(batches.labels)[0]) for _ in range(9)]
-        assert rows == list(range(9))
-        with pytest.raises(tf.errors.OpError):
-            session.run(batches.labels)
-
-
-def order(index, epochs, batch_size=1, seed=0):
-    steps = -(-epochs * EXAMPLES // batch_size)
-    rows = train(index, steps, batch_size, seed, preprocessing="unit")[2].reshape(-1)
-    return rows[: epochs * EXAMPLES].reshape(epochs, EXAMPLES)
-
-
-def test_each_epoch_is_a_permutation_of_its_own(index):
-    epochs = order(index, 4)
-    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(EXAMPLES), (4, 1)))
-    assert len({tuple(epoch) for epoch in epochs}) == 4
-    other_seed = order(index, 4, seed=1)
-    assert not {tuple(epoch) for epoch in epochs} & {tuple(epoch) for epoch in other_seed}
-
-
-@pytest.mark.parametrize("batch_size", [3, 11, 16])  # 16: more than an epoch
-def test_the_order_does_not_depend_on_the_batch_size(batch_size, index):
-    np.testing.assert_array_equal(order(index, 3, batch_size), order(index, 3))
-
-
-def test_pictures_and_labels_are_those_of_the_rows(split):
-    index, pictures = split
-    images, labels, rows = train(index, 6, preprocessing="unit")
-    np.testing.assert_array_equal(labels, rows)  # write_split's labels count the examples
-    np.testing.assert_allclose(images, pictures[rows] / 255, atol=1e-6)
-
-
-@pytest.mark.parametrize("start", [1, 4, 11])  # 4: the batch before it spans two epochs; 11: an epoch begins
-def test_starting_at_a_step_is_having_run_up_to_it(start, index):
-    for one, other in zip(train(index, start + 6), train(index, 6, start=start), strict=True):
-        np.testing.assert_array_equal(one[start:], other)
-
-
-def test_augmentation_differs_between_epochs_and_between_positions(write_split):
-    directory, dataset, _ = write_split([1], 16)
-    one = load_index(directory, dataset, "train")._replace(shards=np.zeros(8, np.int32), offsets=np.zeros(8, np.int64))
-    with tf.Session() as session:  # eight times the same picture, in two epochs
-        batches = training_batches(one, 3, "inception", SIZE, 8, 0)
-        batches.start(session)
-        images = np.concatenate([session.run(batches.images) for _ in range(2)])
-    assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
-def test_evaluation_gives_every_record_once_in_order(batch_size, split):
-    index, pictures = split
-    with tf.Session() as session:
-        batches = evaluation_batches(index, 3, "unit", SIZE, batch_size)
-        for _ in range(2):  # again from the start
-            batches.start(session)
-            fetched = []
-            with contextlib.suppress(tf.errors.OutOfRangeError):
-                while True:
-                    fetched.append(session.run((batches.images, batches.labels, batches.rows)))
-            images, labels, rows = map(np.concatenate, zip(*fetched, strict=True))
-            assert {len(f[2]) for f in fetched[:-1]} <= {batch_size}
-            assert rows.tolist() == labels.tolist() == list(range(EXAMPLES))
-            np.testing.assert_allclose(images, pictures / 255, atol=1e-6)
-    assert (batches.examples, batches.batch_size) == (EXAMPLES, batch_size)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_shapes_and_types_are_static(channels, index):
-    training = training_batches(index, channels, "vgg", 8, 4, 0)
-    for batches in training, evaluation_batches(index, channels, "vgg", 8, 4):
-        assert batches.images.shape.as_list() == [None, 8, 8, channels]
-        assert (batches.images.dtype, batches.labels.dtype, batches.rows.dtype) == (tf.float32, tf.int64, tf.int64)
-
-
-def test_the_index_is_no_part_of_the_graph(index):
-    large = index._replace(shards=np.zeros(10**5, np.int32), offsets=np.arange(10**5))
-    batches = training_batches(large, 3, "unit", SIZE, 4, 0)
-    assert len(batches.images.graph.as_graph_def().SerializeToString()) < 10**5
-
-
-def test_smaller_training_sets_contain_one_another(index):
-    def places(examples, seed=0):
-        taken = first_shuffled(index, examples, seed)
-        assert taken.files == index.files
-        return list(zip(taken.shards.tolist(), taken.offsets.tolist(), strict=True))
-
-    everything = places(None)
-    assert everything == places(EXAMPLES) == places(EXAMPLES + 1)
-    for examples in range(1, EXAMPLES):
-        part = places(examples)
-        assert len(set(part)) == len(part) == examples
-        assert set(part) < set(places(examples + 1)) <= set(everything)
-    assert places(5) == places(5)
-    assert len({frozenset(places(5, seed)) for seed in range(4)}) > 1
-    assert places(5) != everything[:5]
+def test_a_missing_record_is_no_record_at_byte_minus_one(write_split, capsys):
+    split = directory, dataset, _ = write_split([3, 4])
+    os.truncate(shard_of(split, 1), [f.offset for f in tfrecord.walk(shard_of(split, 1))][3])
+    load_index(directory, dataset, "train", "skip")
+    expected = f"{shard_of(split, 1)} ends after 3 records, dataset.json says 4; others stand in for 1 such records\n"
+    assert capsys.readouterr().out == expected

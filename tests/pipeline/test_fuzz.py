@@ -10,8 +10,8 @@ from PIL import Image
 
 from errors import UserError
 from pipeline import images, tfrecord
+from pipeline.dataset import load_index
 from pipeline.pictures import decode
-from pipeline.records import load_index
 from tfcompat import tf
 
 FEW, MANY = 300, 5000  # of pictures and of shards; the many are slow

@@ -25,8 +25,8 @@ from errors import UserError
 from pipeline import convert as convert_module
 from pipeline import images, statistics, tfrecord
 from pipeline.convert import convert
+from pipeline.convert.sources import folders
 from pipeline.pictures import decode
-from pipeline.sources import folders
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -449,7 +449,7 @@ def test_the_bytes_do_not_depend_on_the_processes(photos, tmp_path, monkeypatch)
 def conversion(out, *arguments):
     """A conversion of 200,000 small pictures in two processes, in the background, once it has begun."""
     code = (
-        "import errors, numpy; from pipeline import convert; from pipeline.sources import arrays\n"
+        "import errors, numpy; from pipeline import convert; from pipeline.convert.sources import arrays\n"
         "def many(source, cache):\n"
         "    examples = arrays.numbered('t', numpy.zeros((200_000, 28, 28), numpy.uint8), numpy.arange(200_000) % 2)\n"
         "    return arrays.Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"

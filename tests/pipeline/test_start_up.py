@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS, SHARDS = 1_281_167, 16
 SCRIPT = """
 import json, resource, sys, time
-from pipeline.dataset import training_batches
-from pipeline.records import load_index
+from pipeline.batches import training_batches
+from pipeline.dataset import load_index
 from tfcompat import tf
 
 def used():

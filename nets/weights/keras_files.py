@@ -23,7 +23,7 @@ import numpy as np
 
 from errors import UserError, unknown
 from nets import NETS, mobilenet_v1, resnet_keras, vgg
-from nets.keras_reading import Layers
+from nets.weights.keras_reading import Layers
 
 # Variables of a layer, in the order of Keras's arrays, by the Keras class as the files spell it.
 PARTS = {

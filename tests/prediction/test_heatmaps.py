@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engine import explain
 from engine.metrics import class_logits
+from prediction import heatmaps as explain
 from tfcompat import slim, tf
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pooch
 
 from errors import UserError
-from pipeline.regular import open_regular, read_regular
-from pipeline.sources.contract import Example, Source, carve, carved, download, files_below, listed, numbered
+from files import open_regular, read_regular
+from pipeline.convert.sources.contract import Example, Source, carve, carved, download, files_below, listed, numbered
 
 
 def digits(source: Path | None, cache: Path) -> Source:

@@ -11,8 +11,8 @@ import config as configuration
 from checkpoints import in_directory, newest_valid, step_of
 from engine.journal import Journal
 from errors import UserError
+from pipeline.dataset import DATASET_JSON, has_dataset, load_dataset
 from pipeline.prepare import checked_data, make_data
-from pipeline.records import DATASET_JSON, has_dataset, load_dataset
 
 CONFIG_JSON = "config.json"
 

@@ -40,12 +40,11 @@ from tqdm import tqdm
 
 import errors
 from errors import UserError
-from files import whole_directory, whole_file
+from files import atomic_directory, atomic_write, os_errors_as_user_errors, read_regular
 from pipeline import images, tfrecord
+from pipeline.convert.sources import SOURCES, SPLITS, Example, Source
+from pipeline.convert.sources.contract import is_text
 from pipeline.images import ImageError
-from pipeline.regular import read_regular, system_errors_told
-from pipeline.sources import SOURCES, SPLITS, Example, Source
-from pipeline.sources.contract import is_text
 from pipeline.statistics import Moments
 
 REJECTED_CSV = "rejected.csv"
@@ -81,7 +80,7 @@ class Chunk(NamedTuple):
     examples: int
 
 
-@system_errors_told()
+@os_errors_as_user_errors()
 def convert(
     name: str,
     out: str,
@@ -133,7 +132,7 @@ def convert(
     if os.path.lexists(beside) and not _is_list(beside):
         raise UserError(f"{beside} is where pictures that cannot be used would be listed; move it away")
     options = {"label_regex": label_regex} if label_regex is not None else {}
-    with whole_directory(out) as unfinished:
+    with atomic_directory(out) as unfinished:
         data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
         for class_name in data.class_names:
             if not is_text(class_name):
@@ -195,7 +194,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _write_list(path: Path, rejected: list[Rejected]) -> None:
-    with whole_file(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file).writerows([Rejected._fields, *rejected])
 
 

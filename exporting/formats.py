@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.runtimes import FROZEN, ONNX, OUTPUTS, TFLITE
+from exporting.runtimes import FROZEN, ONNX, OUTPUTS, TFLITE
 from tfcompat import eager_mode, tf
 
 ONNX_OPSET = 17

@@ -1,6 +1,6 @@
 """A trained net as evaluation, prediction and export find it: one checkpoint, and all that must be known to use it.
 
-net = trained.find(args)  # of arguments.checkpoint_parser
+net = classifier.find(args)  # of arguments.checkpoint_parser
 heads, end_points = net.build(images)
 with tf.Session(config=net.session_config()) as session:
     net.restore(session)
@@ -12,19 +12,18 @@ import os
 from typing import NamedTuple
 
 import config as configuration
-from checkpoints import locate, shapes_of
-from engine.checkpoint import check_restorable
+from checkpoints import check_restorable, locate, shapes_of
 from engine.metrics import class_logits
 from engine.session import make_deterministic, session_config
 from errors import UserError
+from files import os_errors_as_user_errors
 from nets import NETS, Net
 from nets.weights import head_width
 from pipeline import statistics
+from pipeline.dataset import DATASET_JSON, load_dataset
 from pipeline.preprocess import PREPROCESSINGS
-from pipeline.records import DATASET_JSON, load_dataset
-from pipeline.regular import system_errors_told
 from pipeline.statistics import Statistics
-from runs import CONFIG_JSON, run_of
+from run_directory import CONFIG_JSON, run_of
 from tfcompat import tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -77,7 +76,7 @@ class Trained(NamedTuple):
         return session_config(self.config.compute_threads, self.config.precision)
 
 
-@system_errors_told()
+@os_errors_as_user_errors()
 def find(args: argparse.Namespace, data: str | None = None, batch_size: int | None = None) -> Trained:
     """What --ckpt and, without a run directory, the flags beside it name.
 

@@ -4,8 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from checkpoints import locate, newest_valid, step_of
-from engine.checkpoint import CheckpointDirectory, check_restorable
+from checkpoints import CheckpointDirectory, check_restorable, locate, newest_valid, step_of
 from errors import UserError
 from tfcompat import tf
 

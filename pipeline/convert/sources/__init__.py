@@ -5,10 +5,10 @@ def name(source: Path | None, cache: Path) -> Source
 
 from collections.abc import Callable
 
-from pipeline.sources.arrays import cifar10, digits, fashion_mnist, mnist, signs
-from pipeline.sources.contract import SPLITS, Example, Source
-from pipeline.sources.folders import flowers, folder, imagenet
-from pipeline.sources.tables import csv
+from pipeline.convert.sources.arrays import cifar10, digits, fashion_mnist, mnist, signs
+from pipeline.convert.sources.contract import SPLITS, Example, Source
+from pipeline.convert.sources.folders import flowers, folder, imagenet
+from pipeline.convert.sources.tables import csv
 
 __all__ = ["SOURCES", "SPLITS", "Example", "Source"]
 

@@ -22,10 +22,11 @@ import pooch
 import errors
 from checkpoints import damage, locate, shapes_of
 from errors import UserError
-from files import whole_directory
-from nets import NETS, Net, keras_files
-from nets.keras_reading import read_weights
-from nets.published import PUBLISHED, download
+from files import atomic_directory
+from nets import NETS, Net
+from nets.weights import keras_files
+from nets.weights.keras_reading import read_weights
+from nets.weights.published import PUBLISHED, download
 from tfcompat import slim, tf
 
 Shapes = Mapping[str, list[int]]
@@ -157,7 +158,7 @@ def import_keras(path: Path, net_name: str, out: Path) -> dict[str, str]:
     """
     if escape(str(out)) != str(out) or "\\" in str(out):
         raise UserError(f"--out {str(out)!r} holds one of * ? [ \\; TensorFlow takes those for wildcards")
-    with whole_directory(out) as partial:
+    with atomic_directory(out) as partial:
         values, unused = keras_files.to_slim(read_weights(path), net_name)
         write_checkpoint(values, partial / "model.ckpt-0")
     return unused

@@ -10,8 +10,8 @@ from typing import TextIO
 import numpy as np
 
 from errors import UserError
-from pipeline.regular import open_regular
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, numbered
+from files import open_regular
+from pipeline.convert.sources.contract import SPLIT_NAMES, Example, Source, carved, numbered
 
 
 def csv(source: Path | None, cache: Path) -> Source:

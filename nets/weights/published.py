@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pooch
 
 from errors import UserError, unknown, why_not_fetched
-from files import whole_directory
+from files import atomic_directory
 
 pooch.get_logger().setLevel("WARNING")  # it would print checksums to copy into code
 
@@ -136,7 +136,7 @@ def _unpacked(archive: Path, directory: Path) -> Path:
     """The checkpoint of a .tar.gz archive, in a directory that appears only when it is complete."""
     if not directory.is_dir():
         try:
-            with whole_directory(directory) as partial, tarfile.open(archive) as tar:
+            with atomic_directory(directory) as partial, tarfile.open(archive) as tar:
                 for member in tar.getmembers():
                     name = Path(member.name).name  # whatever folders the archive has
                     if member.isfile() and ".ckpt" in name:

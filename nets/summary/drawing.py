@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pygraphviz
 
-from nets.anatomy import Layer, Summary, in_words, runs
+from nets.summary.anatomy import Layer, Summary, in_words, runs
 
 COLOURS = {
     "conv": "#cfe2f3",

@@ -8,9 +8,9 @@ from pathlib import Path
 import pooch
 
 from errors import UserError
+from files import read_regular
+from pipeline.convert.sources.contract import SPLIT_NAMES, Example, Source, carved, download, files_below, listed
 from pipeline.images import EXTENSIONS
-from pipeline.regular import read_regular
-from pipeline.sources.contract import SPLIT_NAMES, Example, Source, carved, download, files_below, listed
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:

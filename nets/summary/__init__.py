@@ -10,9 +10,9 @@ import argparse
 import os
 
 import errors
-from files import whole_file
+from files import atomic_write
 from nets import NETS
-from nets.anatomy import Summary, in_words, runs, summarize
+from nets.summary.anatomy import Summary, in_words, runs, summarize
 
 
 def table(summary: Summary) -> str:
@@ -73,9 +73,9 @@ def main() -> None:
         check_target(args.svg)
     summary = summarize(args.name, args.num_classes, args.image_size)
     if args.svg is not None:
-        from nets.drawing import draw  # the table does without the layout engine
+        from nets.summary.drawing import draw  # the table does without the layout engine
 
-        with whole_file(args.svg) as partial:
+        with atomic_write(args.svg) as partial:
             partial.write_bytes(draw(summary))
     print(table(summary))
 

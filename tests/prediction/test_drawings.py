@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipeline import drawn
 from pipeline.images import ImageError
 from pipeline.statistics import Statistics
+from prediction import drawings as drawn
 
 
 def written(digit, side=28, thickness=2, margin=4):
