@@ -1,11 +1,10 @@
-"""The recipes, and the command line that names one and changes it: defaults < preset < command line.
+"""The recipes, and the command line that selects one and changes it: defaults < preset < command line.
 
     python train.py [PRESET] [--key value ...]
 
-docs/recipes.md has what each of them reaches. This module knows nothing of TensorFlow, so `--help` answers at once.
+docs/recipes.md lists the accuracy of each. This module does not import TensorFlow, so `--help` answers at once.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -31,10 +30,10 @@ _CIFAR10 = {
 
 _RECIPES: Mapping[str, Config] = {
     # 8×8 pictures: an epoch is 20 steps.
-    "digits": Config(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
+    "digits": Config.of(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
     # The literal recipe of the posts: --schedule constant.
-    "mnist_alexnet": Config(
+    "mnist_alexnet": Config.of(
         dataset="mnist",
         net="alexnet_mnist",
         weight_decay=0.0,
@@ -46,9 +45,9 @@ _RECIPES: Mapping[str, Config] = {
         snapshot_every_steps=250,
     ),
     # Class folders of the user's own pictures, small enough for a laptop.
-    "folder": Config(dataset="folder", preprocessing="cifar", image_size=64, total_steps=2000),
+    "folder": Config.of(dataset="folder", preprocessing="cifar", image_size=64, total_steps=2000),
     # The posts: 10 epochs of Adam at 5e-4, mirror images. A few hundred pictures of each class ask for more of both.
-    "flowers_alexnet": Config(
+    "flowers_alexnet": Config.of(
         **_FLOWERS,
         net="alexnet_half",
         preprocessing="inception_crop",
@@ -58,7 +57,7 @@ _RECIPES: Mapping[str, Config] = {
         total_epochs=60,
     ),
     # The posts: the convolutions as they are, 10 epochs of Adam at 1e-4 for a new head.
-    "flowers_vgg16": Config(
+    "flowers_vgg16": Config.of(
         **_FLOWERS | {"validate_every_epochs": 1, "snapshot_every_epochs": 1},
         net="vgg_16_transfer",
         init_from="vgg_16",
@@ -68,7 +67,7 @@ _RECIPES: Mapping[str, Config] = {
         total_epochs=10,
     ),
     # All layers of MobileNet 0.25 from ImageNet's weights.
-    "flowers_mobilenet": Config(
+    "flowers_mobilenet": Config.of(
         **_FLOWERS,
         net="mobilenet_v1_025",
         init_from="mobilenet_v1_025",
@@ -80,7 +79,7 @@ _RECIPES: Mapping[str, Config] = {
     ),
     # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here. Without
     # batch norm it needs steps: batches of 16.
-    "flowers_googlenet": Config(
+    "flowers_googlenet": Config.of(
         **_FLOWERS | {"batch_size": 16},
         net="googlenet_2014",
         preprocessing="inception_crop",
@@ -90,12 +89,12 @@ _RECIPES: Mapping[str, Config] = {
         total_epochs=30,
     ),
     # The posts: RMSProp at 1e-5, 20 times 100 steps of 20 pictures, 150 px.
-    "catsdogs_inception": Config(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_steps=1000),
+    "catsdogs_inception": Config.of(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_steps=1000),
     # The same at 256 px.
-    "catsdogs_residual": Config(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_steps=2000),
+    "catsdogs_residual": Config.of(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_steps=2000),
     # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
     # far behind. Random shifts, and trained to the end.
-    "signs_resnet50": Config(
+    "signs_resnet50": Config.of(
         dataset="signs",
         net="resnet50_signs",
         preprocessing="digits",
@@ -109,7 +108,7 @@ _RECIPES: Mapping[str, Config] = {
     ),
     # A wide map of 32×32 throughout: an epoch of 9,000 pictures takes more than a minute on 2 cores, and accuracy comes
     # slowly. At 1e-3 it stays at 43 % of validation for epochs.
-    "preact_elu": Config(
+    "preact_elu": Config.of(
         dataset="cifar10",
         net="preact_elu",
         optimizer="adam",
@@ -119,16 +118,19 @@ _RECIPES: Mapping[str, Config] = {
         validate_every_epochs=2,
         snapshot_every_epochs=1,
     ),
-    "cifar10_preact20": Config(**_CIFAR10, net="preact_resnet_20"),
-    "cifar10_preact56": Config(**_CIFAR10, net="preact_resnet_56"),
+    "cifar10_preact20": Config.of(**_CIFAR10, net="preact_resnet_20"),
+    "cifar10_preact56": Config.of(**_CIFAR10, net="preact_resnet_56"),
     # The same without shortcuts, to see what they are for.
-    "cifar10_plain56": Config(**_CIFAR10, net="plain_56"),
+    "cifar10_plain56": Config.of(**_CIFAR10, net="plain_56"),
 }
-PRESETS = {name: dataclasses.replace(recipe, run_dir=f"runs/{name}") for name, recipe in _RECIPES.items()}
+PRESETS = {name: recipe.replace(run_dir=f"runs/{name}") for name, recipe in _RECIPES.items()}
 
 
 def parse_command_line(args: list[str]) -> Config:
-    """The configuration that `[PRESET] [--key value ...]` asks for. Exits with 0 after --help, with 2 on a mistake."""
+    """The configuration for `[PRESET] [--key value ...]`. Exits with 0 after --help, with 2 on a mistake.
+
+    Raises UserError for an unknown preset, a duration in two units, and a directory without a name.
+    """
     preset = "digits"
     if args and not args[0].startswith("-"):
         preset, args = args[0], args[1:]
@@ -137,31 +139,38 @@ def parse_command_line(args: list[str]) -> Config:
             raise UserError(f"the preset {word} must be the first word: python train.py {word} --key value ...")
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    rows = "\n".join(f"  {name:<19}{_described(config)}" for name, config in PRESETS.items())
     default, given = PRESETS[preset], {arg.split("=")[0].replace("_", "-") for arg in args}
-    if "--net" in given:  # what a preset says of pictures is meant for its own net
-        default = dataclasses.replace(default, image_size=None, preprocessing=None, weight_decay=None)
-    if "--schedule" in given:  # and what it says of moments for its own schedule
-        default = dataclasses.replace(default, decay_at_steps=(), decay_at_epochs=())
     for name in DURATIONS:
         steps, epochs = flag(f"{name}_steps"), flag(f"{name}_epochs")
         if {steps, epochs} <= given:
             raise UserError(f"{steps} and {epochs} are the same duration; give one of them")
-        if steps in given:  # and not what the preset says in epochs
-            default = dataclasses.replace(default, **{f"{name}_epochs": () if name == "decay_at" else None})
-    about = (
-        f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
-        "PRESET --help shows the values of that preset."
-    )
-    config = tyro.cli(Config, args=args, default=default, prog="train.py [PRESET]", description=about)
-    for key in ("source", "data", "run_dir"):  # else '' would stand for the default, as of a variable that is not set
-        if getattr(config, key) == "":
+        if steps in given:  # the preset's epochs do not apply
+            default = default.replace(**{f"{name}_epochs": () if name == "decay_at" else None})
+    config = _parse(args, default)
+    # Values of the preset that are for its own net or schedule do not apply to another one.
+    if config.network.net != default.network.net:
+        default = default.replace(image_size=None, preprocessing=None, weight_decay=None)
+    if config.schedule.schedule != default.schedule.schedule:
+        default = default.replace(decay_at_steps=(), decay_at_epochs=())
+    config = _parse(args, default)
+    for key in ("source", "data", "run_dir"):  # '' would mean the default, as from a shell variable that is not set
+        if config.flat()[key] == "":
             raise UserError(f"{flag(key)} '' names no directory; leave it out for the default")
     return config
 
 
-def _described(config: Config) -> str:
-    data = config.data.removeprefix("data/") if config.data else config.dataset
-    start = f" from {config.init_from}" if config.init_from else ""
-    length = f"{config.total_epochs:g} epochs" if config.total_epochs else f"{config.total_steps:,} steps"
-    return f"{config.net} on {data}{start}, {length}"
+def _parse(args: list[str], default: Config) -> Config:
+    rows = "\n".join(f"  {name:<19}{_summary(config)}" for name, config in PRESETS.items())
+    about = (
+        f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
+        "PRESET --help shows the values of that preset."
+    )
+    flat = tyro.conf.OmitArgPrefixes[Config]
+    return tyro.cli(flat, args=args, default=default, prog="train.py [PRESET]", description=about)
+
+
+def _summary(config: Config) -> str:
+    inputs, schedule, start = config.input, config.schedule, config.network.init_from
+    data = inputs.data.removeprefix("data/") if inputs.data else inputs.dataset
+    length = f"{schedule.total_epochs:g} epochs" if schedule.total_epochs else f"{schedule.total_steps:,} steps"
+    return f"{config.network.net} on {data}{f' from {start}' if start else ''}, {length}"

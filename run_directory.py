@@ -1,41 +1,85 @@
-"""Run directories: which one a path belongs to, how far a run is, and whether it is the one that is asked for."""
+"""Run directories: their files, their lock, and the point where a run starts.
 
-import dataclasses
+    config.json       the resolved options
+    dataset.json      classes and statistics of the data, with pixel_stats.npz for small pictures
+    model.ckpt-STEP.* checkpoints; best/ has the best one by validation
+    metrics.jsonl     a line for each log and each validation
+    events.*, val/    TensorBoard; curves.png
+
+`prepare(config)` is the way from what the user asked for to a RunPlan: options are checked, defaults that depend on the
+net are filled in, epochs become steps, and a resumed run is compared with its config.json.
+"""
+
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import config as configuration
+import nets
 from checkpoints import in_directory, newest_valid, step_of
+from config import DURATIONS, MOST_STEPS, Config, flag
 from engine.journal import Journal
 from errors import UserError
-from pipeline.dataset import DATASET_JSON, has_dataset, load_dataset
-from pipeline.prepare import checked_data, make_data
+from files import locked
+from nets import Net
+from pipeline.dataset import Dataset, has_dataset
+from pipeline.prepare import prepare_data
+from pipeline.preprocess import Preprocessor, find_family
+from pipeline.tfrecord import DATASET_JSON
 
 CONFIG_JSON = "config.json"
+# Options that may differ when a run is resumed: it may be longer and report otherwise. Places of files may differ, too;
+# that the data are the same is checked by their dataset.json.
+FREE_ON_RESUME = {
+    *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
+    *("source", "data", "on_error", "run_dir", "patience"),
+}
 
 
-class Start(NamedTuple):
-    """Where a run goes on, or begins."""
+class RunPlan(NamedTuple):
+    """A run that is ready to be built."""
 
-    config: configuration.Config  # durations in steps, and with the threads that the run was started with
-    newest: str | None  # checkpoint to go on from; None for a run that begins
-    step: int  # of it, or 0
+    config: Config  # resolved, with durations in steps and the threads that the run was started with
+    net: Net
+    dataset: Dataset
+    newest: str | None  # prefix of the checkpoint to resume from; None for a new run
+    step: int  # of that checkpoint, or 0
     journal: Journal
-    missed: bool  # a signal came before the validation after this step was done
-    dataset: dict | None  # content of the data's dataset.json; None where the data are gone
+    missed_validation: bool  # a signal ended the run before the validation after this step
+
+    @property
+    def directory(self) -> str:
+        """The run directory."""
+        return self.config.run.run_dir
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """From pictures to the net's inputs."""
+        inputs, dataset = self.config.input, self.dataset
+        return Preprocessor(inputs.preprocessing, inputs.image_size, dataset.channels, dataset.statistics)
+
+    @property
+    def outputs(self) -> int:
+        """Number of the net's outputs."""
+        return 1 if self.config.network.head == "sigmoid" else len(self.dataset.class_names)
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        ended = self.step >= self.config.total_steps or self.journal.is_past_its_best(self.config.patience)
-        return ended and not self.missed and os.path.dirname(self.newest) == self.config.run_dir
+        """Whether there are no steps left to train."""
+        ended = self.step >= self.config.schedule.total_steps
+        ended = ended or self.journal.should_stop(self.config.reporting.patience)
+        return ended and not self.missed_validation and os.path.dirname(self.newest) == self.directory
+
+    def is_due(self, step: int) -> bool:
+        """Whether a validation follows a step."""
+        return step == self.config.schedule.total_steps or step % self.config.reporting.validate_every_steps == 0
 
 
 def run_of(path: str) -> str | None:
-    """The run directory that a --ckpt PATH belongs to: itself, or one or two levels up (RUN/best/PREFIX)."""
+    """The run directory that a path belongs to: itself, or one or two levels up (RUN/best/PREFIX). None for none."""
     path = os.path.abspath(path)
     for directory in (path, os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
         if all(os.path.isfile(os.path.join(directory, name)) for name in (CONFIG_JSON, DATASET_JSON)):
@@ -43,73 +87,148 @@ def run_of(path: str) -> str | None:
     return None
 
 
-def is_due(config: configuration.Config, step: int) -> bool:
-    """Whether a step is followed by a validation."""
-    return step == config.total_steps or step % config.validate_every_steps == 0
+@contextlib.contextmanager
+def exclusive(directory: str) -> Iterator[None]:
+    """Makes a run directory and locks it: two trainings in one would delete each other's checkpoints.
 
-
-def prepared_data(config: configuration.Config) -> dict:
-    """The content of dataset.json; the data are made where they are missing."""
-    if not has_dataset(config.data):
-        source = f" from {config.source}" if config.source else ""
-        print(f"making {config.data}: {config.dataset}{source}", flush=True)
-        make_data(config.dataset, config.data, config.source)
-    return checked_data(config.dataset, config.data, config.source, config.run_dir)
-
-
-def in_steps(config: configuration.Config, examples: int) -> configuration.Config:
-    """The configuration with all durations in steps, for so many training pictures.
-
-    Raises UserError where warm-up is as long as the training.
+    Directories that it made are removed at the end where they are still empty. Raises UserError where the directory
+    cannot be made, or another process has locked it.
     """
-    if config.overfit_batches or config.train_examples:
-        examples = min(examples, config.train_examples or config.overfit_batches * config.batch_size)
+    path = Path(directory).absolute()
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path / ".lock"))
+        except BlockingIOError:
+            raise UserError(
+                f"another training is writing {directory}; wait for it, stop it, or choose another --run-dir"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
+        try:
+            yield
+        finally:
+            stack.close()  # removes the lock file
+            with contextlib.suppress(OSError):  # not empty, or removed already
+                for place in made:
+                    place.rmdir()
+
+
+def resolve(config: Config) -> Config:
+    """Checks the options and fills in the defaults that depend on the net and the machine.
+
+    Raises UserError for options that cannot be trained, and where the learning rate would rise.
+    """
+    configuration.check(config)
+    net = nets.find(config.network.net)
+    find_family(config.input.preprocessing or net.preprocessing)
+    network, schedule, start = config.network, config.schedule, config.network.init_from
+    is_file = start and (os.sep in start or os.path.exists(start) or os.path.exists(f"{start}.index"))
+    adaptive = config.update.optimizer in ("adam", "adamw", "rmsprop")
+    all_layers = start and not (network.train_only or network.freeze)
+    adaptive_rate, plain_rate = (1e-4, 1e-3) if all_layers else (1e-3, net.learning_rate)
+    rate = schedule.learning_rate or (adaptive_rate if adaptive else plain_rate)
+    if schedule.end_learning_rate > rate:
+        raise UserError(f"--end-learning-rate {schedule.end_learning_rate} is above --learning-rate {rate}")
+    automatic, updates = "none" if start else "trained", network.batch_norm_updates
+    decay = config.regularization.weight_decay
+    return config.replace(
+        learning_rate=rate,
+        batch_norm_updates=automatic if updates == "auto" else updates,
+        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset)),
+        init_from=os.path.abspath(start) if is_file else start,
+        image_size=config.input.image_size or net.image_size,
+        preprocessing=config.input.preprocessing or net.preprocessing,
+        weight_decay=net.weight_decay if decay is None else decay,
+        compute_threads=config.run.compute_threads or os.cpu_count(),
+    )
+
+
+def in_steps(config: Config, examples: int) -> Config:
+    """Converts all durations to steps, for a number of training pictures.
+
+    Raises UserError where warm-up is as long as the training, and for durations that cannot be trained.
+    """
+    inputs = config.input
+    if inputs.overfit_batches or inputs.train_examples:
+        examples = min(examples, inputs.train_examples or inputs.overfit_batches * inputs.batch_size)
 
     def steps(epochs: float, whole: Callable = round) -> int:
-        return max(1, whole(epochs * examples / config.batch_size)) if epochs else 0
+        return max(1, whole(epochs * examples / inputs.batch_size)) if epochs else 0
 
-    values = {}
-    for name in configuration.DURATIONS:
-        epochs = getattr(config, f"{name}_epochs")
+    values, given = {}, config.flat()
+    for name in DURATIONS:
+        epochs = given[f"{name}_epochs"]
         if name == "decay_at" and epochs:
             values |= {"decay_at_steps": tuple(map(steps, epochs)), "decay_at_epochs": ()}
         elif name != "decay_at" and epochs is not None:
             # Rounded up, so that the last of several whole periods is the last step, and not the one before it.
             values |= {f"{name}_steps": steps(epochs, math.ceil if "every" in name else round), f"{name}_epochs": None}
-    config = dataclasses.replace(config, **values)
-    longest = max(config.total_steps, config.warmup_steps, config.decay_steps or 0, *config.decay_at_steps)
-    if longest > configuration.MOST_STEPS:
-        raise UserError(f"a duration comes to {longest:,} steps; at most {configuration.MOST_STEPS:,} can be trained")
-    configuration.check_warmup(config)
-    if len(set(config.decay_at_steps)) < len(config.decay_at_steps):
-        raise UserError(f"--decay-at-epochs falls on the steps {config.decay_at_steps}; they must differ")
+    config = config.replace(**values)
+    schedule = config.schedule
+    longest = max(schedule.total_steps, schedule.warmup_steps, schedule.decay_steps or 0, *schedule.decay_at_steps)
+    if longest > MOST_STEPS:
+        raise UserError(f"a duration comes to {longest:,} steps; at most {MOST_STEPS:,} can be trained")
+    check_warmup(schedule)
+    if len(set(schedule.decay_at_steps)) < len(schedule.decay_at_steps):
+        raise UserError(f"--decay-at-epochs falls on the steps {schedule.decay_at_steps}; they must differ")
     return config
 
 
-def start_of(config: configuration.Config) -> Start:
-    """Looks at the run directory of a resolved configuration. Changes nothing in it.
+def resumed(stored: Config, asked: Config) -> Config:
+    """The configuration of a resumed run: the new one, with the number of threads that the run was started with.
 
-    Raises UserError where it holds something else than this run, or what is left of the run would be lost.
+    Raises UserError where other options differ from those that the run was started with.
     """
-    run = config.run_dir
+    asked = asked.replace(compute_threads=stored.run.compute_threads)
+    start = asked.network.init_from
+    if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
+        asked = asked.replace(init_from=stored.network.init_from)
+    before, now = stored.flat(), asked.flat()
+    differences = [
+        f"{flag(key)} was {value}, now {now[key]}"
+        for key, value in before.items()
+        if key not in FREE_ON_RESUME and value != now[key]
+    ]
+    if differences:
+        raise UserError(
+            f"{asked.run.run_dir} holds a run with other settings: {'; '.join(differences)}. "
+            "Give the same settings to resume it, or another --run-dir to start a new run"
+        )
+    return asked
+
+
+def prepare(config: Config) -> RunPlan:
+    """The plan of a run, from resolved options and its run directory, in which nothing is changed.
+
+    Data are made where they are missing. Raises UserError where the directory holds something other than this run, or
+    where resuming would lose a part of it.
+    """
+    run = config.run.run_dir
     best = os.path.join(run, "best")
-    newest = newest_valid(run, best)  # the best one, too, is whole, and may have been saved last
-    gone = has_dataset(run) and not has_dataset(config.data)  # of a finished run they may be
-    described = load_dataset(run) if gone else prepared_data(config)
-    config = in_steps(config, described["splits"].get("train", {}).get("examples", 0))
-    if any(not name.startswith(".") for name in os.listdir(run)):  # a killed save may leave a hidden file
+    newest = newest_valid(run, best)  # the best checkpoint is complete, too, and may have been saved last
+    gone = has_dataset(run) and not has_dataset(config.input.data)  # a finished run does not need its data
+    dataset = Dataset.load(run) if gone else prepare_data(config.input, run)
+    config = in_steps(config, dataset.size("train"))
+    if os.path.isdir(run) and any(not name.startswith(".") for name in os.listdir(run)):  # hidden: by a killed save
         if not os.path.exists(os.path.join(run, CONFIG_JSON)):
             raise UserError(f"{run} is not empty and holds no run (no {CONFIG_JSON}); choose another --run-dir")
-        config = configuration.resumed(configuration.load(os.path.join(run, CONFIG_JSON)), config)
+        config = resumed(configuration.load(os.path.join(run, CONFIG_JSON)), config)
     if newest and not os.path.exists(os.path.join(run, DATASET_JSON)):
         raise UserError(f"{run}/{DATASET_JSON} is missing; put that of the data there that the run was trained on")
     step = step_of(newest) if newest else 0
-    journal = Journal(os.path.join(run, "metrics.jsonl"), step, config.best_metric)
+    journal = Journal(os.path.join(run, "metrics.jsonl"), step, config.reporting.best_metric)
     for _, name in in_directory(Path(best)):
         if not journal.has_validation(int(name.rpartition("-")[2])):
             raise UserError(
                 f"{run}/metrics.jsonl lacks the validation that {best}/{name} was chosen by, so that a worse one might "
-                f"take its place; restore the file, or move {best} away"
+                f"replace it; restore the file, or move {best} away"
             )
-    missed = newest is not None and is_due(config, step) and not journal.has_validation(step)
-    return Start(config, newest, step, journal, missed, None if gone else described)
+    plan = RunPlan(config, nets.find(config.network.net), dataset, newest, step, journal, False)
+    plan = plan._replace(missed_validation=bool(newest) and plan.is_due(step) and not journal.has_validation(step))
+    if gone and not plan.is_finished:
+        plan = plan._replace(dataset=prepare_data(config.input, run))
+    if config.network.head == "sigmoid" and len(dataset.class_names) != 2:
+        raise UserError(f"--head sigmoid is for two classes; {config.input.data} has {len(dataset.class_names)}")
+    return plan

@@ -1,6 +1,7 @@
 """Trains an image classifier: python train.py [PRESET] [--key value ...]
 
-Killed at any step, the same command goes on from the newest checkpoint and ends with the same weights, bit for bit.
+A run that was killed at any step continues with the same command from the newest checkpoint, and ends with the same
+weights, bit for bit. From Python: train(Config.of(total_steps=200)); docs/python.md.
 """
 
 import sys
@@ -8,363 +9,376 @@ import sys
 import errors
 from presets import parse_command_line
 
-if __name__ == "__main__":  # here, since TensorFlow's import takes seconds and --help should not
+if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
     with errors.reported():
         CONFIG = parse_command_line(sys.argv[1:])
 
-import dataclasses
-import json
 import os
 import shlex
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import config as configuration
 from checkpoints import CheckpointDirectory, check_restorable, locate
+from config import Config
 from engine import optimizer, summaries
 from engine.finite import check_step, check_variables
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
 from engine.reports import Reports
-from engine.session import StopSignal, exclusive, make_deterministic, session_config
-from files import atomic_write
-from nets import NETS
+from engine.session import StopSignal, session_config
 from nets.weights import fetch, restorer
-from pipeline import montage, statistics
-from pipeline.batches import evaluation_batches, first_shuffled, training_batches, training_rows
-from pipeline.check import Records
-from pipeline.dataset import DATASET_JSON, Index, load_index
-from pipeline.preprocess import PREPROCESSINGS
-from run_directory import CONFIG_JSON, Start, is_due, prepared_data, start_of
-from tfcompat import batch_norm, dropout, slim, tf
+from pipeline import montage
+from pipeline.batches import evaluation_batches, training_batches
+from pipeline.corruption import Reader
+from pipeline.prepare import training_selection, validation_selection
+from run_directory import CONFIG_JSON, RunPlan, exclusive, prepare, resolve
+from tfcompat import batch_norm, dropout, op_determinism, slim, tf
 
 
 class Model(NamedTuple):
-    """What the loop needs of the graph."""
+    """The graph of a training: the loop's view of it."""
 
     graph: tf.Graph
-    training: Records
+    training: Reader
+    validation: Reader
     step: dict[str, tf.Tensor]  # fetched at every step; runs the update
-    trained: list[str]  # the variables whose gradient norms a step gives
-    picture_summary: tf.Tensor
-    weight_summary: tf.Tensor
-    validation: Records
-    validation_metrics: dict[str, PerExample]  # of the net, "", and with --ema-decay of its averaged weights, "ema_"
-    finite: tf.Tensor  # bool, of each variable of `checked`
+    trained: list[str]  # names of the variables whose gradient norms a step returns
+    pictures: tf.Tensor  # summary
+    weights: tf.Tensor  # summary
+    validation_metrics: dict[str, PerExample]  # of the net, "", and with --ema-decay of its EMA weights, "ema_"
+    finite: tf.Tensor  # bool, for each variable of `checked`
     checked: list[str]
-    initializers: list[tf.Operation]  # of the net's variables, and of all that is made of them
+    initializers: list[tf.Operation]  # of the net's variables, then of the variables that depend on them
     initial_saver: tf.train.Saver | None  # of the variables that --init-from restores
-    variables: list[tf.Variable]  # all that a checkpoint holds
-    saver: tf.train.Saver
+    saver: tf.train.Saver  # of all variables
 
 
-def build(config: configuration.Config, dataset: dict, initial: str | None = None) -> Model:
-    """The graph: data, the net to train, loss, update, the same variables once more to validate, summaries.
+class Loss(NamedTuple):
+    """The loss of a training batch."""
 
-    initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit.
+    total: tf.Tensor  # float32 scalar: cross-entropy of all heads and regularization
+    regularization: tf.Tensor
+    metrics: PerExample  # of the main head
+    decayed: list[tf.Variable]  # variables that weight decay covers
+
+
+class TrainingResult(NamedTuple):
+    """The end of a training."""
+
+    run_dir: str
+    step: int
+    best: dict | None  # the best validation: step, examples, loss, top1, top5; with --ema-decay the same with ema_
+    metrics: list[dict]  # the rows of metrics.jsonl
+    exit_code: int  # 0 done; 143 or 130 stopped by a signal, after saving
+
+
+def build(plan: RunPlan, initial: str | None = None) -> Model:
+    """Builds the graph: inputs, net, loss, update, the same net again for validation, summaries.
+
+    initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit the net.
     """
-    train_index, validation_index = training_index(config, dataset), validation_index_of(config, dataset)
-    picture = (dataset["channels"], config.preprocessing, config.image_size)
-    stats = statistics.load(config.data, dataset)
-    net, num_classes = NETS[config.net], len(dataset["class_names"])
-    outputs = 1 if config.head == "sigmoid" else num_classes
-    frozen = optimizer.frozen_scopes(config.train_only, config.freeze, net.scope)
-    fixed = {"trained": frozen, "all": None, "none": lambda scope: True}  # batch norm layers that keep their averages
-
+    config, net = plan.config, plan.net
     with tf.Graph().as_default() as graph:
-        make_deterministic(config.seed)
-        with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they do not reach the variables
-            augment = config.overfit_batches is None
-            batches = training_batches(train_index, *picture, config.batch_size, config.seed, stats, augment=augment)
-        with tf.name_scope("validation_input"):
-            validation = evaluation_batches(validation_index, *picture, config.batch_size, stats)
-        global_step = tf.train.get_or_create_global_step()
-
-        with (
-            slim.arg_scope([dropout], seed=tf.stack([config.seed, global_step], name="dropout_seed")),
-            slim.arg_scope([batch_norm], frozen=fixed[config.batch_norm_updates]),
-        ):
-            # adamw decays the weights themselves, and not by way of the loss.
-            l2 = 0.0 if config.optimizer == "adamw" else config.weight_decay
-            logits, end_points = net.build(batches.images, outputs, True, l2)
-        trained = optimizer.trained_variables(tf.trainable_variables(), config.train_only, config.freeze, net.scope)
-        decayed = optimizer.decayed_variables(trained, config.decay_biases)
-
-        with tf.name_scope("loss"):
-            metrics = per_example(class_logits(logits), batches.labels)
-            regularization_loss = tf.losses.get_regularization_loss()
-            kernels = optimizer.decayed_variables(trained, False)
-            regularization_loss += l2 * sum(
-                tf.nn.l2_loss(v) for v in decayed if v not in kernels
-            )  # arg scopes decay these
-            heads = {logits: 1.0}
-            heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
-            total_loss = regularization_loss + sum(
-                weight * training_loss(class_logits(head), batches.labels, config.label_smoothing)
-                for head, weight in heads.items()
-            )
-        with tf.name_scope("learning_rate"):
-            rate = optimizer.learning_rate(
-                global_step,
-                config.learning_rate,
-                config.schedule,
-                config.total_steps,
-                config.warmup_steps,
-                config.decay_at_steps,
-                config.decay_steps,
-                config.decay_rate,
-                config.end_learning_rate,
-                config.polynomial_power,
-            )
-        rule = optimizer.optimizer(
-            config.optimizer,
-            rate,
-            config.momentum,
-            config.nesterov,
-            config.adam_beta1,
-            config.adam_beta2,
-            config.rmsprop_decay,
-            config.optimizer_epsilon,
-        )
-        shrink = rate * config.weight_decay if config.optimizer == "adamw" else None
-        update = optimizer.minimize(rule, total_loss, trained, global_step, config.clip_norm, shrink, decayed)
+        tf.set_random_seed(config.run.seed)
+        training, validation = build_inputs(plan)
+        batches, global_step = training.batches, tf.train.get_or_create_global_step()
+        logits, end_points = build_net(plan, batches.images, global_step)
+        trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
+        loss = build_loss(plan, logits, end_points, batches.labels, trained)
+        rate, update = build_update(plan, loss, trained, global_step)
         train_op, weights, average = update.op, slim.get_model_variables(), None
-        if config.ema_decay:
-            average = tf.train.ExponentialMovingAverage(config.ema_decay, global_step)
+        if config.update.ema_decay:
+            average = tf.train.ExponentialMovingAverage(config.update.ema_decay, global_step)
             with tf.control_dependencies([train_op]):
                 train_op = average.apply(weights)
-
-        with tf.name_scope("validation"):
-            validation_metrics = {}
-            for prefix, getter in {"": None, **({"ema_": averaged_by(average)} if average else {})}.items():
-                with tf.variable_scope(tf.get_variable_scope(), reuse=True, custom_getter=getter):
-                    answers, _ = net.build(validation.images, outputs, False, 0.0)
-                validation_metrics[prefix] = per_example(class_logits(answers), validation.labels)
-
-        place = config.data, dataset, config.on_error
-        checked = [v for v in tf.global_variables() if v.dtype.is_floating]
-        others = [v for v in tf.global_variables() if v not in weights]
+        validation_metrics = build_validation(plan, validation, average)
+        variables = tf.global_variables()
+        checked = [v for v in variables if v.dtype.is_floating]
+        others = [v for v in variables if v not in weights]
         model = Model(
-            graph,
-            Records(batches, train_index, lambda: training_index(config, dataset), *place),
-            {
+            graph=graph,
+            training=training,
+            validation=validation,
+            step={
                 "train_op": train_op,
-                "loss": tf.reduce_mean(metrics.loss),
-                "total_loss": total_loss,
-                "regularization_loss": regularization_loss,
-                "top1": tf.reduce_mean(metrics.top1),
+                "loss": tf.reduce_mean(loss.metrics.loss),
+                "total_loss": loss.total,
+                "regularization_loss": loss.regularization,
+                "top1": tf.reduce_mean(loss.metrics.top1),
                 "learning_rate": rate,
                 "gradient_norms": update.gradient_norms,
             },
-            [v.op.name for v in update.variables],
-            summaries.pictures(batches.images),
-            summaries.weights(tf.trainable_variables()),
-            Records(validation, validation_index, lambda: validation_index_of(config, dataset), *place),
-            validation_metrics,
-            tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
-            [v.op.name for v in checked],
-            [tf.variables_initializer(weights), tf.variables_initializer(others)],
-            restorer(initial, net) if initial else None,
-            tf.global_variables(),
-            tf.train.Saver(tf.global_variables(), max_to_keep=None),
+            trained=[v.op.name for v in update.variables],
+            pictures=summaries.pictures(batches.images),
+            weights=summaries.weights(tf.trainable_variables()),
+            validation_metrics=validation_metrics,
+            finite=tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
+            checked=[v.op.name for v in checked],
+            initializers=[tf.variables_initializer(weights), tf.variables_initializer(others)],
+            initial_saver=restorer(initial, net) if initial else None,
+            saver=tf.train.Saver(variables, max_to_keep=None),
         )
         graph.finalize()
     return model
 
 
-def averaged_by(average: tf.train.ExponentialMovingAverage) -> Callable:
-    """Reads the averages in the place of the variables."""
-    return lambda getter, *args, **kwargs: average.average(getter(*args, **kwargs))
+def build_inputs(plan: RunPlan) -> tuple[Reader, Reader]:
+    """The batches to train on and to validate on."""
+    options, seed, preprocessor = plan.config.input, plan.config.run.seed, plan.preprocessor
+    train = training_selection(plan.dataset, options, seed)
+    held_out = validation_selection(plan.dataset, options, seed)
+    train_index, held_out_index = train.index(), held_out.index()
+    with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they are no part of variable names
+        augment = options.overfit_batches is None
+        batches = training_batches(train_index, preprocessor, options.batch_size, seed, augment=augment)
+    with tf.name_scope("validation_input"):
+        validation = evaluation_batches(held_out_index, preprocessor, options.batch_size)
+    return Reader(batches, train), Reader(validation, held_out)
 
 
-def training_index(config: configuration.Config, dataset: dict) -> Index:
-    """The records to train on; with --on-error skip others stand in for those that are corrupt."""
-    whole = load_index(config.data, dataset, "train", config.on_error)
-    examples = config.overfit_batches * config.batch_size if config.overfit_batches else config.train_examples
-    return first_shuffled(whole, examples, config.seed)
+def build_net(plan: RunPlan, images: tf.Tensor, global_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """The net in training mode: its outputs [N, outputs] and end points."""
+    network, net = plan.config.network, plan.net
+    # Batch norm layers that use their moving averages
+    frozen = {"trained": optimizer.frozen_scopes(network, net.scope), "all": None, "none": lambda scope: True}
+    with (
+        slim.arg_scope([dropout], seed=tf.stack([plan.config.run.seed, global_step], name="dropout_seed")),
+        slim.arg_scope([batch_norm], frozen=frozen[network.batch_norm_updates]),
+    ):
+        return net.build(images, plan.outputs, True, l2_factor(plan))
 
 
-def validation_index_of(config: configuration.Config, dataset: dict) -> Index:
-    """The records to validate on; with --on-error skip without those that are corrupt."""
-    if config.overfit_batches:
-        return training_index(config, dataset).intact()
-    return load_index(config.data, dataset, "validation", config.on_error).intact()
+def l2_factor(plan: RunPlan) -> float:
+    """Factor of the L2 loss: 0 for adamw, which shrinks the weights themselves."""
+    return 0.0 if plan.config.update.optimizer == "adamw" else plan.config.regularization.weight_decay
 
 
-def train(config: configuration.Config) -> int:
-    """Trains until config.total_steps. Returns the exit code: 0 done, 143 or 130 stopped by a signal, after saving."""
-    configuration.validate(config, NETS, PREPROCESSINGS)
-    config = configuration.resolve(config, NETS)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the loop saves first: what is half made goes again
+def build_loss(
+    plan: RunPlan, logits: tf.Tensor, end_points: Mapping, labels: tf.Tensor, trained: list[tf.Variable]
+) -> Loss:
+    """Cross-entropy of all heads plus the L2 loss of the decayed variables."""
+    options, net = plan.config.regularization, plan.net
+    kernels = optimizer.decayed_variables(trained, False)  # arg scopes decay these
+    decayed = optimizer.decayed_variables(trained, options.decay_biases)
+    with tf.name_scope("loss"):
+        metrics = per_example(class_logits(logits), labels)
+        regularization = tf.losses.get_regularization_loss()
+        regularization += l2_factor(plan) * sum(tf.nn.l2_loss(v) for v in decayed if v not in kernels)
+        heads = {logits: 1.0}
+        heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
+        total = regularization + sum(
+            weight * training_loss(class_logits(head), labels, options.label_smoothing)
+            for head, weight in heads.items()
+        )
+    return Loss(total, regularization, metrics, decayed)
+
+
+def build_update(
+    plan: RunPlan, loss: Loss, trained: list[tf.Variable], global_step: tf.Variable
+) -> tuple[tf.Tensor, optimizer.Update]:
+    """The learning rate and one step of the optimizer."""
+    options = plan.config.update
+    with tf.name_scope("learning_rate"):
+        rate = optimizer.learning_rate(global_step, plan.config.schedule)
+    rule, decay = optimizer.update_rule(options, rate), None
+    if options.optimizer == "adamw":
+        decay = optimizer.DecoupledDecay(rate * plan.config.regularization.weight_decay, loss.decayed)
+    update = optimizer.minimize(rule, loss.total, trained, global_step, clip_norm=options.clip_norm, decay=decay)
+    return rate, update
+
+
+def build_validation(
+    plan: RunPlan, validation: Reader, average: tf.train.ExponentialMovingAverage | None
+) -> dict[str, PerExample]:
+    """Metrics of a validation batch: of the net, "", and of its EMA weights, "ema_"."""
+    getters: dict[str, Callable | None] = {"": None}
+    if average:
+        getters["ema_"] = lambda getter, *args, **kwargs: average.average(getter(*args, **kwargs))
+    metrics, batches = {}, validation.batches
+    with tf.name_scope("validation"):
+        for prefix, getter in getters.items():
+            with tf.variable_scope(tf.get_variable_scope(), reuse=True, custom_getter=getter):
+                logits, _ = plan.net.build(batches.images, plan.outputs, False, 0.0)
+            metrics[prefix] = per_example(class_logits(logits), batches.labels)
+    return metrics
+
+
+def train(config: Config) -> TrainingResult:
+    """Trains until total_steps, or resumes the run in run_dir. Progress goes to standard output.
+
+    Raises UserError for options, data or a run directory that cannot be used, TrainingError where the training fails.
+    """
+    config = resolve(config)
     try:
-        if config.dry_run:  # as a run of two steps, in a directory that goes again
-            with tempfile.TemporaryDirectory() as scratch:
-                taken = os.listdir(config.data) if os.path.isdir(config.data) else os.path.exists(config.data)
-                data = config.data if taken else os.path.join(scratch, "data")  # where a run would make them
-                return run_training(dataclasses.replace(config, data=data, run_dir=os.path.join(scratch, "dry run")))
-        with exclusive(config.run_dir):
-            return run_training(config)
+        with op_determinism():
+            if config.run.dry_run:  # a run of two steps in a temporary directory
+                with tempfile.TemporaryDirectory() as scratch:
+                    data = config.input.data
+                    taken = os.listdir(data) if os.path.isdir(data) else os.path.exists(data)
+                    data = data if taken else os.path.join(scratch, "data")  # where a run would make them
+                    return run_training(config.replace(data=data, run_dir=os.path.join(scratch, "dry run")))
+            with exclusive(config.run.run_dir):
+                return run_training(config)
     except BrokenPipeError:
         raise errors.TrainingError(
-            "nobody reads what this prints any more; what was saved before is still there, and the same command goes "
-            "on from it. To leave it alone, send its output to a file"
+            "standard output was closed; earlier checkpoints are kept, and the same command continues from them. To "
+            "leave it running, send its output to a file"
         ) from None
     except OSError as error:
         raise errors.TrainingError(
-            f"{error.filename or config.run_dir}: {error.strerror or error}; what was saved before is still there. "
-            "Once that is mended, the same command goes on from it"
+            f"{error.filename or config.run.run_dir}: {error.strerror or error}; earlier checkpoints are kept. Once "
+            "that is mended, the same command continues from them"
         ) from error
 
 
-def run_training(config: configuration.Config) -> int:
-    """As `train`, with a resolved configuration and the run directory held."""
-    run = config.run_dir
-    os.makedirs(run, exist_ok=True)
-    start = start_of(config)
-    config = start.config
-    if start.is_finished:
-        print(f"{run} is finished: step {start.step} of {config.total_steps}")
-        print_result(run, start.journal)
-        return 0
-
-    # Data and graph; nothing is written to the run directory before both are sound
-    dataset = start.dataset or prepared_data(config)
-    if config.head == "sigmoid" and len(dataset["class_names"]) != 2:
-        raise errors.UserError(f"--head sigmoid is for two classes; {config.data} has {len(dataset['class_names'])}")
-    initial = None
-    if config.init_from and not start.newest:
-        is_path = os.sep in config.init_from  # as resolved; else the name of published weights
-        initial = locate(config.init_from, "--init-from") if is_path else fetch(config.init_from)
-    model = build(config, dataset, initial)
-    if start.newest:
-        check_restorable(start.newest, {variable.op.name: variable for variable in model.variables})
+def run_training(config: Config) -> TrainingResult:
+    """Does the work of `train`, with resolved options and the run directory locked."""
+    os.makedirs(config.run.run_dir, exist_ok=True)
+    plan = prepare(config)
+    config, run = plan.config, plan.directory
+    if plan.is_finished:
+        print(f"{run} is finished: step {plan.step} of {config.schedule.total_steps}")
+        print_result(run, plan.journal)
+        return TrainingResult(run, plan.step, plan.journal.best(), plan.journal.rows, 0)
+    initial = config.network.init_from if not plan.newest else None
+    if initial:  # a path, as resolved, or the name of published weights
+        initial = locate(initial, "--init-from") if os.sep in initial else fetch(initial)
+    model = build(plan, initial)
+    if plan.newest:
+        with model.graph.as_default():
+            check_restorable(plan.newest, {v.op.name: v for v in tf.global_variables()})
+    # Nothing is written to the run directory before data and graph are sound.
     configuration.save(config, os.path.join(run, CONFIG_JSON))
-    if not os.path.exists(os.path.join(run, DATASET_JSON)):
-        with atomic_write(os.path.join(run, DATASET_JSON)) as partial:
-            partial.write_text(json.dumps(dataset, indent=2) + "\n")
-    statistics.copy_pixel_statistics(config.data, run)
-    return run_loop(start, dataset, model, initial)
+    plan.dataset.copy_description(run)
+    return run_loop(plan, model, initial)
 
 
-def run_loop(start: Start, dataset: dict, model: Model, initial: str | None) -> int:
-    """Trains from the newest checkpoint, from initial weights or from fresh ones. Returns the exit code."""
-    config, newest, step, journal, missed, _ = start
-    run = config.run_dir
-    end = min(2, config.total_steps) if config.dry_run else config.total_steps
-    stop = StopSignal()
-    with tf.Session(graph=model.graph, config=session_config(config.compute_threads, config.precision)) as session:
-        # Where a run starts: 1. the run directory's newest valid checkpoint; 2. --init-from, weights only, on top of
-        # fresh variables; 3. fresh variables.
-        if newest:
-            model.saver.restore(session, newest)
-            print(f"resuming {run} from {newest}, step {step} of {config.total_steps}", flush=True)
-        else:
-            session.run(model.initializers[0])
-            if initial:
-                model.initial_saver.restore(session, initial)
-            session.run(model.initializers[1])  # averages start from the weights as they are now
-            print(
-                f"starting {run} with {initial or 'fresh variables'}, seed {config.seed}: {config.net}, "
-                f"{config.image_size} px, preprocessing {config.preprocessing}",
-                flush=True,
-            )
-        training = model.training
-        training.batches.start(session, step)
-        reports = Reports(run, journal, step, config.total_steps, config.batch_size, model.graph)
-        summaries.add_table(reports.writer, "settings", dataclasses.asdict(config))
-        checkpoints = CheckpointDirectory(run, config.keep_checkpoints, model.saver)
-        best_checkpoint = CheckpointDirectory(os.path.join(run, "best"), 1, model.saver)
-        if newest and os.path.dirname(newest) != run:  # the best one was the last
+def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult:
+    """Trains from the newest checkpoint, from initial weights or from fresh variables."""
+    config, journal, step = plan.config, plan.journal, plan.step
+    schedule, reporting = config.schedule, config.reporting
+    end = min(2, schedule.total_steps) if config.run.dry_run else schedule.total_steps
+    settings = session_config(config.run.compute_threads, config.run.precision)
+    with StopSignal() as stop, tf.Session(graph=model.graph, config=settings) as session:
+        initialize(session, plan, model, initial)
+        model.training.start(session, step)
+        reports = Reports(plan.directory, journal, step, schedule.total_steps, config.input.batch_size, model.graph)
+        summaries.add_table(reports.writer, "settings", config.flat())
+        checkpoints = CheckpointDirectory(plan.directory, reporting.keep_checkpoints, model.saver)
+        best_checkpoint = CheckpointDirectory(os.path.join(plan.directory, "best"), 1, model.saver)
+        if plan.newest and os.path.dirname(plan.newest) != plan.directory:  # the best checkpoint was the newest
             checkpoints.save(session, step)
-        if missed and validate(model, session, step, reports, stop, dataset):
+        if plan.missed_validation and validate(session, plan, model, reports, step, stop):
             best_checkpoint.save(session, step)
 
         window, seconds = [], 0.0  # since the last log
-        ended = journal.is_past_its_best(config.patience)
+        ended = journal.should_stop(reporting.patience)
         while step < end and stop.exit_code is None and not ended:
             step += 1
-            due = step == end or is_due(config, step)
+            due = step == end or plan.is_due(step)
 
             began = time.perf_counter()
-            fetches = {**model.step, "pictures": model.picture_summary} if due else model.step
-            # The one sync point of a step: what it gives has to reach us for the check below.
-            values = training.attempt(
-                session,
-                lambda fetches=fetches: session.run(fetches),
-                rows=lambda step=step: training_rows(
-                    len(training.index.offsets), config.seed, (step - 1) * config.batch_size, config.batch_size
-                ),
-                step=step - 1,
-            )
+            values = run_step(session, model, step, with_pictures=due)
             seconds += time.perf_counter() - began
             window.append(values)
             reports.progress.update()
             check_step(values, model.trained, step)
 
-            if step == end or step % config.display_every_steps == 0:
-                reports.trained(step, window, seconds, int(training.index.replaced.sum()))
+            if step == end or step % reporting.display_every_steps == 0:
+                reports.log_training(step, window, seconds, int(model.training.batches.index.replaced.sum()))
                 window, seconds = [], 0.0
             if due:
-                reports.writer.add_summary(values["pictures"], step)
-                norms = zip(model.trained, values["gradient_norms"], strict=True)
-                summaries.add_scalars(reports.writer, step, {f"gradient_norm/{name}": norm for name, norm in norms})
+                reports.log_gradients(step, values["pictures"], model.trained, values["gradient_norms"])
                 check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
-                if validate(model, session, step, reports, stop, dataset):
+                if validate(session, plan, model, reports, step, stop):
                     journal.sync()
                     best_checkpoint.save(session, step)
-                ended = journal.is_past_its_best(config.patience)
-            if step == end or step % config.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
+                ended = journal.should_stop(reporting.patience)
+            if step == end or step % reporting.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
                 check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 journal.sync()
                 checkpoints.save(session, step)
         reports.close()
-
-    if config.dry_run:
-        print(f"dry run: {step} steps, a validation and a save; nothing is left behind")
-        return stop.exit_code or 0
-    if stop.exit_code is not None and not (step == end and journal.has_validation(step)):
-        saved = f"at step {step}, which is saved; the same command goes on from there"
-        print(f"stopped by a signal {saved if step else 'before the first step'}")
-        return stop.exit_code
-    if step < end:
-        print(f"stopped early: {config.patience} validations without a better {config.best_metric}")
-    print(f"finished {run} at step {step}")
-    if training.index.replaced.any():
-        number = int(training.index.replaced.sum())
-        print(f"{number} of {training.batches.examples} training records are corrupt; others stood in for them")
-    print_result(run, journal)
-    return 0
+    return conclude(plan, model, step, end, stop)
 
 
-def validate(model: Model, session: tf.Session, step: int, reports: Reports, stop: StopSignal, dataset: dict) -> bool:
-    """Evaluates the validation split and tells of it. Returns whether it is the best so far.
-
-    A signal ends it with nothing told: it is made up for when the run goes on.
-    """
-    validation = model.validation
-    tables = validation.attempt(
-        session,
-        lambda: evaluate(session, validation.batches, model.validation_metrics, lambda: stop.exit_code),
-        rows=lambda: range(len(validation.index.offsets)),
-        step=0,
+def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | None) -> None:
+    """Sets the variables: 1. from the run directory's newest valid checkpoint; 2. from --init-from, weights only, the
+    rest fresh; 3. fresh."""
+    config = plan.config
+    if plan.newest:
+        model.saver.restore(session, plan.newest)
+        total = config.schedule.total_steps
+        print(f"resuming {plan.directory} from {plan.newest}, step {plan.step} of {total}", flush=True)
+        return
+    session.run(model.initializers[0])
+    if initial:
+        model.initial_saver.restore(session, initial)
+    session.run(model.initializers[1])  # EMA weights start from the weights
+    print(
+        f"starting {plan.directory} with {initial or 'fresh variables'}, seed {config.run.seed}: {config.network.net}, "
+        f"{config.input.image_size} px, preprocessing {config.input.preprocessing}",
+        flush=True,
     )
+
+
+def run_step(session: tf.Session, model: Model, step: int, with_pictures: bool = False) -> dict:
+    """Runs the update of a step and returns the values of model.step; replaces corrupt records in its batch."""
+    fetches = {**model.step, "pictures": model.pictures} if with_pictures else model.step
+    # The one sync point of a step: its values have to arrive for the checks that follow.
+    return model.training.attempt(session, partial(session.run, fetches), step - 1)
+
+
+def validate(
+    session: tf.Session, plan: RunPlan, model: Model, reports: Reports, step: int, stop: StopSignal
+) -> bool:
+    """Evaluates the validation split and reports it. Returns whether it is the best so far.
+
+    A signal ends it without a report; it is repeated when the run is resumed.
+    """
+    validation, dataset = model.validation, plan.dataset
+    one_pass = partial(evaluate, session, validation, model.validation_metrics, lambda: stop.exit_code)
+    tables = validation.attempt(session, one_pass)
     if tables is None:
         return False
 
-    def sheet(places: list[int], titles: list[str]) -> object:
-        pictures = montage.stored_pictures(validation.index, places, dataset["channels"])
+    def sheet(rows: list[int], titles: list[str]) -> object:
+        pictures = validation.batches.index.pictures(rows, dataset.channels)
         return montage.sheet(list(zip(pictures, titles, strict=True)), columns=4)
 
-    reports.validated(step, tables, dataset["class_names"], sheet)
-    reports.writer.add_summary(session.run(model.weight_summary), step)
-    return reports.journal.best()["step"] == step
+    reports.log_validation(step, tables, dataset.class_names, sheet)
+    reports.writer.add_summary(session.run(model.weights), step)
+    return plan.journal.best()["step"] == step
+
+
+def conclude(plan: RunPlan, model: Model, step: int, end: int, stop: StopSignal) -> TrainingResult:
+    """Prints how the training ended, and returns its result."""
+    journal, index, code = plan.journal, model.training.batches.index, stop.exit_code or 0
+    if plan.config.run.dry_run:
+        print(f"dry run: {step} steps, a validation and a save; nothing is left behind")
+    elif code and not (step == end and journal.has_validation(step)):
+        saved = f"at step {step}, which is saved; the same command continues from there"
+        print(f"stopped by a signal {saved if step else 'before the first step'}")
+    else:
+        code = 0
+        if step < end:
+            reporting = plan.config.reporting
+            print(f"stopped early: {reporting.patience} validations without a better {reporting.best_metric}")
+        print(f"finished {plan.directory} at step {step}")
+        if index.replaced.any():
+            corrupt = int(index.replaced.sum())
+            print(f"{corrupt} of {len(index.offsets)} training records are corrupt and were replaced by others")
+        print_result(plan.directory, journal)
+    return TrainingResult(plan.directory, step, journal.best(), journal.rows, code)
 
 
 def print_result(run: str, journal: Journal) -> None:
-    """Says how good the run is and what to do next."""
+    """Prints the best validation and the commands to go on with."""
     best = journal.best()
     if best:
         prefix = "ema_" if journal.metric.startswith("ema_") else ""
@@ -375,5 +389,6 @@ def print_result(run: str, journal: Journal) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial output is removed
     with errors.reported():
-        sys.exit(train(CONFIG))
+        sys.exit(train(CONFIG).exit_code)

@@ -1,10 +1,10 @@
-"""From a loss to a trained checkpoint.
+"""From a loss to a trained net.
 
-optimizer    schedules, update rules, what is trained and what decays
+optimizer    schedules, update rules, trained variables, weight decay
 metrics      loss and accuracy of each example; the exact pass over a split
-checkpoint   saves that survive a crash
-finite       what diverged is neither saved nor told
-reports      what a run tells of itself, by means of the next three
+evaluation   the result of an evaluation
+finite       stops a training that diverged before it saves or reports
+reports      the reports of a training, by means of the next three
 journal      metrics.jsonl and curves.png
 summaries    TensorBoard
 figures      confusion matrix and mistakes

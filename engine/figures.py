@@ -1,4 +1,4 @@
-"""Pictures of how a net answers a split."""
+"""Figures of an evaluation: the confusion matrix, and the selection of mistakes."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from sklearn.metrics import confusion_matrix
 
 from engine.metrics import PerExample
 
-NAMED = 30  # classes that still have room for their names, and for numbers
+NAMED = 30  # up to so many classes there is room for their names and for numbers
 
 
 def confusion(table: PerExample, class_names: Sequence[str]) -> Figure:
-    """The confusion matrix: how many examples of each class, a row, were taken for each class, a column; 0 is blank."""
+    """The confusion matrix: examples by true class (row) and predicted class (column); 0 is blank."""
     matrix = confusion_matrix(table.label, table.prediction, labels=range(len(class_names)))
     few = len(class_names) <= NAMED
     figure = Figure()
@@ -31,7 +31,7 @@ def confusion(table: PerExample, class_names: Sequence[str]) -> Figure:
             below = axes.text(i, len(class_names) - 0.4, name[:18], ha="center", va="top", rotation="vertical")
             left = axes.text(-0.6, i, name[:18], ha="right", va="center")
             for text in below, left:
-                text.set_parse_math(False)  # a class may be called $
+                text.set_parse_math(False)  # a class name may hold $
             name_side = max(name_side, below.get_window_extent().height / figure.dpi)
     margin = name_side + 0.6
     width, height = margin + side + right, margin + side + 0.4
@@ -45,13 +45,13 @@ def confusion(table: PerExample, class_names: Sequence[str]) -> Figure:
 
 
 def worst_mistakes(table: PerExample, count: int) -> list[int]:
-    """Places in the split of the mistakes that the net was surest of, the surest first."""
+    """Rows of the split with the most confident mistakes, the most confident first."""
     wrong = np.flatnonzero(table.top1 == 0)
     return wrong[np.argsort(-table.confidence[wrong], kind="stable")][:count].tolist()
 
 
 def mistake_titles(table: PerExample, places: Sequence[int], class_names: Sequence[str]) -> list[str]:
-    """For each place what the net took it for and how sure it was, and what it is."""
+    """For each row the predicted class with its probability, and the true class."""
     return [
         f"{class_names[table.prediction[place]][:18]} {table.confidence[place]:.0%}\n"
         f"is {class_names[table.label[place]][:18]}"

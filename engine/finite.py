@@ -1,4 +1,4 @@
-"""Nothing that is not finite is ever saved or told: a NaN in a checkpoint is the end of a run."""
+"""Checks for values that are not finite, before they are saved or reported: a NaN in a checkpoint ends a run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
     """Raises TrainingError where the loss or a gradient of a step is not finite.
 
     Args:
-        values: what the step gave: loss, learning_rate, and gradient_norms, one for each of `trained`.
+        values: of the step: loss, learning_rate, and gradient_norms, one for each of `trained`.
         trained: names of the trained variables.
         step: number of the step.
     """
@@ -24,13 +24,13 @@ def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
 
 
 def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: float) -> None:
-    """Raises TrainingError where a variable is not finite: `finite` says it of each of `names`."""
+    """Raises TrainingError where a variable is not finite; `finite` has a bool for each of `names`."""
     if not finite.all():
         raise _diverged(f"{names[int(np.argmin(finite))]} is not finite", step, rate)
 
 
 def _diverged(what: str, step: int, rate: float) -> TrainingError:
     return TrainingError(
-        f"{what} at step {step}, learning rate {rate:.3g}; what was saved before stays. Try a lower --learning-rate, "
+        f"{what} at step {step}, learning rate {rate:.3g}; earlier checkpoints stay. Try a lower --learning-rate, "
         "more --warmup-steps, or gradients clipped by --clip-norm 1, with another --run-dir"
     )

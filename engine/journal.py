@@ -1,4 +1,4 @@
-"""metrics.jsonl, one line for every log and every evaluation, and the curves drawn from it."""
+"""metrics.jsonl, a line for each log and each validation, and the curves drawn from it."""
 
 import json
 import math
@@ -9,23 +9,23 @@ from matplotlib.figure import Figure
 from files import atomic_write, fsync
 
 TRAIN, VALIDATION = "train", "validation"
-METRICS = ("top1", "loss", "ema_top1", "ema_loss")  # that a best checkpoint can be chosen by
+METRICS = ("top1", "loss", "ema_top1", "ema_loss")  # that can select the best checkpoint
 
 
 class Journal:
     """The rows of metrics.jsonl: {"step", "split", …}."""
 
     def __init__(self, path: str, step: int, metric: str = "top1"):
-        """Reads the rows up to `step`, where the run continues: what came after will come again.
+        """Reads the rows up to `step`, where the run continues; later steps are trained again.
 
-        metric, of METRICS, is what the best validation is chosen by.
+        metric is the one of METRICS that selects the best validation.
         """
         self.path, self.metric = Path(path), metric
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
 
     def cut(self) -> None:
-        """Takes what came after out of the file."""
+        """Removes the later rows from the file."""
         with atomic_write(self.path) as partial:
             partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
@@ -45,8 +45,8 @@ class Journal:
         fsync(self.path)
 
     def best(self) -> dict | None:
-        """The validation row of the highest accuracy or the lowest loss, by the metric; among equals the one that is
-        better by the other of the two, then the first. None before the first validation."""
+        """The validation row with the highest accuracy or the lowest loss, by the metric; among equals the better one by
+        the other of the two, then the first. None before the first validation."""
         prefix = self.metric.removesuffix("top1").removesuffix("loss")
 
         def worth(row: dict) -> tuple[float, float]:
@@ -55,15 +55,15 @@ class Journal:
 
         return max((row for row in self.of(VALIDATION) if self.metric in row), key=worth, default=None)
 
-    def is_past_its_best(self, patience: int | None) -> bool:
-        """Whether at least `patience` validations came after the best one; None has no end to it."""
+    def should_stop(self, patience: int | None) -> bool:
+        """Whether at least `patience` validations came after the best one; never for None."""
         best = None if patience is None else self.best()
         if best is None:
             return False
         return sum(row["step"] > best["step"] for row in self.of(VALIDATION)) >= patience
 
     def has_validation(self, step: int) -> bool:
-        """Whether the validation after a step was made."""
+        """Whether there is a validation row for a step."""
         return any(row["step"] == step for row in self.of(VALIDATION))
 
 
@@ -74,13 +74,13 @@ def _parse(line: str) -> dict | None:
             return None
         averaged = METRICS[2:] if row.keys() & set(METRICS[2:]) else ()
         return row if all(math.isfinite(row[key]) for key in ("step", *METRICS[:2], *averaged)) else None
-    # The last line of a killed run may be half a line, and its step comes again; the rest is for what is no row.
+    # The last line of a killed run may be incomplete, and its step is trained again; the rest is no row.
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None
 
 
 def draw_curves(journal: Journal, path: str, title: str) -> None:
-    """Loss and accuracy over steps, train and validation, and validation with averaged weights, as a PNG."""
+    """Draws loss and accuracy of training, validation and EMA validation over the steps, as PNG."""
     figure = Figure(figsize=(11, 4))
     axes = figure.subplots(1, 2)
     figure.subplots_adjust(0.07, 0.12, 0.99, 0.9, wspace=0.17)  # matplotlib's own layout takes as long as drawing
@@ -89,7 +89,7 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
     lines += [("validation", validation, "", {"color": "C1", "marker": "o", "ms": 4})]
     averaged = [row for row in validation if "ema_top1" in row]
     if averaged:
-        lines += [("validation, averaged weights", averaged, "ema_", {"color": "C2", "marker": "s", "ms": 3})]
+        lines += [("validation, EMA weights", averaged, "ema_", {"color": "C2", "marker": "s", "ms": 3})]
     labels = {"loss": "loss (cross-entropy, nats)", "top1": "accuracy (top-1)"}
     for axis, (key, label) in zip(axes, labels.items(), strict=True):
         for name, rows, prefix, style in lines:
@@ -106,6 +106,6 @@ def draw_curves(journal: Journal, path: str, title: str) -> None:
         axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
         top1 = best[journal.metric.replace("loss", "top1")]
         title += f": best validation {top1:.2%} at step {best['step']:,}"
-    figure.suptitle(title, parse_math=False)  # a run may be called cost $
+    figure.suptitle(title, parse_math=False)  # a run's name may hold $
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=100)

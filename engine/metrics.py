@@ -11,7 +11,7 @@ from tfcompat import tf
 
 
 class PerExample(NamedTuple):
-    """What one batch, or in NumPy a whole split, says of each of its N examples."""
+    """Metrics of each of N examples: tensors for a batch, NumPy arrays for a whole split."""
 
     loss: tf.Tensor  # float32 [N], cross-entropy in nats
     top1: tf.Tensor  # float32 [N], 1 where the most probable class is the label
@@ -23,16 +23,16 @@ class PerExample(NamedTuple):
     log_odds: tf.Tensor  # float32 [N], logit of class 1 minus that of class 0, which ranks the examples of two classes
 
 
-class Evaluation(NamedTuple):
-    """An exact pass over a split: means over its examples."""
+class Summary(NamedTuple):
+    """Means over the examples of a split."""
 
     examples: int
     loss: float
     top1: float
     top5: float
 
-    def told(self, classes: int) -> str:
-        """In one line; of five classes and fewer each is among the first five."""
+    def describe(self, classes: int) -> str:
+        """One line; top-5 only where there are more than five classes."""
         low, high = interval(self.top1, self.examples)
         top5 = f", top-5 {self.top5:.2%}" if classes > 5 else ""
         return (
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
 
 
 class Batches(Protocol):
-    """What an evaluation needs of the pipeline."""
+    """The part of the pipeline that an evaluation uses."""
 
     examples: int
 
@@ -74,10 +74,10 @@ def per_example(logits: tf.Tensor, labels: tf.Tensor) -> PerExample:
     """Softmax cross-entropy and hits of logits [N, classes] for labels [N]."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     own = tf.gather(logits, labels, axis=1, batch_dims=1)[:, tf.newaxis]
-    # Ties go by index, as argmax has it, so equal logits earn one class, not all (tf.nn.in_top_k would grant all); what
-    # is not a number is ahead of everything.
+    # Ties are broken by index, as in argmax, so that of equal logits one class is first (tf.nn.in_top_k would count
+    # all); NaN is ahead of everything.
     before = tf.range(logits.shape[1], dtype=labels.dtype)[tf.newaxis] < labels[:, tf.newaxis]
-    # Not by ~, which the graph's optimizer makes a > of: never true of what is not a number.
+    # Not by ~, which the graph optimizer turns into >, which is never true for NaN.
     ahead = tf.where(logits <= own, tf.equal(logits, own) & before, tf.ones_like(logits, tf.bool))
     rank = tf.reduce_sum(tf.cast(ahead, tf.int32), 1)
     return PerExample(
@@ -102,15 +102,15 @@ def evaluate(
     """One pass over the batches, every example exactly once.
 
     Args:
-        session: of the graph that holds all that follows.
-        batches: to pass over, from their first to their last.
-        nets: what the batch says, for each of several nets that see the same batches.
-        stopped: asked before each batch; where it says yes, the pass is given up.
-        progress: whether a terminal shows how far it is.
+        session: of the graph that holds the other arguments.
+        batches: the batches of the split.
+        nets: the metrics of a batch, for each of several nets on the same batches.
+        stopped: called before each batch; the pass ends early where it returns true.
+        progress: whether a terminal shows a progress bar.
 
     Returns:
-        For each of the nets its values over the whole split, NumPy arrays in the order of the split; None where the
-        pass was given up.
+        For each of the nets its metrics over the whole split, NumPy arrays in the order of the split; None where the
+        pass ended early.
 
     Raises AssertionError where the pipeline gave another number of examples than its index holds.
     """
@@ -128,14 +128,14 @@ def evaluate(
     whole = {name: PerExample(*map(np.concatenate, zip(*(part[name] for part in parts), strict=True))) for name in nets}
     for table in whole.values():
         count = len(table.label)
-        assert count == batches.examples, f"{count} examples came, {batches.examples} are indexed"
+        assert count == batches.examples, f"{count} examples were read, {batches.examples} are indexed"
     return whole
 
 
-def summarize(table: PerExample) -> Evaluation:
+def summarize(table: PerExample) -> Summary:
     """The means over a split."""
     means = (float(values.mean(dtype=np.float64)) for values in (table.loss, table.top1, table.top5))
-    return Evaluation(len(table.label), *means)
+    return Summary(len(table.label), *means)
 
 
 def interval(share: float, examples: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a run tells of itself while it trains: lines on the terminal, metrics.jsonl, TensorBoard, curves.png."""
+"""Reports of a training: lines on the terminal, metrics.jsonl, TensorBoard, curves.png."""
 
 import os
 import sys
@@ -18,10 +18,10 @@ CURVES_EVERY_SECONDS = 10  # at most, and at the end
 
 
 class Reports:
-    """The places that a run reports to."""
+    """Writes the reports of a run."""
 
     def __init__(self, run: str, journal: Journal, step: int, total_steps: int, batch_size: int, graph: tf.Graph):
-        """For a run that goes on from `step`."""
+        """For a run that continues from `step`."""
         self.run, self.journal, self.total_steps, self.batch_size = run, journal, total_steps, batch_size
         journal.cut()
         self.writer = summaries.open_writer(run, step, graph)
@@ -29,14 +29,14 @@ class Reports:
         self.curves_drawn = time.monotonic()
         self.progress = tqdm(total=total_steps, initial=step, unit="step", disable=not sys.stderr.isatty())
 
-    def trained(self, step: int, window: Sequence[Mapping], seconds: float, replaced: int) -> None:
-        """Tells of the steps since the last time: means of loss and accuracy.
+    def log_training(self, step: int, window: Sequence[Mapping], seconds: float, replaced: int) -> None:
+        """Reports the mean loss and accuracy of the steps since the last report.
 
         Args:
-            step: the last of them.
-            window: what each of them gave.
-            seconds: that they took.
-            replaced: how many records of the training split others stand in for.
+            step: number of the last one.
+            window: values of each step.
+            seconds: their duration.
+            replaced: number of corrupt records of the training split that are replaced.
         """
         loss, top1 = (sum(float(values[key]) for values in window) / len(window) for key in ("loss", "top1"))
         regularization_loss, rate = (float(window[-1][key]) for key in ("regularization_loss", "learning_rate"))
@@ -72,26 +72,32 @@ class Reports:
         else:
             self.progress.set_postfix_str(f"loss {loss:.4f}, top-1 {top1:.1%}, {speed:,.0f} images/s")
 
-    def validated(
+    def log_gradients(self, step: int, pictures: bytes, trained: Sequence[str], norms: np.ndarray) -> None:
+        """Reports a step's input pictures, a serialized summary, and the gradient norm of each trained variable."""
+        self.writer.add_summary(pictures, step)
+        values = {f"gradient_norm/{name}": norm for name, norm in zip(trained, norms, strict=True)}
+        summaries.add_scalars(self.writer, step, values)
+
+    def log_validation(
         self,
         step: int,
         tables: Mapping[str, PerExample],
         class_names: Sequence[str],
         mistakes_sheet: Callable[[list[int], list[str]], object],
     ) -> None:
-        """Tells of a validation.
+        """Reports a validation.
 
         Args:
-            step: after which it was made.
-            tables: what `evaluate` gave, of the net, "", and where they are kept of the averaged weights, "ema_".
+            step: number of the step before it.
+            tables: results of `evaluate` for the net, "", and for its EMA weights, "ema_".
             class_names: in label order.
-            mistakes_sheet: from places in the split and titles to a matplotlib figure of these pictures.
+            mistakes_sheet: from rows of the split and titles to a matplotlib figure of these pictures.
         """
         row, scalars = {}, {}
         for prefix, table in tables.items():
             result = summarize(table)
-            title = "validation of averaged weights" if prefix else "validation"
-            tqdm.write(f"step {step}/{self.total_steps}: {title} {result.told(len(class_names))}")
+            title = "validation of EMA weights" if prefix else "validation"
+            tqdm.write(f"step {step}/{self.total_steps}: {title} {result.describe(len(class_names))}")
             row |= {prefix + key: value for key, value in result._asdict().items() if key != "examples" or not prefix}
             scalars |= {f"loss/{prefix}cross_entropy": result.loss, f"accuracy/{prefix}top1": result.top1}
             scalars[f"accuracy/{prefix}top5"] = result.top5
@@ -106,12 +112,12 @@ class Reports:
             self.draw_curves()
 
     def draw_curves(self) -> None:
-        """Draws curves.png anew."""
+        """Draws curves.png."""
         draw_curves(self.journal, os.path.join(self.run, "curves.png"), os.path.basename(os.path.abspath(self.run)))
         self.curves_drawn = time.monotonic()
 
     def close(self) -> None:
-        """Draws the curves and waits until TensorBoard has everything."""
+        """Draws the curves and writes the events that are still buffered."""
         self.progress.close()
         self.draw_curves()
         self.writer.close()

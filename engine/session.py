@@ -1,20 +1,11 @@
-"""The session: threads, determinism, one training in a directory, and signals that ask it to end."""
+"""The session: threads, determinism, and signals that end a training."""
 
 import contextlib
-import fcntl
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
+import threading
 
-from errors import UserError
 from tfcompat import tf
-
-
-def make_deterministic(seed: int) -> None:
-    """For the current graph: the same seed gives the same bits, for the same number of threads. Costs 0 to 4 %."""
-    tf.set_random_seed(seed)
-    tf.compat.v2.config.experimental.enable_op_determinism()
 
 
 def session_config(compute_threads: int, precision: str = "fp32") -> tf.ConfigProto:
@@ -33,47 +24,26 @@ def session_config(compute_threads: int, precision: str = "fp32") -> tf.ConfigPr
     return config
 
 
-@contextlib.contextmanager
-def exclusive(directory: str) -> Iterator[None]:
-    """Makes the run directory and holds it: two trainings in one would delete each other's checkpoints. What is made
-    for it and still empty in the end goes again.
-
-    Raises UserError where it cannot be made, or another process holds it.
-    """
-    path = Path(directory).absolute()
-    made = [place for place in (path, *path.parents) if not place.exists()]
-    try:
-        os.makedirs(directory, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"another training is writing {directory}; wait for it, stop it, or choose another --run-dir"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):  # not empty, or removed already
-            for place in made:
-                place.rmdir()
-
-
 class StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop can finish its step and save. A second one stops at once."""
+    """Within a block, notes SIGTERM and SIGINT, so that the loop can finish its step and save. A second one stops at
+    once. In a thread other than the main one signals are not handled."""
 
     def __init__(self) -> None:
-        self.exit_code: int | None = None  # 143 or 130 once a signal came
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+        self.exit_code: int | None = None  # 143 or 130 after a signal
+        self.before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in self.before:
             signal.signal(each, signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # a terminal that is gone
+        with contextlib.suppress(OSError):  # the terminal was closed
             os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant

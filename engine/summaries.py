@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_scalars(writer: tf.summary.FileWriter, step: int, values: Mapping[str, float]) -> None:
-    """Writes scalars by tag; TensorBoard groups them by what is before the slash."""
+    """Writes scalars by tag; TensorBoard groups them by the part before the slash."""
     tags = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
     writer.add_summary(tf.Summary(value=tags), step)
     writer.flush()
@@ -38,7 +38,7 @@ def add_figure(writer: tf.summary.FileWriter, step: int, tag: str, figure: "Figu
 
 
 def pictures(images: tf.Tensor) -> tf.Tensor:
-    """A summary op of the first eight pictures of a batch, as the net sees them."""
+    """A summary op of the first eight inputs of a batch."""
     return tf.raw_ops.ImageSummary(tag="pictures", tensor=images, max_images=8)
 
 
@@ -71,7 +71,7 @@ def filter_grid(kernel: tf.Tensor, columns: int = 8) -> tf.Tensor:
 
 
 def open_writer(directory: str, step: int, graph: tf.Graph | None = None) -> tf.summary.FileWriter:
-    """A writer for a run that goes on from `step`: TensorBoard then hides what a killed run wrote after it."""
+    """A writer for a run that continues from `step`: TensorBoard then hides later events of a killed run."""
     try:
         writer = tf.summary.FileWriter(directory, graph)
     except tf.errors.OpError as error:

@@ -1,6 +1,9 @@
-"""dataset.json and the index of record offsets: what is read before the first picture.
+"""A data set: a directory of TFRecord shards with dataset.json, checked when it is loaded.
 
-A data set is a directory of shards, TFRecord files of tf.train.Example with TF-Slim's keys (FEATURES), and
+    dataset = Dataset.load("data/digits")
+    index = dataset.index("train")
+    for example in dataset.examples("test"): ...
+
 dataset.json:
 
     {"name", "source", "class_names", "channels", "short_side",
@@ -9,11 +12,10 @@ dataset.json:
      "rejected", "ignored"}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
-the largest first, and row i of components is the unit vector of eigenvalue i. short_side is what convert shrank larger
-pictures to, so that prediction does the same; null for none. Data without a training split, to be
-evaluated on, have null for statistics.
+the largest first, and row i of components is the unit vector of eigenvalue i. They are null without a training split.
+short_side is the length that larger pictures were shrunk to; null for none.
 
-A directory that TF-Slim's scripts made has labels.txt instead and is read as it is.
+A directory of TF-Slim's scripts has labels.txt instead and is read in place.
 """
 
 import io
@@ -21,85 +23,139 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from errors import UserError
-from files import os_errors_as_user_errors, read_regular
-from pipeline import tfrecord
+from files import atomic_write, os_errors_as_user_errors, read_regular
+from pipeline import statistics, tfrecord
 from pipeline.convert.sources.contract import SPLIT_NAMES, is_text, listed
+from pipeline.examples import StoredExample, parse
+from pipeline.index import HELD_OUT, Index, make_index
 from pipeline.shard_index import scan
+from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
-from tfcompat import tf
 
 LABELS_TXT = "labels.txt"
-MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB: a larger number is a mistake and would take all memory
-HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record
-
-FEATURES = {
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-    "image/class/text": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
-}
+MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
 
 
-class Index(NamedTuple):
-    """Where each record of a split lies."""
+class Shard(NamedTuple):
+    """A TFRecord file."""
 
-    files: list[str]
-    shards: np.ndarray  # int32 [examples], index into files
-    offsets: np.ndarray  # int64 [examples], byte offset of the record in its file
-    replaced: np.ndarray  # bool [examples]: corrupt, and another record stands in its place
+    file: str  # beside dataset.json
+    examples: int
 
-    def take(self, rows: np.ndarray) -> "Index":
-        """The index of some of the records."""
-        return Index(self.files, self.shards[rows], self.offsets[rows], self.replaced[rows])
 
-    def intact(self) -> "Index":
-        """Without the records that are replaced: evaluation counts none twice."""
-        return self.take(np.flatnonzero(~self.replaced))
+class Split(NamedTuple):
+    """A part of a data set."""
 
-    def place(self, row: int) -> tuple[str, int]:
-        """Shard and byte offset of a record."""
-        return self.files[self.shards[row]], int(self.offsets[row])
+    examples: int
+    shards: tuple[Shard, ...]
+    every: str | None = None  # of TF-Slim's training records: 'tenth' for validation, 'other' for the rest
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on disk. `description` is the content of dataset.json."""
+
+    directory: str
+    class_names: tuple[str, ...]  # in label order
+    channels: int  # 3 for RGB, 1 for grey
+    splits: Mapping[str, Split]
+    statistics: Statistics = field(compare=False)
+    description: Mapping
+
+    @classmethod
+    @os_errors_as_user_errors()
+    def load(cls, directory: str) -> "Dataset":
+        """Reads dataset.json, or TF-Slim's labels.txt. Raises UserError where both are missing, or one is damaged."""
+        path = Path(directory) / DATASET_JSON
+        try:
+            description = json.loads(read_regular(path))
+        except FileNotFoundError:
+            if not (path.parent / LABELS_TXT).exists():
+                raise UserError(
+                    f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
+                    f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
+                ) from None
+            description = _describe_slim(Path(directory))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
+        return cls.of(directory, description)
+
+    @classmethod
+    def of(cls, directory: str, description: Mapping) -> "Dataset":
+        """Builds a data set from the content of its dataset.json. Raises UserError where that is wrong."""
+        mistake = _mistake(description)
+        if mistake:
+            path = os.path.join(directory, DATASET_JSON)
+            raise UserError(f"{path} is no description of a data set: {mistake}; convert the data again")
+        splits = {
+            name: Split(part["examples"], tuple(Shard(s["file"], s["examples"]) for s in part["shards"]), part.get("every"))
+            for name, part in description["splits"].items()
+        }
+        stats = statistics.load(directory, description["channels"], description.get("statistics"))
+        return cls(directory, tuple(description["class_names"]), description["channels"], splits, stats, description)
+
+    @property
+    def short_side(self) -> int | None:
+        """The length in pixels that the converter shrank longer short sides to; None for none."""
+        return self.description.get("short_side")
+
+    def size(self, split: str) -> int:
+        """Number of examples in a split, 0 where there is no such split."""
+        return self.splits[split].examples if split in self.splits else 0
+
+    def index(self, split: str, on_error: str = "stop") -> Index:
+        """The index of a split, as pipeline.index.make_index describes. Raises UserError where there is no split."""
+        if not self.size(split):
+            have = ", ".join(name for name in self.splits if self.size(name))
+            raise UserError(f"{self.directory} has no {split} split; it has {have}")
+        return make_index(self.directory, self.splits[split], on_error)
+
+    def examples(self, split: str, on_error: str = "stop") -> Iterator[StoredExample]:
+        """Reads the records of a split, in the order of its shards."""
+        index = self.index(split, on_error).intact()
+        return (index.example(row) for row in range(len(index.offsets)))
+
+    def copy_description(self, run: "str | Path") -> None:
+        """Writes dataset.json and the statistics of each pixel into a run directory, where they are missing."""
+        path = Path(run) / DATASET_JSON
+        if not path.exists():
+            with atomic_write(path) as partial:
+                partial.write_text(json.dumps(self.description, indent=2) + "\n")
+        statistics.copy_pixel_statistics(self.directory, run)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The records of a split that a program reads."""
+
+    dataset: Dataset
+    split: str
+    on_error: str = "stop"  # or 'skip', as Dataset.index has it
+    examples: int | None = None  # of the shuffled split; None for all
+    seed: int = 0  # of that shuffle
+    intact: bool = False  # whether replaced records are left out, as evaluation does
+
+    def index(self) -> Index:
+        """The index of these records. Raises UserError as Dataset.index."""
+        index = self.dataset.index(self.split, self.on_error).first_shuffled(self.examples, self.seed)
+        return index.intact() if self.intact else index
 
 
 def has_dataset(directory: str) -> bool:
-    """Whether there is a data set that load_dataset reads: converted, or TF-Slim's."""
+    """Whether a directory holds a data set: a converted one, or TF-Slim's."""
     return any(os.path.exists(os.path.join(directory, name)) for name in (DATASET_JSON, LABELS_TXT))
 
 
-@os_errors_as_user_errors()
-def load_dataset(directory: str) -> dict:
-    """Reads dataset.json, or finds out what it would say of TF-Slim's shards. Raises UserError where both are missing
-    or damaged."""
-    path = Path(directory) / DATASET_JSON
-    try:
-        dataset = json.loads(read_regular(path))
-    except FileNotFoundError:
-        if (path.parent / LABELS_TXT).exists():
-            return _slim_dataset(Path(directory))
-        raise UserError(
-            f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
-            f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
-    mistake = _mistake(dataset)
-    if mistake:
-        raise UserError(f"{path} is no description of a data set: {mistake}; convert the data again")
-    return dataset
-
-
 def _mistake(dataset: object) -> str | None:
-    """Why this is not what dataset.json holds: what is read here may have been edited by hand."""
+    """The first mistake in the content of dataset.json, which may have been edited by hand; None for none."""
     if not isinstance(dataset, dict):
         return "it is no object"
     names, splits = dataset.get("class_names"), dataset.get("splits")
@@ -114,7 +170,7 @@ def _mistake(dataset: object) -> str | None:
     if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):
         return "each of splits must have the number of its examples and a list of shards, files beside it, that add up"
     files = [shard["file"] for part in splits.values() if "every" not in part for shard in part["shards"]]
-    return None if len(files) == len(set(files)) else "a shard is there twice"
+    return None if len(files) == len(set(files)) else "a shard is listed twice"
 
 
 def _is_whole(value: object) -> bool:
@@ -134,84 +190,11 @@ def _is_split(part: object) -> bool:
     return part["examples"] == sum(shard["examples"] for shard in part["shards"])
 
 
-def load_index(directory: str, dataset: dict, split: str, on_error: str = "stop") -> Index:
-    """Finds the records of a split, each checked against its CRCs once (shard_index says how), and compares their
-    number with dataset.json.
-
-    Args:
-        directory: of the shards.
-        dataset: what load_dataset gives.
-        split: train, validation or test.
-        on_error: 'stop' raises at a corrupt record; 'skip' puts another one of the split in its place, the same each
-            time, so that the order of the others does not change.
-
-    Raises:
-        UserError: a split the data lacks; shards that are missing, cut short, of another length or corrupt.
-    """
-    if not dataset["splits"].get(split, {}).get("examples"):
-        have = ", ".join(name for name, part in dataset["splits"].items() if part["examples"])
-        raise UserError(f"{directory} has no {split} split; it has {have}")
-    part = dataset["splits"][split]
-    names = [shard["file"] for shard in part["shards"]]
-    contents = scan(directory, names)
-    shards, offsets, faults = [], [], []
-    for i, (content, shard) in enumerate(zip(contents, part["shards"], strict=True)):
-        path, expected = os.path.join(directory, shard["file"]), shard["examples"]
-        found = content.offsets
-        missing = expected - len(found)
-        if missing < 0 or (missing and not content.faults and on_error == "stop"):
-            raise UserError(
-                f"{path} holds {len(found)} records, dataset.json says {expected}; convert the data again"
-                + ("" if missing < 0 else ", or go on without what is missing: --on-error skip")
-            )
-        start = sum(map(len, offsets))
-        faults += [
-            (start + position, f"{path}: the record at byte {found[position]} is corrupt: {text}")
-            for position, text in content.faults.items()
-        ]
-        lost = f"{path} ends after {len(found)} records, dataset.json says {expected}"
-        faults += [(start + position, lost) for position in range(len(found), expected)]
-        shards.append(np.full(expected, i, np.int32))
-        offsets.append(np.concatenate([found, np.full(max(missing, 0), -1, np.int64)]))
-    index = Index(
-        [os.path.join(directory, name) for name in names],
-        np.concatenate(shards),
-        np.concatenate(offsets),
-        np.zeros(sum(map(len, offsets)), bool),
-    )
-    if faults:
-        index = _without(index, faults, on_error, directory)
-    if "every" in part:
-        held_out = np.arange(len(index.offsets)) % HELD_OUT == HELD_OUT - 1
-        index = index.take(np.flatnonzero(held_out if part["every"] == "tenth" else ~held_out))
-    return index
-
-
-def _without(index: Index, faults: list[tuple[int, str]], on_error: str, directory: str) -> Index:
-    """The index with others in the place of corrupt and missing records, or the error that names the first of them."""
-    first = faults[0][1]
-    if on_error == "stop":
-        raise UserError(
-            f"{first}; {len(faults)} of {len(index.offsets)} records are corrupt or missing; python -m pipeline.check "
-            f"{directory} names them. Convert the data again, or go on with others in their place: --on-error skip"
-        )
-    print(f"{first}; others stand in for {len(faults)} such records")
-    rows = np.array([row for row, _ in faults])
-    index.replaced[rows] = True
-    intact = np.flatnonzero(~index.replaced)
-    if not len(intact):
-        raise UserError(f"{directory}: no record is intact; convert the data again")
-    for row in rows:
-        other = np.random.default_rng(row).choice(intact)
-        index.shards[row], index.offsets[row] = index.shards[other], index.offsets[other]
-    return index
-
-
 _SLIM_NAME = re.compile(r"(?:.+_)?(train|validation|valid|val|test)(?:[-_]\d+-of-\d+)?(?:\.tfrecords?)?")
 
 
-def _slim_dataset(directory: Path) -> dict:
-    """What dataset.json would say of TF-Slim's shards and labels.txt. They carry no statistics."""
+def _describe_slim(directory: Path) -> dict:
+    """The content of a dataset.json for TF-Slim's shards and labels.txt, which have no statistics."""
     class_names = _read_labels(directory / LABELS_TXT)
     files: dict[str, list[str]] = {}
     for path in listed(directory)[1]:
@@ -263,10 +246,8 @@ def _read_labels(path: Path) -> list[str]:
 
 def _channels(path: Path) -> int:
     """1 where the first picture of a shard is grey, else 3."""
-    found = next(tfrecord.walk(path))
     try:
-        features = tf.train.Example.FromString(found.payload or b"").features.feature
-        header = Image.open(io.BytesIO(features["image/encoded"].bytes_list.value[0]))
-    except Exception as error:  # protobuf's, Pillow's, or an empty list
+        header = Image.open(io.BytesIO(parse(next(tfrecord.walk(path)).payload or b"").encoded))
+    except Exception as error:  # InvalidExample, or what Pillow's plugins raise
         raise UserError(f"{path}: the first record is no picture with TF-Slim's keys ({error})") from None
     return 1 if header.mode in ("L", "1") else 3

@@ -1,69 +1,62 @@
-"""A sheet of labelled samples of a data set, as stored or as training sees them."""
+"""Sheets of labelled pictures: samples of a data set as stored or as augmented for training, mistakes, predictions."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from errors import UserError
 from files import output_file
-from pipeline import statistics
-from pipeline.batches import NEEDED
-from pipeline.dataset import FEATURES, Index, load_index
-from pipeline.pictures import Picture, decode
-from pipeline.preprocess import PREPROCESSINGS
-from pipeline.tfrecord import read_at
+from pipeline.dataset import Dataset
+from pipeline.examples import InvalidExample
+from pipeline.pictures import decode
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS, ROWS = 8, 5
-SHEETS = 10  # drawn at most of a stream of pictures
+SHEETS = 10  # at most, for a stream of pictures
 SEED = 0
 
 
-def draw(path: str, directory: str, dataset: dict, split: str | None, family: str | None, size: int) -> None:
-    """Writes the sheet as PNG.
+def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Preprocessor | None = None) -> None:
+    """Writes a sheet of samples of a split as PNG.
 
     Args:
-        path: file to write, which files.check_output has seen.
-        directory: of the shards.
-        dataset: what load_dataset gives.
-        split: train, validation or test; None takes train, else what there is.
-        family: key of PREPROCESSINGS: each row is a picture, then what training makes of it. None: pictures as stored,
-            drawn evenly from the split.
-        size: in pixels, of what training sees.
+        path: file to write; the caller has checked it with files.check_output.
+        dataset: the data set.
+        split: train, validation or test; None takes train, or the first split with records.
+        preprocessor: each row is a picture, then training's inputs made of it. None: pictures as they are stored, a
+            random choice of the split.
 
     Raises:
         UserError: a disk that is full, a split without records.
     """
-    split = split or next(name for name, part in dataset["splits"].items() if part["examples"])
-    index = load_index(directory, dataset, split, "skip").intact()
-    wanted = ROWS if family else ROWS * COLUMNS
+    split = split or next(name for name in dataset.splits if dataset.size(name))
+    index = dataset.index(split, "skip").intact()
+    wanted = ROWS if preprocessor else ROWS * COLUMNS
     rows = np.random.default_rng(SEED).permutation(len(index.offsets))[:wanted]
-    tiles, names = [], dataset["class_names"]
+    tiles, names = [], dataset.class_names
     with tf.Graph().as_default():
-        serialized, key = tf.placeholder(tf.string, []), tf.placeholder(tf.int32, [2])
-        features = tf.io.parse_single_example(serialized, {name: FEATURES[name] for name in NEEDED})
-        fetches = decode(features["image/encoded"], dataset["channels"]), features["image/class/label"]
-        if family:
-            picture = Picture.of(features["image/encoded"], dataset["channels"])
-            seen = PREPROCESSINGS[family](picture, size, key, statistics.load(directory, dataset))
+        encoded, key = tf.placeholder(tf.string, []), tf.placeholder(tf.int32, [2])
+        stored = decode(encoded, dataset.channels)
+        view = preprocessor.train(preprocessor.picture(encoded), key) if preprocessor else None
         with tf.Session() as session:
             for row in rows:
-                payload = read_at(*index.place(row)).payload
-                with contextlib.suppress(tf.errors.OpError, UnicodeDecodeError):  # check tells of it
-                    pixels, label = session.run(fetches, {serialized: payload})
-                    title = names[label] if 0 <= label < len(names) else f"label {label}"
+                with contextlib.suppress(InvalidExample, tf.errors.OpError):  # pipeline.check reports it
+                    example = index.example(row)
+                    pixels = session.run(stored, {encoded: example.encoded})
+                    title = names[example.label] if 0 <= example.label < len(names) else f"label {example.label}"
                     tiles.append((pixels, title[:18]))
-                    if family:
-                        views = [session.run(seen, {serialized: payload, key: [row, i]}) for i in range(COLUMNS - 1)]
-                        tiles += [(view, "") for view in _shown(np.stack(views))]
+                    if preprocessor:
+                        keys = [[row, i] for i in range(COLUMNS - 1)]
+                        views = [session.run(view, {encoded: example.encoded, key: k}) for k in keys]
+                        tiles += [(pixels, "") for pixels in _to_bytes(np.stack(views))]
     if not tiles:
         raise UserError(f"no picture of the {split} split can be drawn")
     figure = sheet(tiles)
@@ -93,15 +86,18 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
 
 
 def sheet_names(path: str) -> list[Path]:
-    """What `sheets` writes to: path, path_2 and so on."""
+    """The files that `sheets` writes: path, path_2 and so on."""
     return [Path(path), *(Path(path).with_stem(f"{Path(path).stem}_{i}") for i in range(2, SHEETS + 1))]
 
 
 @contextlib.contextmanager
 def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
-    """Yields a function that takes a picture and its title. As soon as 40 have come they are written as PNG: to `path`,
-    which the option `flag` named, the next to path_2 and so on; what is left over at the end. Says how many pictures
-    come after the tenth sheet and are on none. Raises UserError where the system fails."""
+    """Yields a function that adds a picture, uint8 [H, W, C], with its title to a sheet of 40.
+
+    Full sheets are written as PNG, the first to `path`, which the option `flag` named, the next to path_2 and so on; the
+    last one when the block ends. After ten sheets pictures are only counted, and their number is printed. Raises
+    UserError where a file cannot be written.
+    """
     tiles, drawn, left = [], 0, 0
 
     def draw() -> None:
@@ -127,18 +123,7 @@ def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
         print(f"{flag}: {drawn} sheets are drawn; {left:,} pictures are on none", file=sys.stderr)
 
 
-def stored_pictures(index: Index, rows: Iterable[int], channels: int) -> list[np.ndarray]:
-    """The pictures of some rows of an index as they lie in their records, uint8 [H, W, channels]."""
-    pictures = []
-    for row in rows:
-        features = tf.train.Example.FromString(read_at(*index.place(row)).payload).features.feature
-        encoded = np.frombuffer(features["image/encoded"].bytes_list.value[0], np.uint8)
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        pictures.append(np.atleast_3d(cv2.imdecode(encoded, flag | cv2.IMREAD_IGNORE_ORIENTATION)))
-    return pictures
-
-
-def _shown(views: np.ndarray) -> np.ndarray:
-    """float32 [N, H, W, C] of any range as uint8: black is the lowest value of all, white the highest."""
+def _to_bytes(views: np.ndarray) -> np.ndarray:
+    """float32 [N, H, W, C] of any range as uint8: the lowest value of all becomes black, the highest white."""
     low, high = views.min(), views.max()
     return ((views - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)

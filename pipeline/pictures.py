@@ -1,5 +1,4 @@
-"""From the bytes of a picture to pixels, only as many as are needed: the one decoder and the one resize of training,
-evaluation, prediction and export."""
+"""Decoding and resizing: one decoder and one resize for training, evaluation, prediction and export."""
 
 from typing import NamedTuple
 
@@ -29,8 +28,13 @@ def resize(image: tf.Tensor, height: Side, width: Side) -> tf.Tensor:
     return tf.compat.v2.image.resize(tf.cast(image, tf.float32), tf.stack([height, width]))
 
 
+def short_side_of(size: int) -> int:
+    """The short side that a picture is resized to before a crop of `size`: 256 for 224."""
+    return round(size * 256 / 224)
+
+
 class Picture(NamedTuple):
-    """A picture that is not yet decoded."""
+    """A picture that is not decoded yet."""
 
     encoded: tf.Tensor  # string [], JPEG or PNG
     channels: int
@@ -58,10 +62,10 @@ class Picture(NamedTuple):
     ) -> tf.Tensor:
         """Decodes a part of the picture and resizes it: float32 [target_height, target_width, C], values 0 to 255.
 
-        Of a JPEG only that part is decoded, and at half, a quarter or an eighth of its size where that is still no
-        smaller than the target: the decoder then averages over pixels that the resize would have skipped.
+        Only that part of a JPEG is decoded, and at a half, a quarter or an eighth of its size where that is no smaller
+        than the target: the decoder then averages over pixels that the resize would have skipped.
         """
-        # Whole numbers: how many times the part is larger than what it becomes, in the direction where it is least so.
+        # The smaller of the two ratios of the part to its target, as whole numbers.
         excess = tf.minimum(height // target_height, width // target_width)
 
         def decoded(ratio: int) -> tf.Tensor:
@@ -84,14 +88,14 @@ class Picture(NamedTuple):
         image.set_shape([None, None, self.channels])
         return resize(image, target_height, target_width)
 
-    def squashed(self, height: Side, width: Side) -> tf.Tensor:
+    def resized(self, height: Side, width: Side) -> tf.Tensor:
         """The whole picture at a size, whatever its aspect: float32 [height, width, C], values 0 to 255."""
         return self.window(0, 0, self.height, self.width, height, width)
 
     def center(self, short_side: int, height: int, width: int) -> tf.Tensor:
-        """The centre of the picture once its short side is resized: float32 [height, width, C], values 0 to 255.
+        """The centre of the picture after its short side is resized: float32 [height, width, C], values 0 to 255.
 
-        Of a very long picture only the part that may reach the result is resized.
+        Only the part of a very long picture that can reach the result is resized.
         """
         long_side = tf.minimum(tf.maximum(self.height, self.width), 4 * self.short_side)
         part_height, part_width = tf.minimum(self.height, long_side), tf.minimum(self.width, long_side)

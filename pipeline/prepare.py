@@ -1,17 +1,59 @@
-"""The data of a run: made where they are missing, and checked to be those that are meant."""
+"""The data of a run: made where they are missing, and checked against the options."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from config import InputOptions
 from errors import UserError
-from pipeline.dataset import DATASET_JSON, load_dataset
+from pipeline.dataset import Dataset, Selection, has_dataset
+from pipeline.tfrecord import DATASET_JSON
+
+
+def prepare_data(options: InputOptions, run: str) -> Dataset:
+    """Loads the data set of a run; where there is none, makes it.
+
+    Raises UserError where the shards have no training pictures, are of another source than the options name, or are not
+    the data that the run directory `run` was started with.
+    """
+    name, directory = options.dataset, options.data
+    if not has_dataset(directory):
+        source = f" from {options.source}" if options.source else ""
+        print(f"making {directory}: {name}{source}", flush=True)
+        make_data(name, directory, options.source)
+    dataset = Dataset.load(directory)
+    if not dataset.size("train"):
+        raise UserError(
+            f"there are no training pictures in {directory}; it can only be evaluated: "
+            f"python eval.py --ckpt PATH --data {directory}"
+        )
+    made_as = dataset.description.get("name", name)
+    if made_as != name:
+        raise UserError(
+            f"{directory} holds {made_as}, not {name}; give --dataset {made_as}, or name another directory with --data"
+        )
+    source = options.source and os.path.realpath(options.source)
+    made_from = dataset.description.get("source", source)  # TF-Slim's shards do not name their source
+    if source and made_from != source:
+        raise UserError(
+            f"{directory} was made from {made_from or 'data that need no --source'}, not from {source}; name another "
+            "directory with --data"
+        )
+    if os.path.exists(os.path.join(run, DATASET_JSON)) and Dataset.load(run).description != dataset.description:
+        raise UserError(
+            f"{directory} is not the data that {run} was started with; "
+            "name that with --data, or start a new run with another --run-dir"
+        )
+    return dataset
 
 
 def make_data(name: str, directory: str, source: str | None) -> None:
-    """Converts a source in a process of its own, whose helpers then need not load TensorFlow. Exits where that fails:
-    the reason is told."""
+    """Converts a source in a process of its own, whose helpers then need not load TensorFlow.
+
+    Exits with the exit code of that process where it fails, after it has printed the reason.
+    """
     command = [sys.executable, "-m", "pipeline.convert", name, "--out", directory]
     if source:
         command += ["--source", os.path.abspath(source)]
@@ -22,37 +64,14 @@ def make_data(name: str, directory: str, source: str | None) -> None:
         sys.exit(status if status > 0 else 128 - status)
 
 
-def checked_data(name: str, directory: str, source: str | None, run: str) -> dict:
-    """The content of dataset.json.
+def training_selection(dataset: Dataset, options: InputOptions, seed: int) -> Selection:
+    """The records to train on."""
+    examples = options.overfit_batches * options.batch_size if options.overfit_batches else options.train_examples
+    return Selection(dataset, "train", options.on_error, examples, seed)
 
-    Args:
-        name: of the source that is asked for.
-        directory: of the shards.
-        source: raw files that are asked for; None for any.
-        run: directory of the run that trains on them.
 
-    Raises:
-        UserError: where the shards are for evaluation alone, of another source than asked for, or not those that the
-            run was started with.
-    """
-    dataset = load_dataset(directory)
-    if not dataset["splits"].get("train", {}).get("examples"):
-        raise UserError(
-            f"there are no training pictures in {directory}; it can only be evaluated: "
-            f"python eval.py --ckpt PATH --data {directory}"
-        )
-    if dataset.get("name", name) != name:
-        raise UserError(
-            f"{directory} holds {dataset['name']}, not {name}; give --dataset {dataset['name']}, or name another "
-            "directory with --data"
-        )
-    source = source and os.path.realpath(source)
-    if source and dataset.get("source", source) != source:  # others' shards do not say
-        made_from = dataset["source"] or "what needs no --source"
-        raise UserError(f"{directory} was made from {made_from}, not from {source}; name another directory with --data")
-    if os.path.exists(os.path.join(run, DATASET_JSON)) and load_dataset(run) != dataset:
-        raise UserError(
-            f"{directory} is not the data that {run} was started with; "
-            "name that with --data, or start a new run with another --run-dir"
-        )
-    return dataset
+def validation_selection(dataset: Dataset, options: InputOptions, seed: int) -> Selection:
+    """The records to validate on: the validation split, or with overfit_batches the training pictures."""
+    if options.overfit_batches:
+        return dataclasses.replace(training_selection(dataset, options, seed), intact=True)
+    return Selection(dataset, "validation", options.on_error, intact=True)

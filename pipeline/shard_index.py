@@ -1,4 +1,4 @@
-"""Which records a shard holds and which are corrupt, found out once and kept beside the shards."""
+"""The records of a shard and the corrupt ones among them, found once and stored beside the shards."""
 
 import hashlib
 import os
@@ -21,14 +21,13 @@ class Content(NamedTuple):
     """The records of a shard."""
 
     offsets: np.ndarray  # int64 [records]
-    faults: dict[int, str]  # position of a corrupt record: what is wrong with it
+    faults: dict[int, str]  # position of a corrupt record: the reason
 
 
 def scan(directory: str, names: list[str]) -> list[Content]:
-    """The records of shards, every CRC verified when a shard is first seen, or has changed since.
+    """The records of shards. Every CRC is verified when a shard is new, or has changed in size or modification time.
 
-    The result is kept as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache. A shard has
-    changed when its size or its time of modification has.
+    The result is stored as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache.
 
     Raises UserError for a shard that is missing or cannot be read.
     """
@@ -56,13 +55,13 @@ def _stamp(directory: str, name: str) -> tuple[int, int]:
 
 
 def known(directory: str) -> dict[str, Content]:
-    """What the index says of the shards that are as they were when it was made."""
+    """The entries of the stored index for shards that have not changed since."""
     index = {n: entry for n, entry in _load(directory).items() if os.path.exists(os.path.join(directory, n))}
     return {name: content for name, (stamp, content) in index.items() if stamp == _stamp(directory, name)}
 
 
 def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
-    """Notes that a record is corrupt, though its CRCs are right: a picture that does not decode."""
+    """Marks a record as corrupt whose CRCs are right, but whose picture does not decode."""
     index = _load(directory)
     if name in index:
         content = index[name][1]
@@ -83,7 +82,7 @@ def _walk(path: str) -> Content:
 
 
 def place(directory: str) -> Path:
-    """Where the index lies."""
+    """The path of the stored index."""
     if os.access(directory, os.W_OK):
         return Path(directory) / INDEX_NPZ
     key = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:16]
@@ -91,7 +90,7 @@ def place(directory: str) -> Path:
 
 
 def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
-    """Shard name to stamp and content; {} where there is no index, or another than _save wrote."""
+    """Shard name to stamp and content; {} where there is no index as _save writes it."""
     try:
         with open_regular(place(directory)) as file, np.load(file) as stored:
             arrays = dict(stored)
@@ -106,12 +105,12 @@ def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
                 faults[shard][int(position)] = str(fault)
             entries = zip(stamps, map(Content, offsets, faults), strict=True)
             return dict(zip(arrays["names"].tolist(), entries, strict=True))
-    except Exception:  # it is missing, or NumPy raises what zipfile, zlib and its own parser do
+    except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
         return {}
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:
-    """Tells an index that was changed by hand: training would believe whatever it says of sound shards."""
+    """Detects an index that was edited by hand, since training relies on it."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -3,6 +3,7 @@
 Sums are of integers and exact, so that they do not depend on who added what first. All are on the scale 0 to 255.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ _ROWS = 2**20  # taken to float64 at a time: 24 MB for RGB
 
 
 class Statistics(NamedTuple):
-    """What preprocessing may ask of the training pictures."""
+    """Statistics of the training pictures that preprocessing may need."""
 
     mean: np.ndarray | None = None  # [C], as are the next two; None where there are no training pictures
     deviation: np.ndarray | None = None
@@ -27,7 +28,7 @@ class Statistics(NamedTuple):
 
 
 class Moments:
-    """Sums from which the statistics of pictures follow."""
+    """Sums from which the statistics of pictures are computed."""
 
     def __init__(self, channels: int):
         self.count, self.sum = 0, np.zeros(channels, object)  # Python's integers do not overflow
@@ -36,7 +37,7 @@ class Moments:
         self.pixels: dict[str, np.ndarray] | None = {}  # None once sizes differ
 
     def add(self, picture: np.ndarray) -> None:
-        """Takes in uint8 [H, W, C]."""
+        """Adds a picture, uint8 [H, W, C]."""
         pixels = picture.reshape(-1, len(self.sum))
         for start in range(0, len(pixels), _ROWS):
             rows = pixels[start : start + _ROWS].astype(np.float64)  # products below 2**53 are exact
@@ -51,7 +52,7 @@ class Moments:
             self._add_pixels({"sum": values, "squares": values**2, "minimum": picture, "maximum": picture})
 
     def merge(self, other: "Moments") -> None:
-        """Takes in what another has taken in."""
+        """Adds the sums of another object."""
         self.count += other.count
         self.sum += other.sum
         self.products += other.products
@@ -72,7 +73,7 @@ class Moments:
                 combine(self.pixels[key], other[key], out=self.pixels[key])
 
     def channel_statistics(self) -> dict:
-        """dataset.json's `statistics`."""
+        """The `statistics` of dataset.json."""
         mean = (self.sum / self.count).astype(np.float64)
         covariance = (self.products / self.count).astype(np.float64) - np.outer(mean, mean)
         eigenvalues, vectors = np.linalg.eigh(covariance)
@@ -97,27 +98,29 @@ class Moments:
 
 
 @os_errors_as_user_errors()
-def load(directory: "str | Path", dataset: dict) -> Statistics:
-    """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged."""
+def load(directory: "str | Path", channels: int, stored: Mapping | None = None) -> Statistics:
+    """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged.
+
+    channels are those of its pictures, `stored` the `statistics` of its dataset.json.
+    """
     path = Path(directory) / PIXEL_STATS
     pixels, arrays = None, {}
     if path.exists():
         try:
-            with open_regular(path) as file, np.load(file) as stored:
-                pixels = {key: stored[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
+            with open_regular(path) as file, np.load(file) as archive:
+                pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
         shapes = {array.shape for array in pixels.values()}
-        if len(shapes) > 1 or pixels["mean"].ndim != 3 or pixels["mean"].shape[2] != dataset["channels"]:
-            raise UserError(f"{path} is not of pictures with {dataset['channels']} channels; convert the data again")
+        if len(shapes) > 1 or pixels["mean"].ndim != 3 or pixels["mean"].shape[2] != channels:
+            raise UserError(f"{path} is not of pictures with {channels} channels; convert the data again")
         if not all(map(_is_plausible, pixels.values())):
             raise UserError(f"{path} holds values that no picture has, such as NaN; convert the data again")
-    if dataset.get("statistics"):
-        channels = dataset["channels"]
+    if stored:
         shapes = {"mean": (channels,), "deviation": (channels,), "eigenvalues": (channels,)}
         shapes["components"] = channels, channels
         try:
-            arrays = {key: np.array(dataset["statistics"][key], np.float64) for key in shapes}
+            arrays = {key: np.array(stored[key], np.float64) for key in shapes}
             sound = all(arrays[key].shape == shape and _is_plausible(arrays[key]) for key, shape in shapes.items())
         except (KeyError, ValueError, TypeError, OverflowError):
             sound = False
@@ -127,12 +130,12 @@ def load(directory: "str | Path", dataset: dict) -> Statistics:
 
 
 def _is_plausible(array: np.ndarray) -> bool:
-    """Whether values are finite, and within what pictures of three channels can have: the variance is the largest."""
+    """Whether values are finite and in the range that pictures of three channels allow: the variance is the largest."""
     return bool(array.size) and bool(np.all(np.abs(array) <= 3 * 255**2))  # false for NaN
 
 
 def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:
-    """Copies PIXEL_STATS, where there is one, from the data into the run that is trained on them."""
+    """Copies PIXEL_STATS from the data into a run directory, where the data have it and the run does not."""
     source, target = Path(data) / PIXEL_STATS, Path(run) / PIXEL_STATS
     if source.exists() and not target.exists():
         with atomic_write(target) as partial:

@@ -17,6 +17,7 @@ from files import open_regular
 from pipeline.images import StoredImage
 
 DATASET_JSON = "dataset.json"
+SPLITS = ("train", "validation", "test")
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 

@@ -1,0 +1,137 @@
+"""Corrupt records: examined, named by shard and byte, and replaced while a session reads batches."""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from errors import UserError
+from pipeline import shard_index, tfrecord
+from pipeline.batches import Batches
+from pipeline.dataset import Selection
+from pipeline.examples import InvalidExample, parse
+from pipeline.index import Index
+from pipeline.pictures import decode
+from tfcompat import tf
+
+
+class Fault(NamedTuple):
+    """A corrupt record, which another record can replace; without offset, a shard that cannot be used."""
+
+    path: str
+    offset: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
+
+
+class Examiner:
+    """Checks whether the payload of a record is a labelled picture that training can decode."""
+
+    def __init__(self, channels: int, num_classes: int):
+        self.num_classes = num_classes
+        with tf.Graph().as_default() as graph:
+            self.encoded = tf.placeholder(tf.string, [])
+            self.pixels = decode(self.encoded, channels)
+        self.session = tf.Session(graph=graph)
+
+    def __enter__(self) -> "Examiner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+
+    def reason(self, payload: bytes) -> tuple[str | None, int | None]:
+        """The reason why a payload is corrupt, None where it is sound; and its label, where it has one."""
+        try:
+            example = parse(payload)
+            if not 0 <= example.label < self.num_classes:
+                reason = f"its label is {example.label}; the classes are 0 to {self.num_classes - 1}"
+                raise InvalidExample(reason, example.label)
+            pixels = self.session.run(self.pixels, {self.encoded: example.encoded})
+        except InvalidExample as error:
+            return str(error), error.label
+        except tf.errors.OpError as error:
+            return f"its picture cannot be decoded ({_decoder_message(error.message)})", example.label
+        if not example.encoded.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but no part of it
+            return "its picture is neither JPEG nor PNG", example.label
+        for key, stored, actual in zip(("image/height", "image/width"), example.size, pixels.shape, strict=False):
+            if stored and stored != actual:
+                return f"{key} is {stored}; its picture has {actual}", example.label
+        return None, example.label
+
+
+def _decoder_message(message: str) -> str:
+    """The message of TensorFlow's decoder, without its place in the graph."""
+    return re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", message).partition("\n")[0].strip()[:120]
+
+
+class Reader:
+    """Runs a session on batches; a record that turns out to be corrupt is named, or replaced by another one."""
+
+    def __init__(self, batches: Batches, selection: Selection):
+        self.batches, self.selection = batches, selection
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in an epoch."""
+        return self.batches.examples
+
+    def start(self, session: tf.Session, step: int = 0) -> None:
+        """Moves to the batch of a step."""
+        self.batches.start(session, step)
+
+    def attempt(self, session: tf.Session, call: Callable[[], Any], step: int = 0) -> Any:
+        """Returns call(). Where TensorFlow fails in it, looks for corrupt records among those that it reads.
+
+        Args:
+            session: the one that `call` runs in.
+            call: reads the batch of `step`, or in evaluation all batches.
+            step: batches start again here once corrupt records are replaced.
+
+        Raises:
+            UserError: names the first corrupt record, where on_error is 'stop' or the record cannot be marked.
+            tf.errors.OpError: no record is corrupt.
+        """
+        while True:
+            try:
+                return call()
+            except (tf.errors.OpError, UnicodeDecodeError) as error:  # TensorFlow may cite bytes that are no text
+                faults = self._faults(self.batches.rows_at(step))
+                if not faults:
+                    raise
+                self.batches.index = self._replace(faults, error)
+                self.start(session, step)
+
+    def _replace(self, faults: list[Fault], error: Exception) -> Index:
+        """Marks the records as corrupt and returns the index without them."""
+        directory = self.selection.dataset.directory
+        if self.selection.on_error == "stop":
+            raise UserError(
+                f"{faults[0]}. python -m pipeline.check {directory} lists all such records. Convert the data again, or "
+                "replace them by other records: --on-error skip"
+            ) from error
+        for fault in faults:
+            shard_index.add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
+        before, after = self.batches.index, self.selection.index()
+        if all(map(np.array_equal, before[1:], after[1:])):  # it would fail again
+            raise UserError(
+                f"{faults[0]}, which cannot be marked in {shard_index.place(directory)}; convert the data again"
+            ) from error
+        return after
+
+    def _faults(self, rows: Iterable[int]) -> list[Fault]:
+        faults, dataset = [], self.selection.dataset
+        with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
+            for path, offset in dict.fromkeys(map(self.batches.index.place, rows)):
+                try:
+                    found = tfrecord.read_at(path, offset)
+                except OSError as trouble:
+                    raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
+                reason = found.fault or examiner.reason(found.payload)[0]
+                if reason:
+                    faults.append(Fault(path, offset, reason))
+        return faults
