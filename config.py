@@ -154,8 +154,8 @@ class RegularizationOptions:
     """Regularization."""
 
     weight_decay: Annotated[float | None, Interval(ge=0, le=1e30), optional("FLOAT")] = None
-    """Factor of the L2 loss on kernels, as in slim.l2_regularizer; for adamw, of its decoupled decay. Default: the net's
-    own."""
+    """Factor of the L2 loss on kernels, as in slim.l2_regularizer; for adamw, of its decoupled decay. Default: that of
+    the net."""
     decay_biases: bool = False
     """Weight decay includes biases and batch norm's gamma and beta."""
     label_smoothing: Annotated[float, FRACTION] = 0.0

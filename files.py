@@ -1,10 +1,9 @@
-"""Files: written and replaced atomically, read only where they are regular files; system errors for the user."""
+"""Files and directories: atomic writing, locks, safe reading, and system errors as UserError."""
 
 import contextlib
 import errno
-import fcntl
-import glob
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -12,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from errors import UserError
 
-MOST_BYTES = 2**31  # four times the largest picture that is taken: 64 million pixels of 16 bits and four channels
+MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
 
 
 def fsync(path: "str | Path") -> None:
-    """Waits until a file, or the names in a directory, have reached the disk."""
+    """Waits until a file, or the list of names in a directory, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -28,27 +29,27 @@ def fsync(path: "str | Path") -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: "str | Path") -> Iterator[Path]:
-    """Yields the path to write to; the file takes the place of `path` when the block ends without an error."""
+    """Yields a temporary path to write to; the file replaces `path` when the block ends without an error."""
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # writers go by the ending
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # some writers choose the format by the suffix
     try:
         yield partial
-        fsync(partial)  # else, after a power cut, the name may stand for an empty file
+        fsync(partial)  # before the rename: otherwise a power cut may leave an empty file under the final name
         partial.replace(path)
         fsync(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to report
             partial.unlink(missing_ok=True)
 
 
-def check_output(flag: str, path: str, *endings: str) -> None:
-    """Raises UserError where `output_file` could not write, before the work that makes the file is done.
+def check_output(flag: str, path: str, *suffixes: str) -> None:
+    """Raises UserError if `output_file` could not write to `path`. Called before the work that makes the file.
 
-    flag is the option that named it, endings are those it may have, such as '.png'.
+    flag is the option that names the file; suffixes are the allowed ones, such as '.png'.
     """
     directory, name = os.path.split(os.path.abspath(path))
-    if not name.endswith(endings) or not os.path.isdir(directory) or os.path.isdir(path):
-        raise UserError(f"{flag} {path} must be a {' or '.join(endings)} in a directory that is there")
+    if not name.endswith(suffixes) or not os.path.isdir(directory) or os.path.isdir(path):
+        raise UserError(f"{flag} {path} must be a {' or '.join(suffixes)} in a directory that is there")
     try:
         tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
     except OSError as error:
@@ -57,7 +58,7 @@ def check_output(flag: str, path: str, *endings: str) -> None:
 
 @contextlib.contextmanager
 def output_file(flag: str, path: str) -> Iterator[Path]:
-    """As atomic_write, for a file that an option named. Raises UserError where the system fails."""
+    """Like atomic_write, for a file that an option names. Raises UserError if the file cannot be written."""
     try:
         with atomic_write(path) as partial:
             yield partial
@@ -66,66 +67,108 @@ def output_file(flag: str, path: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Holds a directory until the block ends or the process does. Raises OSError where another process holds it."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def locked(path: "str | Path") -> Iterator[None]:
+    """Holds the lock file `path` until the block or the process ends, kill -9 included. Then removes the file.
+
+    Raises BlockingIOError if another process (or another block of this process) holds it, OSError if the file cannot be
+    created.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+        lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds this lock", os.fspath(path)) from None
+    with lock:
+        held = os.stat(path)
+        try:
+            yield
+        finally:
+            # Unlinked before the lock is released. A process that has opened the file earlier gets the lock of a file
+            # without a name; filelock checks for that (st_nlink is 0) and refuses it, so two processes never hold
+            # `path`. Windows cannot delete an open file; there filelock deletes it on release.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(held, os.stat(path)):
+                    os.unlink(path)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: "str | Path") -> Iterator[Path]:
-    """Yields a directory to fill; it takes the place of `path` when the block ends without an error.
+    """Yields a directory to fill; it replaces `path` when the block ends without an error.
 
-    Raises UserError where `path` holds files already, or cannot be made.
+    Raises UserError if `path` contains files, cannot be created, or is being made by another process.
     """
     target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{target.name}.partial-"
-        for left in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
-            with contextlib.suppress(OSError), _held(left):
-                shutil.rmtree(left)
-        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    except OSError as error:
-        raise UserError(f"{path} cannot be made ({error})") from None
-    try:
-        with _held(partial):
-            yield partial
-        partial.chmod(0o755)  # mkdtemp makes it private
+    with contextlib.ExitStack() as stack:
+        try:
+            if target.exists() and (not target.is_dir() or any(target.iterdir())):
+                raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(target.with_name(f".{target.name}.lock")))
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            partial.mkdir()
+        except BlockingIOError:
+            raise UserError(f"another process is making {path}; wait for it or choose another directory") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be made ({error})") from None
+        yield partial
         try:
             partial.replace(target)
         except OSError as error:  # a mount point, or the working directory
             raise UserError(
-                f"{path} cannot be replaced ({error.strerror}); choose a directory that is not there"
+                f"{path} cannot be replaced ({error.strerror}); choose a directory that does not exist"
             ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
-    """Opens a file to read its bytes. Raises OSError, too, for what is no regular file: a FIFO would wait for ever."""
+    """Opens a regular file to read its bytes. Raises OSError for anything else: reading a FIFO would block forever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
     return open(path, "rb", buffering)
 
 
 def read_regular(path: "str | Path") -> bytes:
-    """The content of a file, opened as above. Raises OSError, too, for what memory may not hold."""
+    """The content of a regular file. Raises OSError as open_regular does, and for a file larger than MOST_BYTES."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, "larger than 2 GiB", os.fspath(path))
         return file.read()
 
 
+def is_text(name: object) -> bool:
+    """Whether `name` is a string that can be printed and stored as UTF-8; a file name on Linux can be any bytes."""
+    return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
+
+
+def list_directory(directory: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a directory, each sorted; links are followed, hidden names are left out.
+
+    Raises UserError if the directory cannot be read.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
+    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
+    return folders, files
+
+
+def all_files(directory: Path, parents: tuple[str, ...] = ()) -> list[Path]:
+    """All files in a directory and its subfolders, sorted. `parents` are the real paths of the folders above it.
+
+    Raises UserError if a folder cannot be read, or is a link to one of its parents.
+    """
+    real = os.path.realpath(directory)
+    if real in parents:
+        raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
+    folders, files = list_directory(directory)
+    return sorted([*files, *(path for folder in folders for path in all_files(folder, (*parents, real)))])
+
+
 @contextlib.contextmanager
 def os_errors_as_user_errors() -> Iterator[None]:
-    """Raises UserError for OSError: a file that may not be read, a disk that is full. Of use as a decorator, too."""
+    """Raises UserError instead of OSError, such as a file without permission or a full disk. Also a decorator."""
     try:
         yield
     except OSError as error:

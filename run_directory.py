@@ -20,7 +20,7 @@ from typing import NamedTuple
 import config as configuration
 import nets
 from checkpoints import in_directory, newest_valid, step_of
-from config import DURATIONS, MOST_STEPS, Config, flag
+from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
 from errors import UserError
 from files import locked

@@ -334,9 +334,7 @@ def run_step(session: tf.Session, model: Model, step: int, with_pictures: bool =
     return model.training.attempt(session, partial(session.run, fetches), step - 1)
 
 
-def validate(
-    session: tf.Session, plan: RunPlan, model: Model, reports: Reports, step: int, stop: StopSignal
-) -> bool:
+def validate(session: tf.Session, plan: RunPlan, model: Model, reports: Reports, step: int, stop: StopSignal) -> bool:
     """Evaluates the validation split and reports it. Returns whether it is the best so far.
 
     A signal ends it without a report; it is repeated when the run is resumed.

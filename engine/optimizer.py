@@ -74,9 +74,7 @@ def frozen_scopes(options: NetworkOptions, net_scope: str) -> Callable[[str], bo
     return is_frozen
 
 
-def trained_variables(
-    variables: Sequence[tf.Variable], options: NetworkOptions, net_scope: str
-) -> list[tf.Variable]:
+def trained_variables(variables: Sequence[tf.Variable], options: NetworkOptions, net_scope: str) -> list[tf.Variable]:
     """The variables that train_only and freeze select.
 
     Raises UserError for a scope that matches none of them, and where none is left.

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import cache, partial
 
-from errors import UserError
+from errors import UserError, unknown
 from nets import alexnet, googlenet, lenet, mobilenet_v1, preact_elu, preact_resnet, resnet, resnet_keras, teaching, vgg
 from tfcompat import slim, tf
 
@@ -223,3 +223,10 @@ NETS: dict[str, Net] = {
         function=teaching.residual_cnn, scope="residual_cnn", preprocessing="unit", image_size=256, **_TEACHING
     ),
 }
+
+
+def find(name: str) -> Net:
+    """The registry record of a net. Raises UserError for an unknown name."""
+    if name not in NETS:
+        raise unknown("net", name, NETS)
+    return NETS[name]

@@ -144,7 +144,7 @@ def keras_affine(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Ten
 
 
 def affine(image: tf.Tensor, by: Affine) -> tf.Tensor:
-    """Keras's apply_affine_transform on float32 [size, size, C]: bilinear, the outside filled with the nearest pixel."""
+    """Keras's apply_affine_transform on float32 [size, size, C]: bilinear, the outside takes the nearest pixel."""
     angle, shear = by.angle * (math.pi / 180), by.shear * (math.pi / 180)
     zero, one = tf.zeros([]), tf.ones([])
 

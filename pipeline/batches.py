@@ -92,7 +92,9 @@ def training_batches(
 
     def preprocess(encoded: tf.Tensor, key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         picture = preprocessor.picture(encoded)
-        return preprocessor.train(picture, tf.random.fold_in(key, position)) if augment else preprocessor.evaluate(picture)
+        if not augment:
+            return preprocessor.evaluate(picture)
+        return preprocessor.train(picture, tf.random.fold_in(key, position))
 
     batches = Batches(index, batch_size, seed)
     places = _places(

@@ -53,7 +53,7 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
 def _check_shard(
     path: str, expected: int, known: Content | None, examiner: Examiner, labels: Counter, update: Callable
 ) -> Iterator[Fault]:
-    """The faults of a shard, compared with dataset.json's number of records and the stored index; counts sound labels."""
+    """The faults of a shard, also against dataset.json's number of records and the stored index; counts sound labels."""
     offsets, faulty = [], set()
     for offset, reason, label in _examined(path, examiner):
         if reason:
@@ -119,10 +119,9 @@ def parse_command_line() -> argparse.Namespace:
     )
     parser.add_argument("directory", metavar="DIR", help="shards with their dataset.json, or TF-Slim's with labels.txt")
     parser.add_argument("--montage", metavar="PNG", help="draw a sheet of labelled samples")
-    parser.add_argument(
-        "--augment", metavar="FAMILY", help=f"add what training makes of the samples; one of {', '.join(sorted(FAMILIES))}"
-    )
-    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size in pixels for --augment (default: 224)")
+    families = ", ".join(FAMILIES)
+    parser.add_argument("--augment", metavar="FAMILY", help=f"also draw training's inputs of the samples: {families}")
+    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")
     parser.add_argument("--split", choices=SPLITS, help="split of the samples (default: train, where there is one)")
     return parser.parse_args()
 

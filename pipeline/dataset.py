@@ -31,14 +31,13 @@ from typing import NamedTuple
 from PIL import Image
 
 from errors import UserError
-from files import atomic_write, os_errors_as_user_errors, read_regular
+from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
 from pipeline import statistics, tfrecord
-from pipeline.convert.sources.contract import SPLIT_NAMES, is_text, listed
 from pipeline.examples import StoredExample, parse
 from pipeline.index import HELD_OUT, Index, make_index
 from pipeline.shard_index import scan
 from pipeline.statistics import Statistics
-from pipeline.tfrecord import DATASET_JSON
+from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
 
 LABELS_TXT = "labels.txt"
 MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
@@ -95,10 +94,10 @@ class Dataset:
         if mistake:
             path = os.path.join(directory, DATASET_JSON)
             raise UserError(f"{path} is no description of a data set: {mistake}; convert the data again")
-        splits = {
-            name: Split(part["examples"], tuple(Shard(s["file"], s["examples"]) for s in part["shards"]), part.get("every"))
-            for name, part in description["splits"].items()
-        }
+        splits = {}
+        for name, part in description["splits"].items():
+            shards = tuple(Shard(shard["file"], shard["examples"]) for shard in part["shards"])
+            splits[name] = Split(part["examples"], shards, part.get("every"))
         stats = statistics.load(directory, description["channels"], description.get("statistics"))
         return cls(directory, tuple(description["class_names"]), description["channels"], splits, stats, description)
 
@@ -197,7 +196,7 @@ def _describe_slim(directory: Path) -> dict:
     """The content of a dataset.json for TF-Slim's shards and labels.txt, which have no statistics."""
     class_names = _read_labels(directory / LABELS_TXT)
     files: dict[str, list[str]] = {}
-    for path in listed(directory)[1]:
+    for path in list_directory(directory)[1]:
         match = _SLIM_NAME.fullmatch(path.name)
         if match:
             files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)

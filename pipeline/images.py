@@ -1,7 +1,7 @@
-"""Picture files: header first, then pixels, then what a record stores. Free of TensorFlow.
+"""Picture files: checks the header, decodes the pixels, encodes what a record stores. Free of TensorFlow.
 
-Pictures come out upright, 8 bits, RGB or grey. What is transparent is laid over white, of what is animated the first
-picture counts. A JPEG or PNG that TensorFlow decodes to the same pixels is stored as it is.
+The result is upright, 8 bits, RGB or grey. Transparent pictures get a white background; only the first frame of an
+animation is used. A JPEG or PNG that TensorFlow decodes to the same pixels is stored unchanged.
 """
 
 import io
@@ -14,16 +14,16 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of a damaged picture, our error says
-MAX_PIXELS = 64_000_000  # a 600-byte JPEG can promise as many as it likes; decoding takes 3 bytes for each
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError reports damaged pictures
+MAX_PIXELS = 64_000_000  # the header of a 600-byte JPEG can have any number; decoding takes 3 bytes for each
 EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".ico", ".psd"),
 }
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
-OPENCVS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # it scales 16 bits to 8, where Pillow clips
+OPENCV_FORMATS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # OpenCV scales 16 bits to 8, Pillow clips
 EXIF_ORIENTATION = 0x0112
-UPRIGHT = {  # Exif's orientations
+UPRIGHT = {  # by Exif orientation
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -34,17 +34,17 @@ UPRIGHT = {  # Exif's orientations
     8: lambda pixels: np.rot90(pixels),
 }
 JPEG_QUALITY = 95
-# What libjpeg warns of that is not about pixels. TensorFlow takes any warning for an error, so these are re-encoded.
+# Warnings of libjpeg that do not concern pixels. To TensorFlow any warning is an error: such files are encoded again.
 HARMLESS = re.compile(r"bad ICC marker|extraneous bytes before marker 0x(db|e|fe)")
-FOREIGN = re.compile(r"subsampling level|[Uu]nsupported color")  # of kinds that simplejpeg has not, and OpenCV may have
+FOREIGN = re.compile(r"subsampling level|[Uu]nsupported color")  # kinds that simplejpeg lacks and OpenCV may support
 
 
 class StoredImage(NamedTuple):
-    """A picture as it lies in a record: upright, 8 bits, JPEG or PNG."""
+    """A picture as a record stores it: upright, 8 bits, JPEG or PNG."""
 
     data: bytes
     format: str  # 'jpeg' or 'png'
-    pixels: np.ndarray  # uint8 [H, W, C], RGB or grey; what TensorFlow decodes `data` to
+    pixels: np.ndarray  # uint8 [H, W, C], RGB or grey: `data` as TensorFlow decodes it
 
     @property
     def height(self) -> int:
@@ -62,7 +62,7 @@ class ImageError(Exception):
 
 
 def encode_png(pixels: np.ndarray) -> StoredImage:
-    """Losslessly encodes uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB)."""
+    """Encodes uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB) without loss."""
     pixels = np.atleast_3d(pixels)
     _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels)
     return StoredImage(data.tobytes(), "png", pixels)
@@ -76,20 +76,20 @@ def encode_jpeg(pixels: np.ndarray) -> StoredImage:
 
 
 def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> StoredImage:
-    """Decodes the bytes of a picture file and gives what a record stores.
+    """Decodes a picture file and returns what a record stores.
 
     Args:
         data: the file's content.
         channels: 3 for RGB, 1 for grey.
-        short_side: a picture whose shorter side is longer is shrunk to it, by area; None leaves all as they are.
-        max_pixels: what a header may promise.
+        short_side: larger pictures are shrunk, by area, to this length of the shorter side, in pixels; None: never.
+        max_pixels: the largest number of pixels that the header may have.
 
     Returns:
-        The bytes themselves where they are an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded anew, as
-        JPEG where they came from JPEG, as PNG otherwise.
+        `data` itself if it is an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded again, as JPEG if they
+        came from JPEG, otherwise as PNG.
 
     Raises:
-        ImageError: for what is damaged, no picture, or too large.
+        ImageError: the file is damaged, no picture, or too large.
     """
     header = _header(data, max_pixels)
     is_jpeg = header.format in ("JPEG", "MPO")
@@ -101,7 +101,7 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
     else:
         pixels = _decode(data, header, channels)
         plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
-        # Byte 24 is the bit depth: Pillow calls 16-bit RGB by the mode of 8 bits.
+        # Byte 24 is the bit depth: Pillow has the same mode for RGB of 16 and of 8 bits.
         plain = (
             plain and data[24] == 8 and not header.has_transparency_data and not getattr(header, "is_animated", False)
         )
@@ -118,15 +118,15 @@ def _header(data: bytes, max_pixels: int) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; what is too large is told below
+            warnings.simplefilter("ignore")  # about metadata; too many pixels are reported below
             header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise ImageError(f"its header promises far more than {max_pixels:,} pixels") from None
-    except Exception as error:  # Pillow's plugins raise anything from KeyError to struct.error on hostile headers
+        raise ImageError(f"its header has far more than {max_pixels:,} pixels") from None
+    except Exception as error:  # Pillow raises errors of many types, from KeyError to struct.error, on damaged headers
         kind = "no picture of a known format" if isinstance(error, Image.UnidentifiedImageError) else "damaged"
         raise ImageError(f"{kind}: its header cannot be read") from error
     if header.width * header.height > max_pixels:
-        raise ImageError(f"its header promises {header.width}×{header.height} pixels, more than {max_pixels:,}")
+        raise ImageError(f"its header has {header.width}×{header.height} pixels, more than {max_pixels:,}")
     return header
 
 
@@ -135,40 +135,40 @@ def _orientation(header: Image.Image) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             orientation = header.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # damaged metadata of a sound picture: upright, as every viewer shows it
+    except Exception:  # damaged metadata of an intact picture: upright, as viewers show it
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def _is_clean_png(data: bytes) -> bool:
-    """Whether all chunks are whole: OpenCV forgives what lies beyond the pixels, TensorFlow does not."""
+    """Whether all chunks are intact: OpenCV accepts damage after the pixels, TensorFlow does not."""
     try:
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()
     except Exception:  # as in _header
         return False
-    return data.endswith(b"\0\0\0\0IEND\xaeB`\x82")  # which it does not look at
+    return data.endswith(b"\0\0\0\0IEND\xaeB`\x82")  # verify() does not check the last chunk
 
 
 def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.ndarray, bool]:
-    """The upright pixels, and whether they are what any libjpeg gives, without a word, for the bytes as they are."""
-    clean = _process(data) in (0xC0, 0xC1, 0xC2)
+    """The upright pixels, and whether every libjpeg decodes `data` to the same pixels without a warning."""
+    clean = _coding_process(data) in (0xC0, 0xC1, 0xC2)
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", strict=True)
     except ValueError as error:
         clean = False
         if not HARMLESS.search(str(error)) and not FOREIGN.search(str(error)):
             raise ImageError(f"damaged: {str(error)[:1].lower()}{str(error)[1:]}") from None
-        try:  # one complaint may hide another
+        try:  # one warning may hide another
             header.load()
         except Exception as second:  # as in _header
-            raise ImageError(f"damaged or cut short: {second}") from None
+            raise ImageError(f"damaged or truncated: {second}") from None
     if clean and header.mode in ("RGB", "L") and _orientation(header) == 1:
         return pixels, True
     return _decode(data, header, channels), False
 
 
-def _process(data: bytes) -> int:
-    """The marker that tells how a JPEG is coded: 0xC0 to 0xC2 is what every decoder has, 0xC3 lossless, and so on."""
+def _coding_process(data: bytes) -> int:
+    """The frame marker of a JPEG: every decoder supports 0xC0 to 0xC2 (baseline to progressive); 0 if there is none."""
     position = 2
     while position + 4 <= len(data):
         marker = data[position + 1]
@@ -182,17 +182,17 @@ def _process(data: bytes) -> int:
 
 
 def _decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
-    """Upright pixels of any format: by OpenCV, where it has it and nothing is transparent, else by Pillow."""
+    """Upright pixels of any format: by OpenCV if it supports the format and nothing is transparent, else by Pillow."""
     pixels = None
-    if header.format in OPENCVS and not header.has_transparency_data:
+    if header.format in OPENCV_FORMATS and not header.has_transparency_data:
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        try:  # OpenCV misses orientations that Pillow finds, as ImageMagick's in a PNG
+        try:  # OpenCV misses some orientations that Pillow finds, such as ImageMagick's in a PNG
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as error:
             raise ImageError(f"OpenCV cannot decode it ({error.err})") from None
-        if pixels is None and header.format != "TIFF":  # some of whose compressions only Pillow has
-            raise ImageError("damaged or cut short: its pixels cannot be decoded")
-        if pixels is not None and header.format != "TIFF":  # which OpenCV turns in any case
+        if pixels is None and header.format != "TIFF":  # only Pillow supports some of its compressions
+            raise ImageError("damaged or truncated: its pixels cannot be decoded")
+        if pixels is not None and header.format != "TIFF":  # OpenCV always rotates TIFF itself
             pixels = UPRIGHT[_orientation(header)](pixels)
     if pixels is None:
         try:
@@ -200,7 +200,7 @@ def _decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
                 warnings.simplefilter("ignore")
                 rgba = ImageOps.exif_transpose(header).convert("RGBA")
         except Exception as error:  # as in _header
-            raise ImageError(f"damaged or cut short: its pixels cannot be decoded ({error})") from None
+            raise ImageError(f"damaged or truncated: its pixels cannot be decoded ({error})") from None
         over_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         pixels = np.asarray(over_white.convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(np.atleast_3d(pixels))

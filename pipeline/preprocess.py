@@ -69,6 +69,9 @@ FAMILIES = {
 CENTER_CROPPED = tuple(name for name, family in FAMILIES.items() if family.cut is center_crop)
 
 
+NO_STATISTICS = Statistics()
+
+
 def find_family(name: str) -> Family:
     """A row of FAMILIES. Raises UserError for an unknown name."""
     if name not in FAMILIES:
@@ -83,7 +86,7 @@ class Preprocessor:
     name: str  # key of FAMILIES
     size: int  # height and width of the net's input
     channels: int  # 3 for RGB, 1 for grey
-    statistics: Statistics = Statistics()
+    statistics: Statistics = NO_STATISTICS
 
     def __post_init__(self):
         find_family(self.name)

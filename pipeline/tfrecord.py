@@ -1,8 +1,8 @@
-"""TFRecord files and the tf.train.Example in them, written and walked without TensorFlow.
+"""TFRecord files and the tf.train.Example messages in them, written and read without TensorFlow.
 
-The converter's processes must not load TensorFlow (625 MB and seconds each). A record is 8 bytes of length, their CRC,
-the payload and its CRC; CRCs are CRC-32C, rotated by 15 bits and shifted by a constant, so that the CRC of data which
-hold CRCs stays a good one.
+The converter's processes must not load TensorFlow (625 MB and seconds for each). A record is the length (8 bytes), the
+CRC of the length, the payload and the CRC of the payload. A CRC here is the CRC-32C, rotated by 15 bits, plus a
+constant: the CRC of data that contain their own CRC would be weak.
 """
 
 import os
@@ -18,15 +18,16 @@ from pipeline.images import StoredImage
 
 DATASET_JSON = "dataset.json"
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 
 
 class Found(NamedTuple):
-    """A record of a file. Where its length is damaged, the file cannot be followed further and this is the last one."""
+    """One record of a file. After a record with a damaged length the next one cannot be found: it is the last."""
 
     offset: int
-    payload: bytes | None  # None where it is damaged
+    payload: bytes | None  # None if the record is damaged
     fault: str | None
 
 
@@ -37,17 +38,16 @@ def masked_crc(data: bytes) -> int:
 
 
 def framed(payload: bytes) -> bytes:
-    """The bytes of a record."""
+    """The bytes of one record: length, CRC, payload, CRC."""
     length = struct.pack("<Q", len(payload))
-    return b"".join(
-        [length, struct.pack("<I", masked_crc(length)), payload, struct.pack("<I", masked_crc(payload))]
-    )  # fmt: skip
+    crcs = [struct.pack("<I", masked_crc(part)) for part in (length, payload)]
+    return b"".join([length, crcs[0], payload, crcs[1]])
 
 
 def walk(path: "str | Path") -> Iterator[Found]:
-    """The records of a file, in order, each checked against its CRCs.
+    """The records of a file in order, each checked against its CRCs.
 
-    What is damaged comes with its fault; the walk ends after a damaged length or a record that the file ends within.
+    A damaged record has a `fault`. The iteration ends after a damaged length or a truncated record.
     """
     with open_regular(path, buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
@@ -64,7 +64,7 @@ def read_at(path: "str | Path", offset: int) -> Found:
 
 
 def _read(file: BinaryIO, size: int, offset: int) -> tuple[Found, int | None]:
-    """The record at `offset`, where the file of `size` bytes is, and where the next one begins, if that can be told."""
+    """The record at `offset`, the current position of a file of `size` bytes; and the offset of the next, if known."""
     header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES:
         return Found(offset, None, "the file ends within its length"), None
@@ -80,7 +80,7 @@ def _read(file: BinaryIO, size: int, offset: int) -> tuple[Found, int | None]:
 
 
 def serialize(image: StoredImage, label: int, class_name: str, filename: str) -> bytes:
-    """One tf.train.Example with TF-Slim's keys: what SerializeToString(deterministic=True) gives."""
+    """One tf.train.Example with TF-Slim's keys, byte-equal to SerializeToString(deterministic=True)."""
     values = {
         "image/class/label": label,
         "image/class/text": os.fsencode(class_name),
@@ -101,12 +101,12 @@ def serialize(image: StoredImage, label: int, class_name: str, filename: str) ->
 
 
 def _message(field: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """A length-delimited protocol buffer field."""
     return _varint(field << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """A non-negative integer, seven bits a byte, the lowest first."""
+    """A non-negative integer, seven bits in each byte, the lowest first."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -116,9 +116,9 @@ def _varint(value: int) -> bytes:
 
 
 def write_shards(records: Iterable[bytes], directory: Path, prefix: str) -> list[dict]:
-    """Writes records into as many shards as they need, named as TF-Slim names them: PREFIX_00000-of-00002.tfrecord.
+    """Writes records to shards with TF-Slim's file names: PREFIX_00000-of-00002.tfrecord.
 
-    Returns dataset.json's list of shards.
+    Returns the list of shards for dataset.json: file name and number of examples of each.
     """
     counts, file = [], None
     try:

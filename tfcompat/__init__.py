@@ -94,8 +94,8 @@ def restore_moved_names(rows: Iterable[tuple[str, str, str]]) -> None:
 restore_moved_names(MOVED_NAMES)
 
 import tf_slim as slim  # after the names it needs are back
-from tensorflow.python.framework import config
 from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 within a block, to try an export in
+from tensorflow.python.framework import config
 
 
 @contextlib.contextmanager

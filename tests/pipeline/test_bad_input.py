@@ -1,4 +1,4 @@
-"""What a user's folders and files may be like: nothing is lost without a word, and no mistake ends in a traceback."""
+"""Unusual folders and files of a user: nothing is left out silently, and no mistake ends in a traceback."""
 
 import csv
 import gzip
@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline import convert as convert_module
-from pipeline.convert import convert
+from pipeline.convert import command, convert
 from pipeline.images import encode_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,12 +35,12 @@ def raw(tmp_path):
 
 @pytest.fixture
 def made(raw, tmp_path):
-    """made() -> dataset.json's content of the converted folder."""
+    """made() converts the folder and returns the Conversion."""
     return lambda **options: convert("folder", str(tmp_path / "out"), str(raw), **options)
 
 
-def total(dataset):
-    return sum(part["examples"] for part in dataset["splits"].values())
+def total(conversion):
+    return sum(conversion.splits.values())
 
 
 # Links
@@ -53,28 +52,28 @@ def test_links_to_folders_and_to_pictures_are_followed(raw, made, tmp_path):
     write_pictures(tmp_path / "more" / "deep", 3)
     (raw / "cat" / "linked").symlink_to(tmp_path / "more")
     (raw / "cat" / "one.png").symlink_to(tmp_path / "more" / "deep" / "0.png")
-    dataset = made()
-    assert dataset["class_names"] == ["cat", "dog"]
-    assert total(dataset) == 4 + 4 + 3 + 1
+    conversion = made()
+    assert conversion.class_names == ["cat", "dog"]
+    assert total(conversion) == 4 + 4 + 3 + 1
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../cat"])
-def test_a_link_that_leads_back_is_named(target, raw, made):
+def test_a_link_to_a_parent_folder_is_named(target, raw, made):
     (raw / "cat" / "back").symlink_to(target)
-    with pytest.raises(UserError, match=r"cat/back.* is a link to a folder that it lies in; remove it$"):
+    with pytest.raises(UserError, match=r"cat/back.* is a link to a folder that contains it; remove the link$"):
         made()
 
 
-def test_links_that_lead_back_by_detours_are_named(raw, made):
+def test_links_that_form_a_loop_are_named(raw, made):
     (raw / "cat" / "dogs").symlink_to("../dog")
-    assert total(made()) == 12  # each folder once below the other is no loop
+    assert total(made()) == 12  # one link is no loop
     (raw / "dog" / "cats").symlink_to("../cat")
-    with pytest.raises(UserError, match="is a link to a folder that it lies in"):
+    with pytest.raises(UserError, match="is a link to a folder that contains it"):
         convert("folder", str(raw.parent / "again"), str(raw))
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "fifo"])
-def test_a_picture_that_is_no_file_is_rejected(kind, raw, made):
+def test_a_picture_that_is_no_regular_file_is_rejected(kind, raw, made):
     path = raw / "cat" / "odd.png"
     path.symlink_to("nowhere") if kind == "nowhere" else os.mkfifo(path)
     reason = {"nowhere": "No such file or directory", "fifo": "no regular file"}[kind]
@@ -83,19 +82,19 @@ def test_a_picture_that_is_no_file_is_rejected(kind, raw, made):
 
 
 @pytest.mark.parametrize("out", ["raw", "raw/out", "raw/cat/out", "link/out"])
-def test_the_result_does_not_become_part_of_the_source(out, raw, tmp_path):
+def test_out_must_not_be_in_the_source(out, raw, tmp_path):
     (tmp_path / "link").symlink_to("raw")
     with pytest.raises(UserError, match=r"^--out .* lies in --source .*choose another directory"):
         convert("folder", str(tmp_path / out), str(raw))
     assert not (tmp_path / out / "dataset.json").exists()
 
 
-# Nothing is lost without a word
+# Nothing is left out silently
 
 
 @pytest.fixture
 def forbidden(monkeypatch):
-    """forbidden(directory): as if it had no permissions, which root would not notice."""
+    """forbidden(directory) simulates missing permissions, which do not stop root."""
 
     def forbid(directory):
         scandir = os.scandir
@@ -118,18 +117,18 @@ def test_a_folder_that_cannot_be_read_is_named(folder, raw, made, forbidden):
         made()
 
 
-def test_what_is_left_out_is_told(raw, tmp_path, monkeypatch, capsys):
+def test_ignored_files_are_reported(raw, tmp_path, monkeypatch, capsys):
     write_pictures(raw, 2)
     (raw / "cat" / "notes.txt").write_text("")
     (raw / "README").write_text("")
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw)])
-    convert_module.main()
+    command.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "left out: 1 .txt, 2 pictures beside the folders, 1 without an ending"
 
 
-def test_what_lies_beside_the_splits_is_told(raw, made):
+def test_files_beside_the_splits_are_reported(raw, made):
     for folder in "train/cat", "train/dog", "Val/cat", "TEST/dog", "masks":
         write_pictures(raw / folder)
     for name in "cat", "dog":
@@ -138,29 +137,25 @@ def test_what_lies_beside_the_splits_is_told(raw, made):
         (raw / name).rmdir()
     write_pictures(raw, 1)
     write_pictures(raw / "train", 2)
-    dataset = made()
-    assert {split: part["examples"] for split, part in dataset["splits"].items()} == {
-        "train": 8,
-        "validation": 4,
-        "test": 4,
-    }
-    assert dataset["ignored"] == {"folder masks": 1, "pictures beside the folders": 3}
+    conversion = made()
+    assert conversion.splits == {"train": 8, "validation": 4, "test": 4}
+    assert conversion.ignored == {"folder masks": 1, "pictures beside the folders": 3}
     write_pictures(raw / "valid" / "cat")
-    with pytest.raises(UserError, match="has both Val and valid; one of them has to stay"):
+    with pytest.raises(UserError, match="has both Val and valid; keep one of them"):
         convert("folder", str(raw.parent / "again"), str(raw))
 
 
-def test_a_class_that_is_called_like_a_split_is_named(raw, made):
+def test_a_class_with_the_name_of_a_split_is_named(raw, made):
     write_pictures(raw / "Train")
     with pytest.raises(UserError, match="raw/Train, the training split, holds 0 class folders; at least two"):
         made()
 
 
-def test_what_is_hidden_is_none_of_the_data(raw, made):
+def test_hidden_files_are_no_data(raw, made):
     write_pictures(raw / ".trash")
     write_pictures(raw / "cat" / ".thumbnails")
-    dataset = made()
-    assert (dataset["class_names"], total(dataset), dataset["ignored"]) == (["cat", "dog"], 8, {})
+    conversion = made()
+    assert (conversion.class_names, total(conversion), conversion.ignored) == (["cat", "dog"], 8, {})
 
 
 # Tables
@@ -175,7 +170,7 @@ def write_table(tmp_path, rows):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["label", "pixel0"], [0, 1], ["#1", 2]], "no table of whole numbers"),  # no comment
+        ([["label", "pixel0"], [0, 1], ["#1", 2]], "no table of whole numbers"),  # CSV has no comments
         ([["label", "pixel0"], [0, 10**30]], "no table of whole numbers"),
         ([["label", "pixel0"], [0, "1e400"]], "no table of whole numbers"),
         ([["path", "label"], ["raw/cat/0.png", "a"], ["./raw/cat/0.png", "b"]], "line 3, names ./raw.* second time"),
@@ -186,7 +181,7 @@ def write_table(tmp_path, rows):
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")
-def test_tables_that_are_none(rows, message, raw, tmp_path):
+def test_unusable_tables(rows, message, raw, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
 
@@ -195,7 +190,7 @@ def test_tables_that_are_none(rows, message, raw, tmp_path):
 
 
 def write_idx(directory, shape=(30, 4, 4), labels=None):
-    """MNIST's four files; `shape` is what the header of the training pictures promises."""
+    """MNIST's four files; `shape` is in the header of the training pictures."""
     directory.mkdir()
     labels = np.arange(30) % 10 if labels is None else labels
     for part in "train", "t10k":
@@ -208,7 +203,7 @@ def write_idx(directory, shape=(30, 4, 4), labels=None):
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (30, 0, 0), (30, -4, -4), (2**22, 2**21, 2**21)])
-def test_idx_files_of_odd_shapes(shape, tmp_path):
+def test_idx_files_with_impossible_shapes(shape, tmp_path):
     write_idx(tmp_path / "idx", shape)
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is no complete IDX file"):
         convert("mnist", str(tmp_path / "out"), str(tmp_path / "idx"))
@@ -243,14 +238,14 @@ def write_signs(directory, **changed):
         {"list_classes": h5py.Empty("i8")},
     ],
 )
-def test_signs_of_odd_types_and_shapes(changed, tmp_path):
+def test_signs_with_wrong_types_and_shapes(changed, tmp_path):
     write_signs(tmp_path / "signs", **changed)
     with pytest.raises(UserError, match=r"signs/t(rain|est)\.h5"):
         convert("signs", str(tmp_path / "out"), str(tmp_path / "signs"))
 
 
 @pytest.mark.parametrize("name", ["mnist", "signs", "cifar10"])
-def test_a_class_that_validation_would_take_whole_is_named(name, tmp_path):
+def test_a_class_with_too_few_pictures_is_named(name, tmp_path):
     few = np.array([0, *np.arange(27) % 9 + 1], np.uint8)  # a single 0
     if name == "mnist":
         write_idx(tmp_path / "raw", (28, 4, 4), few)
@@ -265,10 +260,10 @@ def test_a_class_that_validation_would_take_whole_is_named(name, tmp_path):
         convert(name, str(tmp_path / "out"), str(tmp_path / "raw"))
 
 
-# What the system says
+# System errors
 
 
-def test_a_class_whose_name_is_no_text_is_named(raw, made):
+def test_a_class_whose_name_is_not_utf_8_is_named(raw, made):
     try:
         (raw / "dog").rename(raw / os.fsdecode(b"caf\xe9"))
     except OSError:
@@ -277,7 +272,7 @@ def test_a_class_whose_name_is_no_text_is_named(raw, made):
         made()
 
 
-def test_what_the_system_refuses_is_told_in_one_line(made, monkeypatch, tmp_path):
+def test_a_system_error_is_reported_in_one_line(made, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device", "there")
 
@@ -288,14 +283,14 @@ def test_what_the_system_refuses_is_told_in_one_line(made, monkeypatch, tmp_path
         convert("folder", str(tmp_path / "out"), "x" * 5000)
 
 
-def test_directories_may_be_called_what_is_no_text(raw, tmp_path):
+def test_directory_names_need_not_be_utf_8(raw, tmp_path):
     out, source = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / os.fsdecode(b"\xff")
     try:
         raw.rename(source)
     except OSError:
         pytest.skip("this file system has no such names")
-    commands = ["-m", "pipeline.convert", "folder", "--out", out, "--source", source], ["-m", "pipeline.check", out]
-    for command in commands:
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, timeout=120, check=False)
+    calls = ["-m", "pipeline.convert", "folder", "--out", out, "--source", source], ["-m", "pipeline.check", out]
+    for call in calls:
+        done = subprocess.run([sys.executable, *call], cwd=ROOT, capture_output=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         assert b"caf\\udce9" in done.stdout

@@ -1,4 +1,4 @@
-"""From raw pictures to shards: the arrays, what is stored, what is refused, and what is left behind."""
+"""Conversion: arrays, folders and ImageNet; what is stored, rejected and refused; the files that remain."""
 
 import collections
 import contextlib
@@ -24,15 +24,20 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from errors import UserError
-from pipeline import convert as convert_module
 from pipeline import dataset as records
 from pipeline import images
-from pipeline.convert import convert
+from pipeline.convert import Conversion, command, convert
 from pipeline.convert.sources import arrays, folders
 from pipeline.pictures import decode
 from tfcompat import tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def converted(name, out, *arguments, **options):
+    """Converts; returns the content of dataset.json."""
+    convert(name, out, *arguments, **options)
+    return json.loads((pathlib.Path(out) / "dataset.json").read_text())
 
 
 def decoded(examples, channels):
@@ -53,12 +58,11 @@ def names(examples):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     out = tmp_path_factory.mktemp("digits") / "out"
-    return out, convert("digits", str(out))
+    return out, converted("digits", str(out))
 
 
 def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
     out, dataset = digits
-    assert json.loads((out / "dataset.json").read_text()) == dataset
     assert counts(dataset) == {"train": 1259, "validation": 179, "test": 359}
     assert {
         "dataset.json",
@@ -83,7 +87,8 @@ def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
 
 
 def test_digits_converted_again_are_the_same_bytes(digits, tmp_path):
-    convert("digits", str(tmp_path / "again"))
+    again = convert("digits", str(tmp_path / "again"))
+    assert again == Conversion(str(tmp_path / "again"), digits[1]["class_names"], counts(digits[1]), 0, {})
     assert sorted(os.listdir(tmp_path / "again")) == sorted(os.listdir(digits[0]))
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (digits[0] / path.name).read_bytes(), path.name
@@ -151,7 +156,7 @@ def assert_is_the_fake_mnist(out, dataset, read_split):
 
 
 def test_mnist_from_files(mnist_files, tmp_path, read_split):
-    dataset = convert("mnist", str(tmp_path / "out"), str(mnist_files))
+    dataset = converted("mnist", str(tmp_path / "out"), str(mnist_files))
     assert dataset["source"] == str(mnist_files)
     assert dataset["class_names"] == [str(i) for i in range(10)]
     assert_is_the_fake_mnist(tmp_path / "out", dataset, read_split)
@@ -206,7 +211,7 @@ def test_a_damaged_mnist_file_is_named(name, data, mnist_files, tmp_path):
 
 @pytest.fixture
 def mnist_server(mnist_files, monkeypatch):
-    """Serves the files on this machine as MNIST's; stop() ends it."""
+    """A local server of the files in place of MNIST's; stop() stops it."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -224,16 +229,16 @@ def mnist_server(mnist_files, monkeypatch):
 
 
 def test_mnist_is_downloaded_once(mnist_server, cache, tmp_path, read_split):
-    dataset = convert("mnist", str(tmp_path / "out"))
+    dataset = converted("mnist", str(tmp_path / "out"))
     assert dataset["source"] is None
     assert_is_the_fake_mnist(tmp_path / "out", dataset, read_split)
     assert sorted(os.listdir(cache / "slimgraph" / "mnist")) == sorted(arrays.MNIST_FILES)
     mnist_server.stop()
-    assert convert("mnist", str(tmp_path / "again")) == dataset
+    assert converted("mnist", str(tmp_path / "again")) == dataset
 
 
 @pytest.mark.parametrize("trouble", ["checksum", "missing", "no server"])
-def test_a_download_that_fails_names_the_address_and_the_way_around(trouble, mnist_server, mnist_files, tmp_path):
+def test_a_failed_download_names_the_address_and_the_source_option(trouble, mnist_server, mnist_files, tmp_path):
     if trouble == "checksum":
         (mnist_files / LABELS).write_bytes(idx(FAKE_LABELS["train"][::-1]))
     elif trouble == "missing":
@@ -273,14 +278,14 @@ def write_classes(directory, classes, number):
 
 @pytest.fixture
 def raw(tmp_path):
-    """Two classes of four pictures, all for training, and one each for validation and test."""
+    """Two classes, each with four training pictures and one picture for validation and for test."""
     directory = tmp_path / "raw"
     for split, number in ("train", 4), ("val", 1), ("test", 1):
         write_classes(directory / split, ("cat", "dog"), number)
     return directory
 
 
-def left_behind(tmp_path):
+def remaining(tmp_path):
     return sorted(set(os.listdir(tmp_path)) - {"raw"})
 
 
@@ -299,7 +304,7 @@ def test_class_folders_in_splits_and_without(folders, expected, tmp_path, read_s
     raw = tmp_path / "raw"
     for folder in folders or ("",):
         write_classes(raw / folder, classes, 10 if folder in ("train", "") else 2)
-    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    dataset = converted("folder", str(tmp_path / "out"), str(raw))
     assert dataset["class_names"] == classes
     assert counts(dataset) == expected
     seen = []
@@ -316,13 +321,13 @@ def test_class_folders_in_splits_and_without(folders, expected, tmp_path, read_s
     assert sorted(seen) == sorted(str(p.relative_to(raw)) for p in raw.rglob("*.png"))
 
 
-def test_what_counts_as_a_picture(raw, tmp_path, read_split):
+def test_which_files_are_pictures(raw, tmp_path, read_split):
     cats = raw / "train" / "cat"
     (cats / "more" / "deep").mkdir(parents=True)
     (cats / "more" / "deep" / "UPPER.JPG").write_bytes(encoded(".jpg"))
     (cats / "notes.txt").write_text("no picture")
     (raw / "train" / ".hidden").mkdir()
-    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    dataset = converted("folder", str(tmp_path / "out"), str(raw))
     assert dataset["class_names"] == ["cat", "dog"]
     assert (dataset["rejected"], dataset["ignored"]) == (0, {".txt": 1})
     found = names(read_split(tmp_path / "out", dataset, "train"))
@@ -332,10 +337,10 @@ def test_what_counts_as_a_picture(raw, tmp_path, read_split):
 
 
 def stored(data, extension, raw, tmp_path, read_split):
-    """The example that a picture in a file becomes, and its pixels as training decodes them."""
+    """The stored example of a picture file, and its pixels as training decodes them."""
     (raw / "test" / "cat" / "00.png").unlink()
     (raw / "test" / "cat" / f"it{extension}").write_bytes(data)
-    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    dataset = converted("folder", str(tmp_path / "out"), str(raw))
     example = read_split(tmp_path / "out", dataset, "test")[0]
     assert example["image/filename"].decode() == f"test/cat/it{extension}"
     pixels = decoded([example], dataset["channels"])[0]
@@ -357,7 +362,7 @@ PSD += struct.pack(">H", 0) + QUADRANTS.transpose(2, 0, 1).tobytes()
         (".jpeg", encoded(".jpeg", GRAY)),
         (".png", encoded(".png")),
         (".png", encoded(".png", GRAY)),
-        (".png", encoded(".jpg")),  # what it is, not what it is called
+        (".png", encoded(".jpg")),  # the content counts, not the name
     ],
     ids=["JPEG", "progressive", "gray JPEG", "PNG", "gray PNG", "JPEG called PNG"],
 )
@@ -398,7 +403,7 @@ def rotated(extension, orientation, stored_pixels, **kwargs):
         *("BMP", "GIF", "WebP", "TIFF"),
     ],
 )
-def test_the_rest_is_encoded_anew_as_the_upright_rgb(extension, data, tolerance, raw, tmp_path, read_split):
+def test_other_pictures_are_encoded_again_as_upright_rgb(extension, data, tolerance, raw, tmp_path, read_split):
     example, pixels = stored(data, extension, raw, tmp_path, read_split)
     assert example["image/format"] == (b"jpeg" if extension == ".jpg" else b"png")
     assert example["image/encoded"].startswith(b"\xff\xd8" if extension == ".jpg" else b"\x89PNG")
@@ -409,7 +414,7 @@ def test_the_rest_is_encoded_anew_as_the_upright_rgb(extension, data, tolerance,
 
 def test_statistics_of_a_folder_are_those_of_its_training_pixels(raw, tmp_path, read_split):
     (raw / "train" / "cat" / "rotated.jpg").write_bytes(rotated(".jpg", 6, np.rot90(QUADRANTS)))
-    dataset = convert("folder", str(tmp_path / "out"), str(raw))
+    dataset = converted("folder", str(tmp_path / "out"), str(raw))
     assert dataset["channels"] == 3
     assert_statistics(dataset, decoded(read_split(tmp_path / "out", dataset, "train"), 3))
 
@@ -419,7 +424,7 @@ DAMAGED = {
     "JPEG cut in half": (".jpg", JPEG[: len(JPEG) // 2]),
     "JPEG cut by 2 bytes": (".jpg", JPEG[:-2]),
     "JPEG with zeros": (".jpg", JPEG[:-200] + bytes(200)),
-    # OpenCV forgives a marker amid the pixels, TensorFlow does not: training would end there.
+    # OpenCV accepts a marker among the pixels, TensorFlow does not: training would stop there.
     "JPEG with a marker": (".jpg", JPEG[:-300] + b"\xff\xc4" + JPEG[-298:]),
     "PNG cut in half": (".png", PNG[: len(PNG) // 2]),
     "PNG garbled": (".png", PNG[:200] + bytes([PNG[200] ^ 1]) + PNG[201:]),
@@ -429,14 +434,14 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_picture_is_named_and_stops(kind, raw, tmp_path):
+def test_a_damaged_picture_stops_the_conversion_and_is_named(kind, raw, tmp_path):
     extension, data = DAMAGED[kind]
     path = raw / "train" / "dog" / f"damaged{extension}"
     path.write_bytes(data)
     name = f"train/dog/damaged{extension}"
     with pytest.raises(UserError, match=rf"^1 of the pictures .* {re.escape(name)}: .*--on-error skip"):
         convert("folder", str(tmp_path / "out"), str(raw))
-    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    assert remaining(tmp_path) == ["out.rejected.csv"]
     row = rejected(tmp_path / "out.rejected.csv")[0]
     assert (row["file"], row["split"], row["label"], bool(row["reason"])) == (name, "train", "dog", True)
 
@@ -446,13 +451,13 @@ def rejected(path):
         return list(csv.DictReader(file))
 
 
-def test_damaged_pictures_are_left_out_and_counted_where_asked(raw, tmp_path, read_split):
+def test_damaged_pictures_are_skipped_and_counted_on_request(raw, tmp_path, read_split):
     for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
         extension, data = DAMAGED[kind]
         (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
     with pytest.raises(UserError, match="2 of the pictures"):
         convert("folder", str(tmp_path / "out"), str(raw))
-    dataset = convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
+    dataset = converted("folder", str(tmp_path / "out"), str(raw), on_error="skip")
     rows = rejected(tmp_path / "out" / "rejected.csv")
     assert [row["file"] for row in rows] == ["train/dog/damaged.jpg", "test/dog/damaged.jpg"]
     assert [row["reason"][:10] for row in rows] == ["damaged: p", "no picture"]
@@ -460,41 +465,41 @@ def test_damaged_pictures_are_left_out_and_counted_where_asked(raw, tmp_path, re
     assert counts(dataset) == {"train": 8, "validation": 2, "test": 2}
     for split in dataset["splits"]:
         assert not any("damaged" in name for name in names(read_split(tmp_path / "out", dataset, split)))
-    assert left_behind(tmp_path) == ["out"]
+    assert remaining(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
 @pytest.mark.parametrize("damaged", [False, True])
-def test_what_is_the_users_is_neither_deleted_nor_overwritten(kind, damaged, raw, tmp_path):
+def test_a_file_of_the_user_is_neither_deleted_nor_overwritten(kind, damaged, raw, tmp_path):
     theirs = tmp_path / "out.rejected.csv"
     theirs.mkdir() if kind == "directory" else theirs.write_text("mine")
     if damaged:
         (raw / "train" / "dog" / "damaged.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"out\.rejected\.csv is where .* would be listed; move it away"):
         convert("folder", str(tmp_path / "out"), str(raw))
-    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    assert remaining(tmp_path) == ["out.rejected.csv"]
     assert kind == "directory" or theirs.read_text() == "mine"
 
 
-def test_a_picture_that_promises_too_many_pixels_is_not_decoded(monkeypatch):
+def test_a_picture_with_too_many_pixels_in_its_header_is_not_decoded(monkeypatch):
     assert images.store(encoded(".png", noise(0)), max_pixels=30).pixels.shape == (5, 6, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(images.ImageError, match="promises 6×6 pixels, more than 30"):
+    with pytest.raises(images.ImageError, match="its header has 6×6 pixels, more than 30"):
         images.store(encoded(".png", np.zeros((6, 6), np.uint8)), max_pixels=30)
-    with pytest.raises(images.ImageError, match="promises far more than 30 pixels"):
+    with pytest.raises(images.ImageError, match="its header has far more than 30 pixels"):
         images.store(encoded(".png", np.zeros((9, 9), np.uint8)), max_pixels=30)
 
 
-def test_a_class_of_damaged_pictures_alone_is_named(raw, tmp_path):
+def test_a_class_with_only_damaged_pictures_is_named(raw, tmp_path):
     for path in (raw / "train" / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"rejected of dog; 4 were rejected, as .*/out\.rejected\.csv lists"):
+    with pytest.raises(UserError, match=r"rejected of dog; 4 were rejected, see .*/out\.rejected\.csv$"):
         convert("folder", str(tmp_path / "out"), str(raw), on_error="skip")
-    assert left_behind(tmp_path) == ["out.rejected.csv"]
+    assert remaining(tmp_path) == ["out.rejected.csv"]
     assert {row["label"] for row in rejected(tmp_path / "out.rejected.csv")} == {"dog"}
 
 
-def test_a_file_name_that_is_no_text_is_stored_or_named(raw, tmp_path):
+def test_a_file_name_that_is_not_utf_8_is_stored_or_named(raw, tmp_path):
     try:
         (raw / "train" / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(PNG)
     except OSError:
@@ -520,9 +525,9 @@ def emptied(raw):
         (lambda raw: (raw / "train").rename(raw.parent / "gone"), "test, val but no train"),
         (lambda raw: raw.rename(raw.parent / "gone"), "raw does not exist"),
     ],
-    ids=["empty", "no pictures", "two pictures", "one class", "a class of test alone", "no train", "missing"],
+    ids=["empty", "no pictures", "two pictures", "one class", "a class only in test", "no train", "missing"],
 )
-def test_folders_that_cannot_be_trained_on(change, message, raw, tmp_path):
+def test_unusable_folders(change, message, raw, tmp_path):
     change(raw)
     with pytest.raises(UserError, match=message):
         convert("folder", str(tmp_path / "out"), str(raw))
@@ -556,7 +561,7 @@ def imagenet_files(tmp_path):
 def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypatch, capsys):
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
-    convert_module.main()
+    command.main()
     assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected\n"
     dataset = records.load_dataset(str(out))
     assert dataset["statistics"] is None
@@ -590,13 +595,13 @@ def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypa
         ("n014407640/n014407640.png", "", "n014407640.png has no synset"),
     ],
 )
-def test_imagenet_files_that_are_none(path, content, message, imagenet_files, tmp_path):
+def test_unusable_imagenet_files(path, content, message, imagenet_files, tmp_path):
     path = imagenet_files / path
     path.parent.mkdir(exist_ok=True)
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=message):
         convert("imagenet", str(tmp_path / "out"), str(imagenet_files))
-    assert left_behind(tmp_path) == []
+    assert remaining(tmp_path) == []
 
 
 def test_imagenet_without_pictures(imagenet_files, tmp_path):
@@ -611,7 +616,7 @@ def test_imagenet_without_pictures(imagenet_files, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match="holds no pictures"):
         convert("imagenet", str(tmp_path / "out"), str(imagenet_files))
-    assert left_behind(tmp_path) == ["out.rejected.csv"]  # of the second
+    assert remaining(tmp_path) == ["out.rejected.csv"]  # of the second conversion
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is missing")
@@ -624,7 +629,7 @@ def test_the_real_imagenet_classes():
         assert word.lower() in data.class_names[example.label].lower()
 
 
-def test_out_is_made_where_it_is_empty_or_missing_and_never_overwritten(raw, tmp_path):
+def test_out_may_be_missing_or_empty_and_is_never_overwritten(raw, tmp_path):
     (tmp_path / "empty").mkdir()
     for out in tmp_path / "empty", tmp_path / "a" / "b":
         convert("folder", str(out), str(raw))
@@ -637,7 +642,7 @@ def test_out_is_made_where_it_is_empty_or_missing_and_never_overwritten(raw, tmp
             convert("folder", str(out), str(raw))
     assert sorted(p.read_bytes() for p in (tmp_path / "a" / "b").iterdir()) == before
     assert (tmp_path / "file").read_text() == "precious"
-    assert left_behind(tmp_path) == ["a", "empty", "file"]
+    assert remaining(tmp_path) == ["a", "empty", "file"]
 
 
 # The command line
@@ -652,12 +657,12 @@ def test_an_unknown_name_exits_with_2_and_the_nearest(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_the_command_line_tells_what_was_made(raw, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
     (raw / "train" / "dog" / "damaged.png").write_bytes(b"")
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
-    convert_module.main()
+    command.main()
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
-        f"{out}/rejected.csv says which and why",
+        f"{out}/rejected.csv lists them with the reasons",
     ]

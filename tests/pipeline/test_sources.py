@@ -1,10 +1,11 @@
-"""The sources beyond scikit-learn, MNIST, folders and ImageNet; what convert offers for all; parallel conversion."""
+"""Fashion-MNIST, CIFAR, signs, flowers, tables, labels in file names; options for all sources; several processes."""
 
 import csv
 import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import signal
@@ -22,9 +23,8 @@ import pytest
 from PIL import Image
 
 from errors import UserError
-from pipeline import convert as convert_module
 from pipeline import images, statistics, tfrecord
-from pipeline.convert import convert
+from pipeline.convert import convert, pool
 from pipeline.convert.sources import folders
 from pipeline.pictures import decode
 from tfcompat import tf
@@ -36,6 +36,12 @@ RANDOM = np.random.default_rng(0)
 
 def png(pixels):
     return images.encode_png(pixels).data
+
+
+def converted(name, out, *arguments, **options):
+    """Converts; returns the content of dataset.json."""
+    convert(name, out, *arguments, **options)
+    return json.loads((pathlib.Path(out) / "dataset.json").read_text())
 
 
 def read_back(directory, dataset):
@@ -70,7 +76,7 @@ def test_fashion_mnist_has_mnists_format_and_its_own_classes(tmp_path):
             header = struct.pack(f">HBB{rank}i", 0, 8, rank, *array.shape)
             path = tmp_path / "raw" / f"{part}-{kind}-idx{rank}-ubyte.gz"
             path.write_bytes(gzip.compress(header + array.tobytes()))
-    dataset = convert("fashion_mnist", str(tmp_path / "out"), str(tmp_path / "raw"))
+    dataset = converted("fashion_mnist", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert dataset["class_names"][::9] == ["T-shirt/top", "Ankle boot"]
     assert counts(dataset) == {"train": 20, "validation": 10, "test": 10}
 
@@ -87,7 +93,7 @@ def cifar_files(tmp_path):
 
 
 def test_cifar_planes_become_pictures(cifar_files, tmp_path):
-    dataset = convert("cifar10", str(tmp_path / "out"), str(cifar_files.parent))
+    dataset = converted("cifar10", str(tmp_path / "out"), str(cifar_files.parent))
     assert counts(dataset) == {"train": 20, "validation": 10, "test": 10}
     assert (dataset["class_names"][3], dataset["channels"]) == ("cat", 3)
     back = read_back(tmp_path / "out", dataset)
@@ -108,7 +114,7 @@ def test_cifar_planes_become_pictures(cifar_files, tmp_path):
         (lambda raw: (raw / "data_batch_2.bin").write_bytes(b""), "has 0 bytes"),
     ],
 )
-def test_cifar_files_that_are_none(change, message, cifar_files, tmp_path):
+def test_unusable_cifar_files(change, message, cifar_files, tmp_path):
     change(cifar_files)
     with pytest.raises(UserError, match=message):
         convert("cifar10", str(tmp_path / "out"), str(cifar_files))
@@ -131,7 +137,7 @@ def write_signs(directory, split, number, classes=(0, 1, 2), **changed):
 def test_signs_are_read_from_hdf5(tmp_path):
     write_signs(tmp_path / "raw", "train", 33)
     test = write_signs(tmp_path / "raw", "test", 6)
-    dataset = convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
+    dataset = converted("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert dataset["class_names"] == ["0", "1", "2"]
     assert counts(dataset) == {"train": 30, "validation": 3, "test": 6}
     for i, (name, (label, pixels)) in enumerate(sorted(read_back(tmp_path / "out", dataset)["test"].items())):
@@ -150,7 +156,7 @@ def test_signs_are_read_from_hdf5(tmp_path):
         ({"list_classes": np.arange(4)}, "other classes than the file before"),
     ],
 )
-def test_signs_that_are_none(changed, message, tmp_path):
+def test_unusable_signs(changed, message, tmp_path):
     write_signs(tmp_path / "raw", "train", 33)
     write_signs(tmp_path / "raw", "test", 6, **changed)
     with pytest.raises(UserError, match=message):
@@ -176,11 +182,11 @@ def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch, cache):
             convert("flowers", str(tmp_path / "wrong"))
         checksum = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
         monkeypatch.setattr(folders, "FLOWERS_CHECKSUM", checksum)
-        first = convert("flowers", str(tmp_path / "first"))
+        first = converted("flowers", str(tmp_path / "first"))
         server.shutdown()
     assert (first["class_names"], first["source"]) == (["daisy", "roses"], None)
     assert [part["examples"] for part in first["splits"].values()] == [4, 2, 2]
-    assert convert("flowers", str(tmp_path / "again")) == first
+    assert converted("flowers", str(tmp_path / "again")) == first
     cache.rename(tmp_path / "elsewhere")  # and the server is gone
     with pytest.raises(UserError, match=r"could not be downloaded \(no connection\); give files .*--source DIR"):
         convert("flowers", str(tmp_path / "offline"))
@@ -195,7 +201,7 @@ def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch, cache):
     ],
 )
 def test_the_real_files(name, expected, tmp_path):
-    dataset = convert(name, str(tmp_path / "out"), str(SHARED / name))
+    dataset = converted(name, str(tmp_path / "out"), str(SHARED / name))
     assert counts(dataset) == expected
 
 
@@ -221,7 +227,7 @@ def test_a_table_of_paths(splits, pictures, tmp_path):
     rows = [["Path", "label", "split"][: 2 + splits]]
     for i, path in enumerate(pictures):
         rows.append([path, str(i % 2 + 9), ("val" if i < 4 else "test" if i < 8 else "train")][: 2 + splits])
-    dataset = convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+    dataset = converted("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
     assert dataset["class_names"] == ["9", "10"]  # as numbers
     expected = {"train": 32, "validation": 4, "test": 4}
     assert counts(dataset) == expected
@@ -234,7 +240,7 @@ def test_a_table_of_paths(splits, pictures, tmp_path):
 def test_a_table_of_pixels(tmp_path):
     pixels = RANDOM.integers(0, 256, (60, 9))
     rows = [["label", *(f"pixel{i}" for i in range(9))], *([i % 3 * 2, *row] for i, row in enumerate(pixels))]
-    dataset = convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
+    dataset = converted("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
     assert (dataset["class_names"], dataset["channels"]) == (["0", "2", "4"], 1)
     back = {name: v for examples in read_back(tmp_path / "out", dataset).values() for name, v in examples.items()}
     assert len(back) == 60
@@ -266,12 +272,12 @@ def test_a_table_of_pixels(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")
-def test_tables_that_are_none(rows, message, pictures, tmp_path):
+def test_unusable_tables(rows, message, pictures, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("csv", str(tmp_path / "out"), write_table(tmp_path, rows))
 
 
-def test_a_table_that_is_no_text(tmp_path):
+def test_a_table_that_is_not_utf_8(tmp_path):
     (tmp_path / "table.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is no text in UTF-8"):
         convert("csv", str(tmp_path / "out"), str(tmp_path / "table.csv"))
@@ -284,7 +290,7 @@ def test_a_table_that_is_no_text(tmp_path):
 
 @pytest.fixture
 def flat(tmp_path):
-    """cat.0.jpg and so on, as Kaggle has them."""
+    """cat.0.jpg and so on, as in Kaggle's data."""
     (tmp_path / "raw").mkdir()
     for name in "cat", "dog":
         for i in range(20):
@@ -293,7 +299,7 @@ def flat(tmp_path):
 
 
 def test_labels_are_found_in_file_names(flat, tmp_path):
-    dataset = convert("folder", str(tmp_path / "out"), str(flat), label_regex=r"^(\w+)\.")
+    dataset = converted("folder", str(tmp_path / "out"), str(flat), label_regex=r"^(\w+)\.")
     assert dataset["class_names"] == ["cat", "dog"]
     assert counts(dataset) == {"train": 32, "validation": 4, "test": 4}
     for examples in read_back(tmp_path / "out", dataset).values():
@@ -310,7 +316,7 @@ def test_labels_are_found_in_file_names(flat, tmp_path):
         (r"(\.)", "holds 1 classes in its file names"),
     ],
 )
-def test_expressions_that_find_no_labels(regex, message, flat, tmp_path):
+def test_unusable_label_expressions(regex, message, flat, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("folder", str(tmp_path / "out"), str(flat), label_regex=regex)
 
@@ -320,7 +326,7 @@ def test_only_folders_have_labels_in_file_names(tmp_path):
         convert("digits", str(tmp_path / "out"), label_regex="(a)")
 
 
-# What all sources offer
+# Options for all sources
 
 
 @pytest.fixture
@@ -335,8 +341,8 @@ def photos(tmp_path):
     return tmp_path / "raw"
 
 
-def test_short_side_shrinks_what_is_larger_by_area(photos, tmp_path):
-    dataset = convert("folder", str(tmp_path / "out"), str(photos), short_side=55)
+def test_short_side_shrinks_larger_pictures_by_area(photos, tmp_path):
+    dataset = converted("folder", str(tmp_path / "out"), str(photos), short_side=55)
     for examples in read_back(tmp_path / "out", dataset).values():
         for name, (_, pixels) in examples.items():
             original = cv2.imread(str(photos / name), cv2.IMREAD_COLOR_RGB)
@@ -348,8 +354,8 @@ def test_short_side_shrinks_what_is_larger_by_area(photos, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_channels_are_what_is_asked_for(channels, photos, tmp_path):
-    dataset = convert("folder", str(tmp_path / "out"), str(photos), channels=channels)
+def test_channels_are_the_requested_ones(channels, photos, tmp_path):
+    dataset = converted("folder", str(tmp_path / "out"), str(photos), channels=channels)
     assert dataset["channels"] == channels == len(dataset["statistics"]["mean"])
     flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     for examples in read_back(tmp_path / "out", dataset).values():
@@ -358,7 +364,7 @@ def test_channels_are_what_is_asked_for(channels, photos, tmp_path):
 
 
 def test_grey_data_in_colour(tmp_path):
-    dataset = convert("digits", str(tmp_path / "out"), channels=3)
+    dataset = converted("digits", str(tmp_path / "out"), channels=3)
     assert dataset["channels"] == 3
     np.testing.assert_allclose(np.ptp(dataset["statistics"]["mean"]), 0)
 
@@ -371,14 +377,14 @@ def test_grey_data_in_colour(tmp_path):
         ({"processes": -1}, "--processes is -1"),
     ],
 )
-def test_options_that_mean_nothing(option, message, tmp_path):
+def test_options_out_of_range(option, message, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("digits", str(tmp_path / "out"), **option)
     assert os.listdir(tmp_path) == []
 
 
 def test_statistics_of_each_pixel(tmp_path):
-    dataset = convert("digits", str(tmp_path / "out"))
+    dataset = converted("digits", str(tmp_path / "out"))
     pictures = [pixels for _, pixels in read_back(tmp_path / "out", dataset)["train"].values()]
     stacked = np.stack(pictures).astype(float)
     loaded = statistics.load(tmp_path / "out", dataset)
@@ -390,13 +396,13 @@ def test_statistics_of_each_pixel(tmp_path):
     np.testing.assert_allclose(loaded.mean, stacked.mean((0, 1, 2)))
 
 
-def test_pictures_of_several_sizes_have_none_of_each_pixel(photos, tmp_path):
-    dataset = convert("folder", str(tmp_path / "out"), str(photos))
+def test_pictures_of_several_sizes_have_no_pixel_statistics(photos, tmp_path):
+    dataset = converted("folder", str(tmp_path / "out"), str(photos))
     assert not (tmp_path / "out" / statistics.PIXEL_STATS).exists()
     assert statistics.load(tmp_path / "out", dataset).pixels is None
 
 
-def test_sums_do_not_depend_on_who_added_what():
+def test_sums_do_not_depend_on_the_grouping():
     pictures = RANDOM.integers(0, 256, (30, 6, 5, 3), np.uint8)
     whole, parts = statistics.Moments(3), [statistics.Moments(3) for _ in range(3)]
     merged = statistics.Moments(3)
@@ -432,10 +438,10 @@ def test_damaged_statistics_are_named(tmp_path):
 # In several processes
 
 
-def test_the_bytes_do_not_depend_on_the_processes(photos, tmp_path, monkeypatch):
+def test_the_bytes_do_not_depend_on_the_number_of_processes(photos, tmp_path, monkeypatch):
     (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    monkeypatch.setattr(convert_module, "FEW", 0)
-    monkeypatch.setattr(convert_module, "CHUNK", 5)
+    monkeypatch.setattr(pool, "FEW", 0)
+    monkeypatch.setattr(pool, "CHUNK", 5)
     for processes in 1, 2, 3:
         out = str(tmp_path / f"out{processes}")
         convert("folder", out, str(photos), on_error="skip", processes=processes)
@@ -447,19 +453,20 @@ def test_the_bytes_do_not_depend_on_the_processes(photos, tmp_path, monkeypatch)
 
 
 def conversion(out, *arguments):
-    """A conversion of 200,000 small pictures in two processes, in the background, once it has begun."""
+    """Starts a conversion of 200,000 small pictures in two processes; returns it once it has written 1 MiB."""
     code = (
-        "import errors, numpy; from pipeline import convert; from pipeline.convert.sources import arrays\n"
+        "import errors, numpy as np; from pipeline.convert import SOURCES, command\n"
+        "from pipeline.convert.sources.arrays import Source, array_examples\n"
         "def many(source, cache):\n"
-        "    examples = arrays.numbered('t', numpy.zeros((200_000, 28, 28), numpy.uint8), numpy.arange(200_000) % 2)\n"
-        "    return arrays.Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"
-        "convert.SOURCES['many'] = many\n"
-        "with errors.reported():\n    convert.main()"
+        "    examples = array_examples('t', np.zeros((200_000, 28, 28), np.uint8), np.arange(200_000) % 2)\n"
+        "    return Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"
+        "SOURCES['many'] = many\n"
+        "with errors.reported():\n    command.main()"
     )
     command = [sys.executable, "-c", code, "many", "--out", str(out), "--processes", "2", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (begun := [*out.parent.glob(f".{out.name}.partial-*/many_train_0")]) or begun[0].stat().st_size < 2**20:
+    while not (begun := [*out.parent.glob(f".{out.name}.partial/many_train_0")]) or begun[0].stat().st_size < 2**20:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -472,7 +479,7 @@ def children(pid):
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
-def test_a_conversion_that_is_stopped_leaves_nothing_that_looks_complete(name, status, tmp_path):
+def test_a_stopped_conversion_leaves_no_output(name, status, tmp_path):
     out = tmp_path / "out"
     process = conversion(out)
     helpers = children(process.pid)
@@ -483,11 +490,11 @@ def test_a_conversion_that_is_stopped_leaves_nothing_that_looks_complete(name, s
     assert "Traceback" not in err
     assert not out.exists()
     deadline = time.monotonic() + 20
-    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in helpers):  # none stays behind
+    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in helpers):  # all end
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    if name == "SIGKILL":  # what it left is removed by the next
-        assert len(os.listdir(tmp_path)) == 1
+    if name == "SIGKILL":  # the next conversion removes the rest
+        assert sorted(os.listdir(tmp_path)) == [".out.lock", ".out.partial"]
         convert("digits", str(out))
         assert os.listdir(tmp_path) == ["out"]
     else:

@@ -1,4 +1,4 @@
-"""Sources that come as arrays of pixels: IDX, CIFAR's binary files, HDF5, scikit-learn."""
+"""Sources that are arrays of pixels: scikit-learn, IDX, CIFAR's binary files, HDF5."""
 
 import gzip
 import math
@@ -11,15 +11,18 @@ import numpy as np
 import pooch
 
 from errors import UserError
-from files import open_regular, read_regular
-from pipeline.convert.sources.contract import Example, Source, carve, carved, download, files_below, listed, numbered
+from files import all_files, list_directory, open_regular, read_regular
+from pipeline.convert.sources.contract import Example, Source, array_examples, download, split_off, with_all_splits
 
 
 def digits(source: Path | None, cache: Path) -> Source:
-    """1,797 handwritten digits of 8×8 pixels and 17 grey levels, embedded in scikit-learn (Alpaydin and Kaynak, the
-    test part of UCI's optdigits): a fifth for test, an eighth of the rest for validation."""
+    """1,797 handwritten digits of 8×8, part of scikit-learn; takes no --source
+
+    The test part of UCI's optdigits (Alpaydin and Kaynak), 17 grey levels. A fifth is for test, an eighth of the rest
+    for validation.
+    """
     if source is not None:
-        raise UserError("digits are embedded in scikit-learn and take no --source")
+        raise UserError("digits are part of scikit-learn and take no --source")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -28,8 +31,8 @@ def digits(source: Path | None, cache: Path) -> Source:
         Example(f"digit{i:04d}.png", int(label), image)
         for i, (image, label) in enumerate(zip(pixels, bunch.target, strict=True))
     ]
-    rest, test = carve(examples, 0.2)
-    train, validation = carve(rest, 0.125)
+    rest, test = split_off(examples, 0.2)
+    train, validation = split_off(rest, 0.125)
     return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
 
 
@@ -56,13 +59,19 @@ FASHION_CLASSES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 def mnist(source: Path | None, cache: Path) -> Source:
-    """70,000 handwritten digits of 28×28 (LeCun, Cortes and Burges), as the four IDX .gz files. The 10,000 test
-    pictures stay as they are; a twelfth of the 60,000 training pictures, 5,000, becomes the validation split."""
+    """70,000 handwritten digits of 28×28: the four IDX .gz files, or downloaded
+
+    By LeCun, Cortes and Burges. A twelfth of the 60,000 training pictures, 5,000, becomes the validation split; the
+    10,000 test pictures do not change.
+    """
     return _idx(source, cache, MNIST_URL, MNIST_FILES, [str(i) for i in range(10)])
 
 
 def fashion_mnist(source: Path | None, cache: Path) -> Source:
-    """70,000 articles of Zalando's in MNIST's format and split (Xiao et al., arXiv:1708.07747)."""
+    """70,000 articles of clothing in MNIST's format and splits, or downloaded
+
+    By Zalando (Xiao et al., arXiv:1708.07747).
+    """
     return _idx(source, cache, FASHION_URL, FASHION_FILES, FASHION_CLASSES)
 
 
@@ -78,14 +87,14 @@ def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], clas
             raise UserError(f"{image_path} holds {len(images)} pictures, {label_path} {len(labels)} labels")
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
-        splits[split] = numbered(split, images, labels)
-    return Source(class_names, 1, carved(splits, class_names, paths[IDX_FILES["train"][0]], 1 / 12))
+        splits[split] = array_examples(split, images, labels)
+    return Source(class_names, 1, with_all_splits(splits, class_names, paths[IDX_FILES["train"][0]], 1 / 12))
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
     """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data.
 
-    Raises UserError where the file is missing, damaged, or of another rank.
+    Returns uint8 with `rank` dimensions. Raises UserError if the file is missing, damaged, or of another rank.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
@@ -104,42 +113,48 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR_CHECKSUM = "md5:c32a1d4ab5d03f1284b67883e8d87530"
 CIFAR_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-CIFAR_RECORD = 1 + 3 * 32 * 32  # label, then the planes of red, green and blue
+CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: label, then the planes of red, green and blue
 
 
 def cifar10(source: Path | None, cache: Path) -> Source:
-    """60,000 pictures of 32×32 in ten classes (Krizhevsky, 2009), as the binary version: data_batch_*.bin (five, or
-    what is there of them) and test_batch*.bin. A tenth of the training pictures becomes the validation split."""
+    """60,000 pictures of 32×32: data_batch_*.bin and test_batch.bin, or downloaded
+
+    The binary version (Krizhevsky, 2009); some of the five data_batch files may be missing. A tenth of the training
+    pictures becomes the validation split.
+    """
     if source is None:
         files = [Path(name) for name in download(CIFAR_URL, CIFAR_CHECKSUM, cache, pooch.Untar())]
     else:
-        files = [path for path in files_below(source) if path.suffix == ".bin"]
+        files = [path for path in all_files(source) if path.suffix == ".bin"]
     splits = {}
     for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
         paths = sorted(path for path in files if path.name.startswith(prefix))
         if not paths:
-            raise UserError(f"{source} holds no {prefix}*.bin; it must hold those of cifar-10-binary.tar.gz")
+            raise UserError(f"{source} holds no {prefix}*.bin; it must hold the files of cifar-10-binary.tar.gz")
         splits[split] = [example for path in paths for example in _read_cifar(path)]
-    return Source(CIFAR_CLASSES, 3, carved(splits, CIFAR_CLASSES, source))
+    return Source(CIFAR_CLASSES, 3, with_all_splits(splits, CIFAR_CLASSES, source))
 
 
 def _read_cifar(path: Path) -> list[Example]:
     data = np.frombuffer(read_regular(path), np.uint8)
     if not data.size or data.size % CIFAR_RECORD:
-        raise UserError(f"{path} has {data.size} bytes, which is no multiple of {CIFAR_RECORD}: it is cut short")
+        raise UserError(f"{path} has {data.size} bytes, which is no multiple of {CIFAR_RECORD}: it is truncated")
     rows = data.reshape(-1, CIFAR_RECORD)
     if rows[:, 0].max() > 9:
         raise UserError(f"{path} holds the label {rows[:, 0].max()}; the ten classes are 0 to 9")
-    return numbered(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+    return array_examples(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
 
 
 def signs(source: Path | None, cache: Path) -> Source:
-    """Hand signs for 0 to 5 at 64×64 (deeplearning.ai's SIGNS), as two HDF5 files: one with train_set_x and
-    train_set_y, one with test_set_x and test_set_y, either with list_classes. A tenth of train becomes validation."""
+    """Hand signs for 0 to 5 at 64×64 (deeplearning.ai's SIGNS): two HDF5 files
+
+    One has train_set_x and train_set_y, the other test_set_x and test_set_y; both have list_classes. A tenth of train
+    becomes validation.
+    """
     if source is None:
         raise UserError("the signs source needs --source DIR with train_signs.h5 and test_signs.h5")
     splits, class_names = {}, None
-    for path in (path for path in listed(source)[1] if path.suffix in (".h5", ".hdf5")):
+    for path in (path for path in list_directory(source)[1] if path.suffix in (".h5", ".hdf5")):
         try:
             with open_regular(path) as raw, h5py.File(raw, "r") as file:
                 parts = {
@@ -147,8 +162,8 @@ def signs(source: Path | None, cache: Path) -> Source:
                 }
         except UserError:
             raise
-        except Exception as error:  # h5py raises what HDF5's library does, NumPy what it makes of odd types
-            raise UserError(f"{path} is no complete HDF5 file of this kind ({error})") from None
+        except Exception as error:  # HDF5 and NumPy raise errors of many types on damaged files
+            raise UserError(f"{path} is no complete HDF5 file of the SIGNS format ({error})") from None
         for split, (examples, names) in parts.items():
             if split in splits or class_names not in (None, names):
                 raise UserError(f"{path} holds {split} for the second time, or other classes than the file before")
@@ -156,7 +171,7 @@ def signs(source: Path | None, cache: Path) -> Source:
     if set(splits) != {"train", "test"}:
         found = ", ".join(splits) or "none"
         raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
-    return Source(class_names, 3, carved(splits, class_names, source))
+    return Source(class_names, 3, with_all_splits(splits, class_names, source))
 
 
 def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:
@@ -167,5 +182,5 @@ def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example],
     if labels.dtype.kind not in "iu" or len(images) != len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise UserError(f"{path}: {split}_set_y does not label {len(images)} pictures with {len(names)} classes")
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"{path}: list_classes must be two names or more, each once")
-    return numbered(split, images, labels), names
+        raise UserError(f"{path}: list_classes must have at least two names, each once")
+    return array_examples(split, images, labels), names

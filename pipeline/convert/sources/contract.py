@@ -1,10 +1,8 @@
-"""What a source gives, and what several sources need for it."""
+"""The records that a source returns, and the helpers that several sources share."""
 
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,70 +11,46 @@ import pooch
 
 from errors import UserError, why_not_fetched
 
-SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-SPLIT_SEED = 0  # of the data set, not of a run: all runs share their test pictures
+# until their users are renamed
+from files import all_files as files_below  # noqa: F401
+from files import is_text  # noqa: F401
+from files import list_directory as listed  # noqa: F401
+from pipeline.tfrecord import SPLIT_NAMES, SPLITS  # noqa: F401
+
+SPLIT_SEED = 0  # one for all data sets and runs, so that all runs share their test pictures
 
 
 class Example(NamedTuple):
-    """A picture, not yet decoded where it is a file."""
+    """A picture with its label; a picture file is not decoded yet."""
 
     filename: str
     label: int
-    image: np.ndarray | Path  # uint8 [H, W, C], or where the file lies
+    image: np.ndarray | Path  # uint8 [H, W, C], or the path of the file
 
 
 class Source(NamedTuple):
-    """A data set: its classes in label order, and its splits: train and validation, or test alone."""
+    """A data set before its conversion."""
 
-    class_names: list[str]
+    class_names: list[str]  # in label order
     channels: int
-    splits: dict[str, list[Example]]
-    ignored: dict[str, int] | None = None  # what is left out, such as files that are no pictures by their ending
+    splits: dict[str, list[Example]]  # train and validation, with or without test; or test alone
+    ignored: dict[str, int] | None = None  # number of files left out by kind, such as '.txt'
 
 
-def is_text(name: object) -> bool:
-    """Whether this is a name that can be printed and stored as UTF-8: what Linux calls files need not be."""
-    return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
-
-
-def listed(directory: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a directory, in order, links followed, without hidden ones.
-
-    Raises UserError where they cannot be read: what lies there would be lost without a word.
-    """
-    try:
-        with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{directory} cannot be read ({error.strerror}); mend or remove it") from None
-    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
-    return folders, files
-
-
-def files_below(directory: Path, above: tuple[str, ...] = ()) -> list[Path]:
-    """All files in a directory and its folders, in order. `above` are those that it lies in."""
-    place = os.path.realpath(directory)
-    if place in above:
-        raise UserError(f"{directory} is a link to a folder that it lies in; remove it")
-    folders, files = listed(directory)
-    return sorted([*files, *(path for folder in folders for path in files_below(folder, (*above, place)))])
-
-
-def numbered(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
-    """Examples of pictures [N, H, W] or [N, H, W, C] and labels [N] that come without file names."""
+def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
+    """Examples with numbered file names, from pictures [N, H, W] or [N, H, W, C] and labels [N]."""
     return [
         Example(f"{prefix}{i:05d}.png", int(label), image)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 
 
-def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """Splits off a fraction of each class, at least one picture: those whose seeded hash of the file name is lowest.
+def split_off(examples: list[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """Splits a fraction of each class off, at least one picture. Returns (rest, part), in the given order.
 
-    Returns (rest, part), in the order given. A file keeps its side when others come and go, but for those at the edge.
+    The part has the lowest seeded hashes of the file name. So most pictures stay in their split when other pictures are
+    added or removed.
     """
-    examples = list(examples)
     by_class = defaultdict(list)
     for example in examples:
         key = hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{example.filename}")).digest()
@@ -87,38 +61,39 @@ def carve(examples: Iterable[Example], fraction: float) -> tuple[list[Example], 
     return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
 
 
-def carved(
-    splits: dict[str, list[Example]], class_names: list[str], place: object, fraction: float = 0.1
+def with_all_splits(
+    splits: dict[str, list[Example]], class_names: list[str], origin: object, fraction: float = 0.1
 ) -> dict[str, list[Example]]:
-    """Adds what is missing to train alone, or to train with test: a tenth for test, a fraction of the rest for
-    validation.
+    """Splits the missing splits off train: first a tenth for test, if train is alone, then `fraction` for validation.
 
-    What is there stays as it is, so that no choice ever looks at the test pictures.
-
-    Raises UserError for a class with too few training pictures in `place` to spare some for validation and test.
+    Existing splits do not change, so no choice made by validation depends on the test pictures. Raises UserError if a
+    class has fewer than 3 training pictures; the message names `origin`.
     """
     counts = Counter(example.label for example in splits["train"])
     for label, name in enumerate(class_names):
         if counts[label] < 3:
             raise UserError(
-                f"{place} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
+                f"{origin} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
                 "test"
             )
     splits = dict(splits)
     if set(splits) == {"train"}:
-        splits["train"], splits["test"] = carve(splits["train"], 0.1)
+        splits["train"], splits["test"] = split_off(splits["train"], 0.1)
     if "validation" not in splits:
-        splits["train"], splits["validation"] = carve(splits["train"], fraction)
+        splits["train"], splits["validation"] = split_off(splits["train"], fraction)
     return splits
 
 
 def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":
-    """Fetches a file once, with a progress bar, and compares its checksum."""
+    """Downloads a file into the cache, if it is not there, and verifies its checksum. Raises UserError on failure.
+
+    Returns its path, or with a pooch processor such as pooch.Untar the processor's list of paths.
+    """
     try:
         got = pooch.retrieve(
             url, checksum, fname=url.rsplit("/", 1)[1], path=cache, processor=processor, progressbar=True
         )
-    except (OSError, ValueError) as error:  # no network, or a checksum that differs
+    except (OSError, ValueError) as error:  # no network, or a wrong checksum
         reason = why_not_fetched(error)
         raise UserError(f"{url} could not be downloaded ({reason}); give files you have with --source DIR") from None
     return got if processor else Path(got)

@@ -1,4 +1,4 @@
-"""Sources that come as folders of picture files."""
+"""Sources that are folders of picture files."""
 
 import re
 from collections import Counter
@@ -8,61 +8,65 @@ from pathlib import Path
 import pooch
 
 from errors import UserError
-from files import read_regular
-from pipeline.convert.sources.contract import SPLIT_NAMES, Example, Source, carved, download, files_below, listed
+from files import all_files, list_directory, read_regular
+from pipeline.convert.sources.contract import Example, Source, download, with_all_splits
 from pipeline.images import EXTENSIONS
+from pipeline.tfrecord import SPLIT_NAMES
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
-    """Pictures in one folder for each class, with train and test, validation or val folders above them, or without. Or
-    all in one folder, with --label-regex to find the class in the file name. What is missing is carved from train: a
-    tenth for validation, and where there is no split at all, a tenth for test."""
+    """Pictures in one folder for each class; or all in one folder, with --label-regex
+
+    The class folders may be in train, validation (or val, valid) and test folders. Missing splits are split off train:
+    a tenth for validation and, if there is no split at all, a tenth for test.
+    """
     if source is None:
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
     parts, ignored = _parts(source)
     if "train" not in parts:
         raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
-    label_of = _label_of(label_regex)
-    pictures = {}
+    label_of = _label_function(label_regex)
+    labelled, folders = {}, {}
     for split, directory in parts.items():
-        files = files_below(directory)
-        pictures[split] = [path for path in _pictures(files) if label_regex or path.parent != directory]
-        ignored.update(map(_kind, set(files).difference(pictures[split])))
-    if label_regex:
-        class_names = sorted({label_of(path, parts["train"]) for path in pictures["train"]})
-    else:
-        class_names = [d.name for d in listed(parts["train"])[0]]
+        files = all_files(directory)
+        pictures = [path for path in _pictures(files) if label_regex or path.parent != directory]
+        ignored.update(map(_kind, set(files).difference(pictures)))
+        labelled[split] = [(label_of(path, directory), path) for path in pictures]
+        folders[split] = set() if label_regex else {d.name for d in list_directory(directory)[0]}
+    class_names = sorted(folders["train"].union(name for name, _ in labelled["train"]))
     if len(class_names) < 2:
-        advice = (
-            "at least two are needed, each with its pictures; for pictures in one folder, python -m pipeline.convert "
-            "folder has --label-regex, and train.py takes what it makes as --data"
-        )
-        kind = "classes in its file names" if label_regex else "class folders"
-        place = source if parts["train"] == source else f"{parts['train']}, the training split,"
-        raise UserError(f"{place} holds {len(class_names)} {kind}; {advice}")
+        raise _too_few_classes(source, parts["train"], len(class_names), label_regex)
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
-        named = [(label_of(path, directory), path) for path in pictures[split]]
-        folders = set() if label_regex else {d.name for d in listed(directory)[0]}
-        strangers = ({name for name, _ in named} | folders) - set(class_names)
-        if strangers:
-            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(strangers))}")
-        examples = [Example(str(path.relative_to(source)), numbers[name], path) for name, path in named]
+        if unknown := folders[split].union(name for name, _ in labelled[split]).difference(class_names):
+            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(unknown))}")
+        examples = [Example(str(path.relative_to(source)), numbers[name], path) for name, path in labelled[split]]
         splits[split] = sorted(examples, key=lambda example: example.label)
     empty = [str(directory) for split, directory in parts.items() if not splits[split]]
     if empty:
         raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
-    return Source(class_names, 3, carved(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
+    return Source(class_names, 3, with_all_splits(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
+
+
+def _too_few_classes(source: Path, train: Path, number: int, label_regex: str | None) -> UserError:
+    kind = "classes in its file names" if label_regex else "class folders"
+    place = source if train == source else f"{train}, the training split,"
+    return UserError(
+        f"{place} holds {number} {kind}; at least two are needed, each with its pictures; for pictures in one folder, "
+        "use python -m pipeline.convert folder with --label-regex, then train.py with --data and its output directory"
+    )
 
 
 FLOWERS_URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
-FLOWERS_CHECKSUM = "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"  # as TFDS has it
+FLOWERS_CHECKSUM = "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"  # the one that TFDS uses
 
 
 def flowers(source: Path | None, cache: Path) -> Source:
-    """3,670 photographs of daisies, dandelions, roses, sunflowers and tulips (TensorFlow's flower_photos, 229 MB), or a
-    part of them, as class folders with or without train, validation and test above them."""
+    """3,670 photographs in five classes, downloaded (229 MB); or a folder like it
+
+    TensorFlow's flower_photos: daisies, dandelions, roses, sunflowers and tulips.
+    """
     if source is None:
         download(FLOWERS_URL, FLOWERS_CHECKSUM, cache, pooch.Untar())
         source = cache / "flower_photos.tgz.untar" / "flower_photos"
@@ -70,13 +74,16 @@ def flowers(source: Path | None, cache: Path) -> Source:
 
 
 def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
-    """Split to its folder, whatever the case of its name, and what lies beside them; or all as training pictures."""
-    folders, files = listed(source)
+    """{split: its folder}, where upper case in the folder's name does not matter, and counts of what is beside them.
+
+    Without split folders, the whole source is the training split.
+    """
+    folders, files = list_directory(source)
     parts: dict[str, Path] = {}
     for directory in folders:
         split = SPLIT_NAMES.get(directory.name.lower())
         if split in parts:
-            raise UserError(f"{source} has both {parts[split].name} and {directory.name}; one of them has to stay")
+            raise UserError(f"{source} has both {parts[split].name} and {directory.name}; keep one of them")
         if split:
             parts[split] = directory
     if not parts:
@@ -86,13 +93,13 @@ def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
 
 
 def _kind(path: Path) -> str:
-    """What a file that is left out counts as."""
+    """The kind under which a file that is left out is counted."""
     ending = path.suffix.lower()
     return "pictures beside the folders" if ending in EXTENSIONS else ending or "without an ending"
 
 
-def _label_of(label_regex: str | None) -> Callable[[Path, Path], str]:
-    """From a picture and its split's folder to the name of its class."""
+def _label_function(label_regex: str | None) -> Callable[[Path, Path], str]:
+    """The function from the path of a picture and the folder of its split to the name of its class."""
     if not label_regex:
         return lambda path, directory: path.relative_to(directory).parts[0]
     try:
@@ -119,16 +126,18 @@ _SYNSET = re.compile(r"n\d{8}(?!\d)")
 
 
 def imagenet(source: Path | None, cache: Path) -> Source:
-    """Pictures of the 1,000 classes of ILSVRC-2012 (Russakovsky et al., arXiv:1409.0575), to evaluate published weights
-    on: all are the test split. LOC_synset_mapping.txt gives the classes, in the order of the labels; a picture's file
-    name begins with its synset, else its folder is called so."""
+    """LOC_synset_mapping.txt, and pictures named by synset: a test split, to evaluate published weights
+
+    Pictures of the 1,000 classes of ILSVRC-2012 (Russakovsky et al., arXiv:1409.0575). LOC_synset_mapping.txt lists the
+    classes in label order. The synset of a picture is the start of its file name, or else the name of its folder.
+    """
     if source is None:
         raise UserError(
             f"the imagenet source needs --source DIR with {IMAGENET_CLASSES}, which Kaggle has (imagenet-object-"
             "localization-challenge), and pictures named by synset, such as those of "
             "github.com/EliSchwartz/imagenet-sample-images"
         )
-    files = files_below(source)
+    files = all_files(source)
     class_names = _read_synsets(source, [path for path in files if path.name == IMAGENET_CLASSES])
     labels = {synset: label for label, synset in enumerate(class_names)}
     examples = []
@@ -136,8 +145,8 @@ def imagenet(source: Path | None, cache: Path) -> Source:
         synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
         if synset is None:
             raise UserError(
-                f"{path} has no synset: neither its name begins with one, as n01443537_goldfish.JPEG does, nor is its "
-                "folder called by one; rename or remove it"
+                f"{path} has no synset: its name must begin with one, like n01443537_goldfish.JPEG, or the name of its "
+                "folder must be one; rename or remove it"
             )
         if synset[0] not in labels:
             raise UserError(f"{path} is of {synset[0]}, which {IMAGENET_CLASSES} lacks; rename or remove it")
@@ -148,10 +157,10 @@ def imagenet(source: Path | None, cache: Path) -> Source:
 
 
 def _read_synsets(source: Path, paths: list[Path]) -> dict[str, str]:
-    """Synset to class name, in the order of the labels. A name that two classes share, as crane, gets its synset."""
+    """{synset: class name} in label order. If two classes have the same name, such as crane, the synset is added."""
     if len(paths) != 1:
         found = ", ".join(map(str, paths)) or "none"
-        raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of the classes; found: {found}")
+        raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of classes; found: {found}")
     names = {}
     for number, line in enumerate(read_regular(paths[0]).decode("utf-8", "replace").splitlines(), start=1):
         synset, _, name = line.partition(" ")
