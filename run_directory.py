@@ -89,14 +89,21 @@ def run_of(path: str) -> str | None:
 
 @contextlib.contextmanager
 def exclusive(directory: str) -> Iterator[None]:
-    """Makes a run directory and locks it: two trainings in one would delete each other's checkpoints.
+    """Creates a run directory and locks it: two trainings in one would delete each other's checkpoints.
 
-    Directories that it made are removed at the end where they are still empty. Raises UserError where the directory
-    cannot be made, or another process has locked it.
+    On exit, directories that it created are removed where they are empty. Raises UserError where the directory cannot be
+    created, or another process has locked it.
     """
     path = Path(directory).absolute()
     made = [place for place in (path, *path.parents) if not place.exists()]
+
+    def remove_made() -> None:
+        with contextlib.suppress(OSError):  # not empty, or removed already
+            for place in made:
+                place.rmdir()
+
     with contextlib.ExitStack() as stack:
+        stack.callback(remove_made)
         try:
             path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(path / ".lock"))
@@ -106,13 +113,7 @@ def exclusive(directory: str) -> Iterator[None]:
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
-        try:
-            yield
-        finally:
-            stack.close()  # removes the lock file
-            with contextlib.suppress(OSError):  # not empty, or removed already
-                for place in made:
-                    place.rmdir()
+        yield
 
 
 def resolve(config: Config) -> Config:

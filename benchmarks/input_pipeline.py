@@ -24,24 +24,23 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import errors
-from engine.session import make_deterministic, session_config
-from pipeline import batches as pipeline_dataset
-from pipeline import statistics
-from pipeline.dataset import load_dataset, load_index
+from engine.session import session_config
+from pipeline.batches import training_batches
+from pipeline.dataset import Dataset
 from pipeline.pictures import Picture
-from pipeline.preprocess import PREPROCESSINGS
-from tfcompat import tf
+from pipeline.preprocess import FAMILIES, Family, Preprocessor, find_family
+from tfcompat import op_determinism, tf
 
 READ, DECODE, ALL, TORCH = "read and parse", "tf.io.decode_jpeg", "all that training does", "PyTorch DataLoader"
 
 
-def read_only(picture: Picture, size: int, key: tf.Tensor, statistics: object) -> tf.Tensor:
+def read_only(to: Preprocessor, picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """No decoding: one number for each picture."""
     return tf.cast(tf.strings.length(picture.encoded), tf.float32)
 
 
-def decode_whole(picture: Picture, size: int, key: tf.Tensor, statistics: object) -> tf.Tensor:
-    """The whole picture, by TensorFlow's own decoder alone; of it one number goes on."""
+def decode_whole(to: Preprocessor, picture: Picture, key: tf.Tensor) -> tf.Tensor:
+    """The whole picture, by TensorFlow's own decoder alone; returns one number of it."""
     image = tf.cond(
         tf.image.is_jpeg(picture.encoded),
         lambda: tf.io.decode_jpeg(picture.encoded, picture.channels),
@@ -50,21 +49,13 @@ def decode_whole(picture: Picture, size: int, key: tf.Tensor, statistics: object
     return tf.cast(image[0, 0, 0], tf.float32)
 
 
-def stage(args: argparse.Namespace, data: dict, family: Callable) -> Callable[[], float]:
-    """A function that takes batches for some seconds and returns pictures per second."""
-    PREPROCESSINGS["benchmark"] = family
-    index = load_index(args.data, data, args.split)
+def stage(args: argparse.Namespace, data: Dataset, family: Family) -> Callable[[], float]:
+    """A function that reads batches for some seconds and returns pictures per second."""
+    FAMILIES["benchmark"] = family
+    preprocessor = Preprocessor("benchmark", args.image_size, data.channels, data.statistics)
     with tf.Graph().as_default() as graph:
-        make_deterministic(0)
-        batches = pipeline_dataset.training_batches(
-            index,
-            data["channels"],
-            "benchmark",
-            args.image_size,
-            args.batch_size,
-            0,
-            statistics.load(args.data, data),
-        )
+        tf.set_random_seed(0)
+        batches = training_batches(data.index(args.split), preprocessor, args.batch_size, 0)
     session = tf.Session(graph=graph, config=session_config(os.cpu_count()))
     fetch = batches.images.op  # runs it, and copies nothing to Python
 
@@ -80,9 +71,9 @@ def stage(args: argparse.Namespace, data: dict, family: Callable) -> Callable[[]
     return measure
 
 
-def torch_stage(args: argparse.Namespace, data: dict) -> Callable[[], float]:
+def torch_stage(args: argparse.Namespace, data: Dataset) -> Callable[[], float]:
     """As `stage`, of PyTorch in a process of its own, since its workers are forked."""
-    index = load_index(args.data, data, args.split)
+    index = data.index(args.split)
     command = [sys.executable, str(Path(__file__).with_name("torch_loader.py"))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     places = [index.place(row) for row in range(len(index.offsets))]
@@ -111,11 +102,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=5, help="of each stage in a round (default: %(default)s)")
     args = parser.parse_args()
-    if args.preprocessing not in PREPROCESSINGS:
-        raise errors.unknown("preprocessing", args.preprocessing, PREPROCESSINGS)
-    data = load_dataset(args.data)
-    args.split = args.split or next(name for name, part in data["splits"].items() if part["examples"])
-    families = {READ: read_only, DECODE: decode_whole, ALL: PREPROCESSINGS[args.preprocessing]}
+    data, family = Dataset.load(args.data), find_family(args.preprocessing)
+    args.split = args.split or next(name for name in data.splits if data.size(name))
+    families = {READ: family._replace(augment=read_only), DECODE: family._replace(augment=decode_whole), ALL: family}
     measures = {name: stage(args, data, family) for name, family in families.items()}
     if find_spec("torch"):
         measures[TORCH] = torch_stage(args, data)
@@ -124,7 +113,7 @@ def main() -> None:
         for name, measure in measures.items():
             rates[name].append(measure())
     medians = {name: float(np.median(values)) for name, values in rates.items()}
-    print(f"{args.split} split of {args.data}: {len(load_index(args.data, data, args.split).offsets):,} records")
+    print(f"{args.split} split of {args.data}: {data.size(args.split):,} records")
     print(f"{args.preprocessing}, {args.image_size} px, batches of {args.batch_size}, {os.cpu_count()} cores,")
     print(f"medians of {args.rounds} rounds of {args.seconds:g} s (lowest to highest), op determinism on")
     for name, values in rates.items():
@@ -147,5 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors.reported():
+    with errors.reported(), op_determinism():
         main()

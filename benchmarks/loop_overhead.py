@@ -16,8 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import train as training
 from presets import parse_command_line
-from train import train
 
 from tfcompat import tf  # isort: skip
 
@@ -25,27 +25,26 @@ BLOCK = 20  # steps; two of them are logged
 
 
 class Turns:
-    """Stands in the place of Session.run: passes on what the loop asks for, and takes the bare turns in between."""
+    """Replaces train.run_step: runs the loop's steps, and before each block of them as many bare steps."""
 
-    def __init__(self, rounds: int):
+    def __init__(self):
         self.steps, self.began = 0, 0.0
         self.loop: list[float] = []
         self.bare: list[float] = []
-        self.rounds, self.session_run = rounds, tf.Session.run
+        self.run_step = training.run_step
 
-    def run(self, session: tf.Session, fetches: object, *args: object, **kwargs: object) -> object:
-        """As Session.run."""
-        is_step = isinstance(fetches, dict) and "train_op" in fetches
-        if is_step and self.steps % BLOCK == 0:
+    def run(self, session: tf.Session, model: training.Model, *args: object, **kwargs: object) -> dict:
+        """Has the arguments and the result of train.run_step."""
+        if self.steps % BLOCK == 0:
             began = time.perf_counter()
             if self.steps:
                 self.loop.append(began - self.began)
             for _ in range(BLOCK):
-                self.session_run(session, fetches["train_op"])
+                session.run(model.step["train_op"])
             self.bare.append(time.perf_counter() - began)
             self.began = time.perf_counter()
-        self.steps += is_step
-        return self.session_run(session, fetches, *args, **kwargs)
+        self.steps += 1
+        return self.run_step(session, model, *args, **kwargs)
 
 
 def main() -> None:
@@ -53,14 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, metavar="N")
     rounds = parser.parse_args().rounds
-    turns = Turns(rounds)
-    tf.Session.run = lambda *args, **kwargs: turns.run(*args, **kwargs)
+    turns = Turns()
+    training.run_step = turns.run
     with tempfile.TemporaryDirectory() as directory:
         steps = (rounds + 1) * BLOCK + 1
         arguments = ["--image-size", "32", "--batch-size", "128", "--total-steps", str(steps)]
         arguments += ["--validate-every-steps", str(steps), "--snapshot-every-steps", str(steps)]
         arguments += ["--display-every-steps", "10", "--data", f"{directory}/data", "--run-dir", f"{directory}/run"]
-        train(parse_command_line(arguments))
+        training.train(parse_command_line(arguments))
     loop, bare = (np.array(times[-rounds:]) / BLOCK * 1000 for times in (turns.loop, turns.bare[1:]))
     shares = loop / bare[: len(loop)] - 1
     for name, times in (("bare session.run", bare), ("train.py's loop", loop)):

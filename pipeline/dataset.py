@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from PIL import Image
@@ -99,7 +100,7 @@ class Dataset:
             shards = tuple(Shard(shard["file"], shard["examples"]) for shard in part["shards"])
             splits[name] = Split(part["examples"], shards, part.get("every"))
         stats = statistics.load(directory, description["channels"], description.get("statistics"))
-        return cls(directory, tuple(description["class_names"]), description["channels"], splits, stats, description)
+        return cls(directory, tuple(description["class_names"]), description["channels"], MappingProxyType(splits), stats, description)
 
     @property
     def short_side(self) -> int | None:

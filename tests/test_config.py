@@ -1,6 +1,5 @@
 """Defaults, presets, the command line, validation, and what lies in config.json."""
 
-import dataclasses
 import json
 import os
 import re
@@ -8,30 +7,31 @@ import re
 import pytest
 
 import config
-from config import Config
+from config import TOPIC_OF, Config
 from errors import UserError
 from nets import NETS
-from pipeline.preprocess import PREPROCESSINGS
+from pipeline.preprocess import FAMILIES
 from presets import PRESETS, parse_command_line
-from run_directory import in_steps
+from run_directory import in_steps, resolve, resumed
 
 
 def test_defaults_then_preset_then_command_line():
     assert parse_command_line([]) == PRESETS["digits"]
     assert parse_command_line(["mnist_alexnet"]) == PRESETS["mnist_alexnet"]
     asked = parse_command_line(["mnist_alexnet", "--batch-size", "7", "--optimizer", "rmsprop"])
-    assert asked == dataclasses.replace(PRESETS["mnist_alexnet"], batch_size=7, optimizer="rmsprop")
-    assert (asked.learning_rate, asked.momentum) == (1e-3, Config().momentum)  # of the preset; of neither
+    assert asked == PRESETS["mnist_alexnet"].replace(batch_size=7, optimizer="rmsprop")
+    assert asked.schedule.learning_rate == 1e-3  # of the preset
+    assert asked.update.momentum == Config().update.momentum  # of neither
 
 
 def test_a_key_without_a_preset_changes_the_default_one():
-    assert parse_command_line(["--seed", "3"]) == dataclasses.replace(PRESETS["digits"], seed=3)
+    assert parse_command_line(["--seed", "3"]) == PRESETS["digits"].replace(seed=3)
 
 
 def test_a_key_is_written_with_dashes_or_underscores():
     arguments = ["--decay_at_steps", "5", "7", "--learning_rate=0.5"]
     asked = parse_command_line(arguments)
-    assert (asked.decay_at_steps, asked.learning_rate) == ((5, 7), 0.5)
+    assert (asked.schedule.decay_at_steps, asked.schedule.learning_rate) == ((5, 7), 0.5)
     assert asked == parse_command_line([a.replace("_", "-") for a in arguments])
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_preset_names_the_nearest_and_all():
 def test_a_preset_after_the_options_is_pointed_out():
     with pytest.raises(UserError, match="preset folder must be the first word"):
         parse_command_line(["--source", "pictures", "folder"])
-    assert parse_command_line(["--data", "folder"]).data == "folder"
+    assert parse_command_line(["--data", "folder"]).input.data == "folder"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_help_lists_presets_and_keys(capsys):
         parse_command_line(["--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
-    for word in *PRESETS, *(f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(Config)):
+    for word in *PRESETS, *(f"--{key.replace('_', '-')}" for key in TOPIC_OF):
         assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), word
 
 
@@ -99,34 +99,34 @@ BAD_VALUES = [
 @pytest.mark.parametrize(("key", "value"), BAD_VALUES)
 def test_a_bad_value_is_named_with_its_flag(key, value):
     with pytest.raises(UserError) as error:
-        config.validate(Config(**{key: value}), NETS, PREPROCESSINGS)
+        resolve(Config.of(**{key: value}))
     assert re.search(rf"--{key.replace('_', '-')}\b.*{re.escape(str(value))}", str(error.value))
 
 
 @pytest.mark.parametrize(("schedule", "needs"), [("step", "--decay-at-steps"), ("exponential", "--decay-steps")])
 def test_a_schedule_names_what_it_needs(schedule, needs):
     with pytest.raises(UserError, match=f"--schedule {schedule} needs {needs}"):
-        config.validate(Config(schedule=schedule), NETS, PREPROCESSINGS)
+        resolve(Config.of(schedule=schedule))
     key, value = {"step": ("decay_at_steps", (500,)), "exponential": ("decay_steps", 500)}[schedule]
-    config.validate(Config(schedule=schedule, **{key: value}), NETS, PREPROCESSINGS)
+    resolve(Config.of(schedule=schedule, **{key: value}))
     with pytest.raises(UserError, match=f"{needs} belongs to --schedule {schedule}, but the schedule is constant"):
-        config.validate(Config(schedule="constant", **{key: value}), NETS, PREPROCESSINGS)
+        resolve(Config.of(schedule="constant", **{key: value}))
 
 
 @pytest.mark.parametrize(
     ("key", "value", "nearest", "known"),
-    [("net", "vgg16", "vgg_16", NETS), ("preprocessing", "cifr", "cifar", PREPROCESSINGS)],
+    [("net", "vgg16", "vgg_16", NETS), ("preprocessing", "cifr", "cifar", FAMILIES)],
 )
 def test_an_unknown_name_gets_the_nearest_and_all(key, value, nearest, known):
     with pytest.raises(UserError) as error:
-        config.validate(Config(**{key: value}), NETS, PREPROCESSINGS)
+        resolve(Config.of(**{key: value}))
     assert all(word in str(error.value) for word in (f"unknown {key} '{value}'", f"did you mean {nearest}?", *known))
 
 
 def test_the_extremes_that_are_allowed():
     extremes = dict.fromkeys(AT_LEAST_ONE, 1) | dict.fromkeys(AT_LEAST_ZERO, 0)
-    config.validate(Config(**extremes, adam_beta1=0.0, schedule="exponential"), NETS, PREPROCESSINGS)
-    config.validate(Config(end_learning_rate=0.1, warmup_steps=999, seed=2**31 - 1), NETS, PREPROCESSINGS)
+    resolve(Config.of(**extremes, adam_beta1=0.0, schedule="exponential"))
+    resolve(Config.of(end_learning_rate=0.1, warmup_steps=999, seed=2**31 - 1))
 
 
 OPEN = {
@@ -136,23 +136,23 @@ OPEN = {
 
 
 def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
-    resolved = config.resolve(Config(dataset="mnist", net="vgg_16"), NETS)
-    still_open = {key for key, value in dataclasses.asdict(resolved).items() if value is None}
+    resolved = resolve(Config.of(dataset="mnist", net="vgg_16"))
+    still_open = {key for key, value in resolved.flat().items() if value is None}
     assert still_open == {"source", "train_examples", "decay_steps", "init_from", *OPEN}
     net = NETS["vgg_16"]
-    assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (
+    assert (resolved.input.image_size, resolved.input.preprocessing, resolved.regularization.weight_decay) == (
         net.image_size, net.preprocessing, net.weight_decay,
     )  # fmt: skip
-    assert resolved.data == os.path.join(os.getcwd(), "data", "mnist")
-    assert resolved.compute_threads == os.cpu_count()
+    assert resolved.input.data == os.path.join(os.getcwd(), "data", "mnist")
+    assert resolved.run.compute_threads == os.cpu_count()
 
 
 def test_resolve_keeps_what_was_asked():
-    asked = Config(
+    asked = Config.of(
         data="/some/where", image_size=9, preprocessing="lenet", weight_decay=0.0, compute_threads=3, train_examples=5,
         learning_rate=0.5, batch_norm_updates="all",
     )  # fmt: skip
-    assert config.resolve(asked, NETS) == asked
+    assert resolve(asked) == asked
 
 
 @pytest.mark.parametrize(
@@ -169,24 +169,24 @@ def test_resolve_keeps_what_was_asked():
     ],
 )
 def test_the_rate_and_batch_norm_follow_from_what_is_trained(settings, rate, updates):
-    resolved = config.resolve(Config(**settings), NETS)
-    assert (resolved.learning_rate, resolved.batch_norm_updates) == (rate, updates)
+    resolved = resolve(Config.of(**settings))
+    assert (resolved.schedule.learning_rate, resolved.network.batch_norm_updates) == (rate, updates)
 
 
 def test_the_rate_does_not_rise():
     with pytest.raises(UserError, match=r"--end-learning-rate 0.2 is above --learning-rate 0.1"):
-        config.resolve(Config(end_learning_rate=0.2), NETS)
-    config.resolve(Config(end_learning_rate=0.1), NETS)
+        resolve(Config.of(end_learning_rate=0.2))
+    resolve(Config.of(end_learning_rate=0.1))
 
 
 def test_save_and_load(tmp_path):
     path = tmp_path / "config.json"
-    saved = Config(decay_at_steps=(5, 7), weight_decay=1e-4, train_examples=None, schedule="step", source="/déjà/vu")
+    saved = Config.of(decay_at_steps=(5, 7), weight_decay=1e-4, train_examples=None, schedule="step", source="/déjà/vu")
     config.save(saved, str(path))
     assert config.load(str(path)) == saved
-    assert isinstance(config.load(str(path)).decay_at_steps, tuple)
+    assert isinstance(config.load(str(path)).schedule.decay_at_steps, tuple)
     assert os.listdir(tmp_path) == ["config.json"]
-    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Config)}
+    assert set(json.loads(path.read_text())) == set(TOPIC_OF)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_what_is_no_configuration_is_refused_by_its_path(content, message, tmp_p
 )
 def test_a_value_of_another_type_is_named(key, value, tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**dataclasses.asdict(Config()), key: value}))
+    path.write_text(json.dumps({**Config().flat(), key: value}))
     with pytest.raises(UserError, match=f"{re.escape(str(path))}: {key} is "):
         config.load(str(path))
 
@@ -226,7 +226,7 @@ def test_a_value_of_another_type_is_named(key, value, tmp_path):
 def test_a_run_from_before_there_was_a_choice(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"net": "vgg_16", "learning_rate": 0.5}))
-    assert config.load(str(path)) == Config(net="vgg_16", learning_rate=0.5, batch_norm_updates="trained")
+    assert config.load(str(path)) == Config.of(net="vgg_16", learning_rate=0.5, batch_norm_updates="trained")
 
 
 OTHER_VALUES = {
@@ -249,38 +249,46 @@ FREE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Config)])
+@pytest.mark.parametrize("key", list(TOPIC_OF))
 def test_a_resumed_run_may_differ_only_where_that_is_free(key):
-    stored = Config(compute_threads=4)
-    asked = dataclasses.replace(stored, **{key: OTHER_VALUES[key]})
+    stored = Config.of(compute_threads=4)
+    asked = stored.replace(**{key: OTHER_VALUES[key]})
     if key == "compute_threads":  # the sums are split by thread
-        assert config.resumed(stored, asked) == stored
+        assert resumed(stored, asked) == stored
     elif key in FREE:
-        assert config.resumed(stored, asked) == asked
+        assert resumed(stored, asked) == asked
     else:
         flag = "--" + key.replace("_", "-")
-        expected = f"{flag} was {getattr(stored, key)}, now {OTHER_VALUES[key]}"
+        expected = f"{flag} was {stored.flat()[key]}, now {OTHER_VALUES[key]}"
         with pytest.raises(UserError, match=re.escape(expected)) as error:
-            config.resumed(stored, asked)
+            resumed(stored, asked)
         assert str(error.value).count(" was ") == 1
-        assert stored.run_dir in str(error.value)
+        assert stored.run.run_dir in str(error.value)
 
 
 def test_all_differences_are_named_at_once():
-    with pytest.raises(UserError, match=r"--net was .*--batch-size was .*--seed was "):
-        config.resumed(Config(), Config(net="vgg_16", batch_size=1, seed=1, total_steps=5))
+    with pytest.raises(UserError, match=r"--batch-size was .*--net was .*--seed was "):
+        resumed(Config(), Config.of(net="vgg_16", batch_size=1, seed=1, total_steps=5))
 
 
 def test_another_net_brings_its_own_pictures():
-    assert parse_command_line(["folder", "--net", "vgg_16"]).image_size is None
-    assert parse_command_line(["folder", "--net=vgg_16", "--image-size", "96"]).image_size == 96
-    assert parse_command_line(["folder"]).image_size == 64
-    resolved = config.resolve(parse_command_line(["folder", "--net", "vgg_16"]), NETS)
-    assert (resolved.image_size, resolved.preprocessing, resolved.weight_decay) == (224, "vgg", 5e-4)
+    assert parse_command_line(["folder", "--net", "vgg_16"]).input.image_size is None
+    assert parse_command_line(["folder", "--net=vgg_16", "--image-size", "96"]).input.image_size == 96
+    assert parse_command_line(["folder"]).input.image_size == 64
+    resolved = resolve(parse_command_line(["folder", "--net", "vgg_16"]))
+    assert (resolved.input.image_size, resolved.input.preprocessing) == (224, "vgg")
+    assert resolved.regularization.weight_decay == 5e-4
+
+
+def test_the_presets_own_net_keeps_its_pictures_when_it_is_named():
+    assert parse_command_line(["digits", "--net", "preact_resnet_20"]) == PRESETS["digits"]
+    assert parse_command_line(["cifar10_preact20", "--schedule", "step"]) == PRESETS["cifar10_preact20"]
+    other = parse_command_line(["digits", "--net", "preact_resnet_56", "--image-size", "8"])
+    assert (other.input.image_size, other.input.preprocessing) == (8, None)  # given; dropped
 
 
 def test_epochs_become_steps_once():
-    asked = Config(
+    asked = Config.of(
         batch_size=64,
         total_epochs=30,
         warmup_epochs=0.5,
@@ -289,36 +297,37 @@ def test_epochs_become_steps_once():
         validate_every_epochs=1,
         snapshot_every_epochs=0.001,
     )
-    config.validate(asked, NETS, PREPROCESSINGS)
+    resolve(asked)
     steps = in_steps(asked, 1259)
-    assert (steps.total_steps, steps.warmup_steps, steps.decay_at_steps) == (590, 10, (197, 403))
-    assert (steps.validate_every_steps, steps.snapshot_every_steps) == (20, 1)
-    two = in_steps(Config(total_epochs=6, validate_every_epochs=2), 1259)  # 118 and 39.3
-    assert (two.total_steps, two.validate_every_steps) == (118, 40)
+    assert (steps.schedule.total_steps, steps.schedule.warmup_steps) == (590, 10)
+    assert steps.schedule.decay_at_steps == (197, 403)
+    assert (steps.reporting.validate_every_steps, steps.reporting.snapshot_every_steps) == (20, 1)
+    two = in_steps(Config.of(total_epochs=6, validate_every_epochs=2), 1259)  # 118 and 39.3
+    assert (two.schedule.total_steps, two.reporting.validate_every_steps) == (118, 40)
     assert in_steps(steps, 77) == steps  # and not again
-    assert {getattr(steps, f"{name}_epochs") or None for name in config.DURATIONS} == {None}
-    half = dataclasses.replace(asked, train_examples=630)
-    assert in_steps(half, 1259).total_steps == round(30 * 630 / 64)
-    assert in_steps(dataclasses.replace(asked, overfit_batches=2), 1259).total_steps == 60
+    assert {steps.flat()[f"{name}_epochs"] or None for name in config.DURATIONS} == {None}
+    half = asked.replace(train_examples=630)
+    assert in_steps(half, 1259).schedule.total_steps == round(30 * 630 / 64)
+    assert in_steps(asked.replace(overfit_batches=2), 1259).schedule.total_steps == 60
     with pytest.raises(UserError, match=r"--warmup-steps is 20, .* below the 20 steps"):
-        in_steps(Config(total_epochs=1, warmup_epochs=1), 1259)
+        in_steps(Config.of(total_epochs=1, warmup_epochs=1), 1259)
     with pytest.raises(UserError, match="falls on the steps"):
-        in_steps(Config(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
+        in_steps(Config.of(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
 
 
 def test_a_duration_is_given_in_one_unit():
     with pytest.raises(UserError, match="--total-steps and --total-epochs are the same duration"):
         parse_command_line(["--total-steps", "5", "--total_epochs=3"])
-    assert parse_command_line(["--total-epochs", "3"]).total_epochs == 3
+    assert parse_command_line(["--total-epochs", "3"]).schedule.total_epochs == 3
     with pytest.raises(UserError, match="a duration comes to 19,671,875,000 steps; at most"):
-        in_steps(Config(total_epochs=1e9), 1259)
+        in_steps(Config.of(total_epochs=1e9), 1259)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"train_only": ("a",), "freeze": ("b",)}, "--train-only and --freeze"),
-        ({"batch_norm_updates": "none"}, "averages that only --init-from brings"),
+        ({"batch_norm_updates": "none"}, "needs moving averages from a checkpoint; add --init-from"),
         ({"best_metric": "ema_loss"}, "--best-metric ema_loss needs --ema-decay"),
         ({"overfit_batches": 1, "train_examples": 5}, "--overfit-batches and --train-examples"),
         (
@@ -330,4 +339,4 @@ def test_a_duration_is_given_in_one_unit():
 )
 def test_settings_that_do_not_go_together(settings, message):
     with pytest.raises(UserError, match=message):
-        config.validate(Config(**settings), NETS, PREPROCESSINGS)
+        resolve(Config.of(**settings))

@@ -22,8 +22,7 @@ from nets import NETS, Net
 from predict import parse_command_line as predict_arguments
 from predict import predict
 from tfcompat import slim, tf
-from tiny_net import configured, evaluated, tiny, tiny_arg_scope
-from train import train
+from tiny_net import configured, evaluated, tiny, tiny_arg_scope, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

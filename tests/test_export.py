@@ -25,8 +25,7 @@ from pipeline.pictures import Picture
 from pipeline.preprocess import PREPROCESSINGS
 from pipeline.statistics import Statistics
 from tfcompat import tf
-from tiny_net import configured, exported
-from train import train
+from tiny_net import configured, exported, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)

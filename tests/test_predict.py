@@ -22,8 +22,7 @@ from pipeline import montage
 from pipeline.convert import convert
 from pipeline.images import encode_png
 from predict import listed, parse_command_line, predict
-from tiny_net import configured, picture_folder
-from train import train
+from tiny_net import configured, picture_folder, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ODD = ROOT.parent / "shared/data/odd_images"

@@ -7,18 +7,17 @@ import sys
 import numpy as np
 import pytest
 
-import config
 import train as training
+from config import Config
 from errors import UserError
 from nets import NETS
 from nets.weights import write_checkpoint
 from nets.weights.published import PUBLISHED
 from pipeline.convert import convert
 from pipeline.convert.sources import SOURCES
-from pipeline.dataset import load_dataset
-from pipeline.preprocess import PREPROCESSINGS
 from presets import PRESETS, parse_command_line
-from run_directory import in_steps
+from run_directory import in_steps, prepare, resolve
+from tfcompat import tf
 from tiny_net import picture_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -33,30 +32,28 @@ RAW = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_names_what_exists(name):
     preset = PRESETS[name]
-    config.validate(preset, NETS, PREPROCESSINGS)
-    assert preset.dataset in SOURCES
-    resolved = config.resolve(preset, NETS)
-    assert resolved.image_size >= NETS[preset.net].smallest_size
-    if preset.init_from:
-        assert NETS[PUBLISHED[preset.init_from].net].scope == NETS[preset.net].scope
-    for scope in (*preset.train_only, *preset.freeze):
-        names = NETS[preset.net].variable_shapes(5)
-        assert any(variable.startswith(f"{NETS[preset.net].scope}/{scope}/") for variable in names)
+    network, net = preset.network, NETS[preset.network.net]
+    assert preset.input.dataset in SOURCES
+    assert resolve(preset).input.image_size >= net.smallest_size
+    if network.init_from:
+        assert NETS[PUBLISHED[network.init_from].net].scope == net.scope
+    for scope in (*network.train_only, *network.freeze):
+        assert any(variable.startswith(f"{net.scope}/{scope}/") for variable in net.variable_shapes(5))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_validates_and_saves_before_its_end(name):
     """With as many training pictures as the whole of its data set has, too."""
     preset, pictures = PRESETS[name], 25_000 if name.startswith("catsdogs") else 3_000
-    resolved = in_steps(config.resolve(preset, NETS), pictures)
-    assert resolved.validate_every_steps < resolved.total_steps
-    assert resolved.snapshot_every_steps < resolved.total_steps
+    resolved = in_steps(resolve(preset), pictures)
+    assert resolved.reporting.validate_every_steps < resolved.schedule.total_steps
+    assert resolved.reporting.snapshot_every_steps < resolved.schedule.total_steps
 
 
 def test_they_lie_apart():
-    assert len({preset.run_dir for preset in PRESETS.values()}) == len(PRESETS)
-    places = {(config.resolve(preset, NETS).data, preset.dataset) for preset in PRESETS.values()}
-    sources = {("cats_dogs" if name.startswith("catsdogs") else PRESETS[name].dataset) for name in PRESETS}
+    assert len({preset.run.run_dir for preset in PRESETS.values()}) == len(PRESETS)
+    places = {(resolve(preset).input.data, preset.input.dataset) for preset in PRESETS.values()}
+    sources = {("cats_dogs" if name.startswith("catsdogs") else PRESETS[name].input.dataset) for name in PRESETS}
     assert len({place for place, _ in places}) == len(places) == len(sources)
 
 
@@ -72,19 +69,19 @@ def test_each_builds_with_a_tiny_net(pictures):
     """Optimizer, schedule, head and preprocessing of each; what several share is built once."""
     keys = ("optimizer", "momentum", "schedule", "decay_at_steps", "head", "preprocessing")
     small = {"dataset": "folder", "data": pictures, "net": "tiny", "image_size": 16, "batch_size": 4}
-    dataset = load_dataset(pictures)
-    for preset in {config.Config(**small, **{key: getattr(p, key) for key in keys}) for p in PRESETS.values()}:
-        model = training.build(config.resolve(preset, NETS), dataset)
-        assert [v.shape[-1] for v in model.variables if v.op.name == "tiny/logits/biases"] == [
-            1 if preset.head == "sigmoid" else 2
-        ]
+    for preset in {Config.of(**small, **{key: p.flat()[key] for key in keys}) for p in PRESETS.values()}:
+        model = training.build(prepare(resolve(preset)))
+        with model.graph.as_default():
+            widths = [v.shape[-1] for v in tf.global_variables() if v.op.name == "tiny/logits/biases"]
+        assert widths == [1 if preset.network.head == "sigmoid" else 2]
 
 
 def test_another_schedule_drops_the_moments_of_the_presets_own():
     asked = parse_command_line(["cifar10_preact20", "--schedule", "cosine", "--total-epochs", "15"])
-    config.validate(asked, NETS, PREPROCESSINGS)
-    assert (asked.decay_at_steps, asked.schedule, asked.total_epochs) == ((), "cosine", 15)
-    assert parse_command_line(["cifar10_preact20"]).decay_at_steps == (32000, 48000)
+    resolve(asked)
+    schedule = asked.schedule
+    assert (schedule.decay_at_steps, schedule.schedule, schedule.total_epochs) == ((), "cosine", 15)
+    assert parse_command_line(["cifar10_preact20"]).schedule.decay_at_steps == (32000, 48000)
 
 
 @pytest.mark.parametrize("key", ["source", "data", "run-dir"])
@@ -102,7 +99,7 @@ def test_a_dry_run_on_the_real_data(name, tmp_path):
         pytest.skip(f"{source} is missing")
     command = [sys.executable, "train.py", name, "--source", str(source), "--data", str(tmp_path / "data")]
     command += ["--dry-run", "--precision", "bf16"]
-    init = PRESETS[name].init_from
+    init = PRESETS[name].network.init_from
     if init:
         prefix = tmp_path / "weights/model.ckpt-0"
         random_weights(init, prefix)

@@ -9,15 +9,11 @@ import pytest
 
 import train as training
 from checkpoints import newest_valid
-from config import resolve
 from errors import UserError
-from nets import NETS
-from pipeline.dataset import load_dataset, load_index
+from pipeline.dataset import Dataset
 from presets import parse_command_line
-from run_directory import in_steps
 from tfcompat import tf
-from tiny_net import configured, evaluated, picture_folder
-from train import train
+from tiny_net import configured, evaluated, picture_folder, planned, train
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +71,8 @@ def test_only_what_is_trained_changes(run, tmp_path, digits_data, arguments, mov
 
 def test_frozen_batch_norm_normalises_by_its_averages(run, tmp_path, digits_data):
     """Training, without dropout's and augmentation's noise, then sees what evaluation sees."""
-    config = resolve(
-        configured("--data", digits_data, "--run-dir", str(tmp_path), "--freeze", "Conv", "--init-from", str(run)), NETS
-    )
-    dataset = load_dataset(digits_data)
-    model = training.build(in_steps(config, 1259), dataset, newest_valid(str(run)))
+    place = ("--data", digits_data, "--run-dir", str(tmp_path / "new"))
+    model = training.build(planned(*place, "--freeze", "Conv", "--init-from", str(run)), newest_valid(str(run)))
     operations = {op.type for op in model.graph.get_operations() if op.name.startswith("tiny/Conv/BatchNorm")}
     assert "FusedBatchNormV3" in operations
     modes = [
@@ -180,7 +173,7 @@ def test_a_dry_run_leaves_nothing(data_is_there, tmp_path, digits_data, capsys, 
     monkeypatch.chdir(tmp_path)
     place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data if data_is_there else str(tmp_path / "data"))
     for split in ("train", "validation"):  # whose first reader leaves an index beside the shards
-        load_index(digits_data, load_dataset(digits_data), split)
+        Dataset.load(digits_data).index(split)
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(digits_data).rglob("*")}
     assert train(configured(*place, "--dry-run", "--warmup-steps", "10", "--ema-decay", "0.9")) == 0
     out = capsys.readouterr().out
@@ -199,7 +192,7 @@ def test_a_dry_run_fails_where_the_run_would(tmp_path, digits_data, capfd):
             train(configured(*place, str(path)))
         assert caught.value.code == 2
         assert f"{path} exists and is not empty" in capfd.readouterr().err
-    with pytest.raises(UserError, match="was made from what needs no --source, not from"):
+    with pytest.raises(UserError, match="was made from data that need no --source, not from"):
         train(configured(*place, digits_data, "--source", str(data)))
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine.txt"]
 

@@ -18,15 +18,11 @@ import pytest
 
 import train as training
 from checkpoints import CheckpointDirectory, newest_valid
-from config import resolve
 from errors import TrainingError, UserError
 from nets import NETS, Net
-from pipeline.dataset import load_dataset
 from pipeline.images import encode_png
-from run_directory import in_steps
 from tfcompat import slim, tf
-from tiny_net import configured, evaluated, tiny_arg_scope
-from train import train
+from tiny_net import configured, evaluated, planned, tiny_arg_scope, train
 
 DRIVER = pathlib.Path(__file__).parent / "tiny_net.py"
 ROOT = DRIVER.parent.parent
@@ -54,8 +50,7 @@ def run(tmp_path_factory, digits_data):
 
 
 def test_a_run_that_is_stopped_at_any_step_of_an_epoch_sees_what_it_would_have_seen(tmp_path, digits_data):
-    config = resolve(configured("--data", digits_data, "--run-dir", str(tmp_path), "--batch-size", "210"), NETS)
-    model = training.build(in_steps(config, 1259), load_dataset(digits_data))
+    model = training.build(planned("--data", digits_data, "--run-dir", str(tmp_path / "run"), "--batch-size", "210"))
     step = {**model.step, "rows": model.training.batches.rows}
     epoch, steps = 6, 8
     with tf.Session(graph=model.graph) as session:

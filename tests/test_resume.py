@@ -14,8 +14,7 @@ import pytest
 from benchmarks.kill_and_resume import differences, run_killed
 from errors import UserError
 from tfcompat import tf
-from tiny_net import configured
-from train import train
+from tiny_net import configured, train
 
 DRIVER = pathlib.Path(__file__).parent / "tiny_net.py"
 

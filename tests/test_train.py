@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 import eval as evaluation
+import train as training
 from checkpoints import newest_valid
-from engine.session import exclusive
 from errors import UserError
 from nets.weights import write_checkpoint
-from pipeline.dataset import FEATURES, load_dataset, load_index
+from pipeline.dataset import Dataset
+from pipeline.examples import FEATURES
+from run_directory import exclusive
 from tfcompat import tf
-from tiny_net import configured, evaluated, picture_folder
-from train import train
+from tiny_net import configured, evaluated, picture_folder, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -238,7 +239,7 @@ def damaged_copy(digits_data, tmp_path, row, split="train"):
     """The digits with a changed byte in a record. Returns the directory and what names the record."""
     shutil.copytree(digits_data, tmp_path / "data")
     directory = str(tmp_path / "data")
-    path, offset = load_index(directory, load_dataset(directory), split).place(row)
+    path, offset = Dataset.load(directory).index(split).place(row)
     with open(path, "r+b") as file:
         file.seek(offset + 20)
         file.write(b"\xff\xff")
@@ -254,13 +255,13 @@ def test_a_corrupt_record_stops_the_run_before_it_starts(split, tmp_path, digits
     assert not (tmp_path / "run").exists()
 
 
-def test_others_stand_in_for_corrupt_records_where_asked(tmp_path, digits_data, capsys):
+def test_corrupt_records_are_replaced_where_asked(tmp_path, digits_data, capsys):
     data, fault = damaged_copy(digits_data, tmp_path, 17)
     place = ("--run-dir", str(tmp_path / "run"), "--data", data, "--total-steps", "10")
     assert train(configured(*place, "--on-error", "skip")) == 0
     out = capsys.readouterr().out
     assert fault in out
-    assert "1 of 1259 training records are corrupt; others stood in for them" in out
+    assert "1 of 1259 training records are corrupt and were replaced by others" in out
     counted = [
         value.simple_value
         for file in (tmp_path / "run").glob("events*")
@@ -323,18 +324,15 @@ def test_ten_crops_average_probabilities(tmp_path, digits_data):
 
 
 def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkeypatch):
-    seen = set()
-    session_run = tf.Session.run
+    seen, run_step = set(), training.run_step
 
-    def noting(session, fetches, *args, **kwargs):
-        if isinstance(fetches, dict) and "train_op" in fetches:
-            fetches = {**fetches, "rows": session.graph.get_tensor_by_name("input/batch:2")}
-            values = session_run(session, fetches, *args, **kwargs)
-            seen.update(values["rows"].tolist())
-            return values
-        return session_run(session, fetches, *args, **kwargs)
+    def noting(session, model, *args, **kwargs):
+        model = model._replace(step={**model.step, "rows": model.training.batches.rows})
+        values = run_step(session, model, *args, **kwargs)
+        seen.update(values["rows"].tolist())
+        return values
 
-    monkeypatch.setattr(tf.Session, "run", noting)
+    monkeypatch.setattr(training, "run_step", noting)
     train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--train-examples", "50"))
     assert len(seen) == 50
 

@@ -21,7 +21,8 @@ if __name__ == "__main__":
 import errors
 import eval as evaluation
 import export
-import train
+import run_directory
+import train as training
 from nets import NETS, Net
 from presets import parse_command_line
 from tfcompat import batch_norm, dropout, slim, tf
@@ -60,6 +61,16 @@ def configured(*args):
     return parse_command_line([*ARGUMENTS, *args])
 
 
+def train(config):
+    """The exit code of a training."""
+    return training.train(config).exit_code
+
+
+def planned(*args):
+    """The plan of a training with these arguments."""
+    return run_directory.prepare(run_directory.resolve(configured(*args)))
+
+
 def evaluated(ckpt, **options):
     defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
     defaults |= {"crops": 1, "on_error": "stop", "ema": False, "flip": False, "top_k": 5}
@@ -83,20 +94,19 @@ def picture_folder(directory, classes=("cat", "dog"), count=12):
 
 
 def send_signal_at(name, at_step, hang):
-    run, steps = tf.Session.run, 0
+    run_step, steps = training.run_step, 0
 
-    def counted(session, fetches, *args, **kwargs):
+    def counted(*args, **kwargs):
         nonlocal steps
-        result = run(session, fetches, *args, **kwargs)
-        if isinstance(fetches, dict) and "train_op" in fetches:
-            steps += 1
-            if steps == at_step:
-                os.kill(os.getpid(), getattr(signal, name))
-                while hang:
-                    time.sleep(0.1)
-        return result
+        values = run_step(*args, **kwargs)
+        steps += 1
+        if steps == at_step:
+            os.kill(os.getpid(), getattr(signal, name))
+            while hang:
+                time.sleep(0.1)
+        return values
 
-    tf.Session.run = counted
+    training.run_step = counted
 
 
 if __name__ == "__main__":
@@ -106,4 +116,4 @@ if __name__ == "__main__":
         send_signal_at(arguments[1], int(arguments[3]), hang)
         arguments = arguments[4 + hang :]
     with errors.reported():
-        sys.exit(train.train(configured(*arguments)))
+        sys.exit(train(configured(*arguments)))

@@ -42,10 +42,10 @@ def test_the_metric_decides_what_is_best(tmp_path):
         journal.add(step, VALIDATION, top1=top1, loss=loss, ema_top1=ema_top1, ema_loss=ema_loss)
     best = {metric: Journal(path, 40, metric).best()["step"] for metric in METRICS}
     assert best == {"top1": 20, "loss": 10, "ema_top1": 20, "ema_loss": 20}
-    assert [Journal(path, 40, "loss").is_past_its_best(patience) for patience in (None, 2, 3, 4)] == [
+    assert [Journal(path, 40, "loss").should_stop(patience) for patience in (None, 2, 3, 4)] == [
         *(False, True, True, False)
     ]
-    assert [Journal(path, step).is_past_its_best(2) for step in (0, 20, 30, 40)] == [False, False, False, True]
+    assert [Journal(path, step).should_stop(2) for step in (0, 20, 30, 40)] == [False, False, False, True]
     assert [journal.has_validation(step) for step in (10, 11, 40)] == [True, False, True]
 
 

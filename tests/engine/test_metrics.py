@@ -57,7 +57,7 @@ def test_evaluation_equals_scikit_learn_for_any_batch_size(logits_and_labels, ba
 def test_an_example_that_went_missing_is_noticed(logits_and_labels):
     with tf.Graph().as_default(), tf.Session() as session:
         batches = ArrayBatches.of(*logits_and_labels, batch_size=5, examples=24)
-        with pytest.raises(AssertionError, match="23 examples came, 24 are indexed"):
+        with pytest.raises(AssertionError, match="23 examples were read, 24 are indexed"):
             evaluate(session, batches, {"": per_example(batches.logits, batches.labels)})
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pooch
 import pytest
 
-from pipeline import dataset as records
 from pipeline import tfrecord
+from pipeline.dataset import Dataset
+from pipeline.examples import FEATURES
 from pipeline.images import encode_png
 from tfcompat import tf
 
@@ -25,7 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write_split(tmp_path, monkeypatch):
-    """write_split([shards' sizes], side, channels) -> (directory, dataset.json's content, pictures), labels 0, 1, …"""
+    """write_split([shards' sizes], side, channels) -> (Dataset, pictures), labels 0, 1, …"""
 
     def write(counts, side=6, channels=3):
         pictures = np.random.default_rng(0).integers(0, 256, (sum(counts), side, side, channels), np.uint8)
@@ -40,8 +41,8 @@ def write_split(tmp_path, monkeypatch):
             shards.append({"file": file, "examples": count})
         splits = {"train": {"examples": sum(counts), "shards": shards}, "test": {"examples": 0, "shards": []}}
         names = [f"class {i}" for i in range(sum(counts))]
-        dataset = {"class_names": names, "channels": channels, "splits": splits, "statistics": None}
-        return str(directory), dataset, pictures
+        description = {"class_names": names, "channels": channels, "splits": splits, "statistics": None}
+        return Dataset.of(str(directory), description), pictures
 
     return write
 
@@ -53,7 +54,7 @@ def read_split():
     def read(directory, dataset, split):
         names = [shard["file"] for shard in dataset["splits"][split]["shards"]]
         serialized = tf.placeholder(tf.string, [])
-        parsed = tf.io.parse_single_example(serialized, records.FEATURES)
+        parsed = tf.io.parse_single_example(serialized, FEATURES)
         rows = [r for n in names for r in tf.io.tf_record_iterator(str(pathlib.Path(directory) / n))]
         with tf.Session() as session:
             return [session.run(parsed, {serialized: row}) for row in rows]

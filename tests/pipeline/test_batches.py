@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline.batches import evaluation_batches, first_shuffled, training_batches, training_rows
-from pipeline.dataset import load_index
+from pipeline.batches import evaluation_batches, training_batches, training_rows
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 EXAMPLES = 11
@@ -17,8 +17,8 @@ SIZE = 6
 
 @pytest.fixture
 def split(write_split):
-    directory, dataset, pictures = write_split([4, 5, 2], SIZE)
-    return load_index(directory, dataset, "train"), pictures
+    dataset, pictures = write_split([4, 5, 2], SIZE)
+    return dataset.index("train"), pictures
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def index(split):
 def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
     """(images, labels, rows) of some steps, one array each [steps, N, ...]."""
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = training_batches(index, 3, preprocessing, SIZE, batch_size, seed)
+        batches = training_batches(index, Preprocessor(preprocessing, SIZE, 3), batch_size, seed)
         batches.start(session, start)
         fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(steps)]
     return [np.stack(arrays) for arrays in zip(*fetched, strict=True)]
@@ -39,7 +39,7 @@ def train(index, steps, batch_size=4, seed=0, start=0, preprocessing="cifar"):
 def test_workers_see_together_what_one_would(workers, index):
     expected = train(index, 8, 8)
     with tf.Graph().as_default(), tf.Session() as session:
-        share = partial(training_batches, index, 3, "cifar", SIZE, 8, 0, workers=workers)
+        share = partial(training_batches, index, Preprocessor("cifar", SIZE, 3), 8, 0, workers=workers)
         parts = [share(worker=worker) for worker in range(workers)]
         fetches = [tf.concat([getattr(part, name) for part in parts], 0) for name in ("images", "labels", "rows")]
         for start in 0, 3:
@@ -53,14 +53,14 @@ def test_workers_see_together_what_one_would(workers, index):
 @pytest.mark.parametrize(("workers", "worker"), [(3, 0), (2, 2), (0, 0), (2, -1)])
 def test_workers_that_cannot_share_a_batch(workers, worker, index):
     with pytest.raises(UserError, match="cannot be shared"):
-        training_batches(index, 3, "unit", SIZE, 8, 0, workers=workers, worker=worker)
+        training_batches(index, Preprocessor("unit", SIZE, 3), 8, 0, workers=workers, worker=worker)
 
 
 @pytest.mark.parametrize("family", ["standardize", "min_max", "alexnet"])
-def test_statistics_that_are_missing_are_told_in_one_line(family, index):
+def test_missing_statistics_are_reported_in_one_line(family, index):
     for batches in partial(training_batches, seed=0), evaluation_batches:
         with pytest.raises(UserError, match=f"^--preprocessing {family} needs [^\n]*$"):
-            batches(index, 3, family, SIZE, 4)
+            batches(index, Preprocessor(family, SIZE, 3), 4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -69,7 +69,7 @@ def test_order_and_augmentation_do_not_depend_on_the_threads(threads, index, mon
     monkeypatch.setattr("os.cpu_count", lambda: threads)
     config = tf.ConfigProto(inter_op_parallelism_threads=threads, intra_op_parallelism_threads=threads)
     with tf.Graph().as_default(), tf.Session(config=config) as session:
-        batches = training_batches(index, 3, "cifar", SIZE, 4, 0)
+        batches = training_batches(index, Preprocessor("cifar", SIZE, 3), 4, 0)
         batches.start(session)
         fetched = [session.run((batches.images, batches.labels, batches.rows)) for _ in range(6)]
     for one, other in zip(expected, map(np.stack, zip(*fetched, strict=True)), strict=True):
@@ -85,8 +85,8 @@ def test_training_rows_are_those_that_are_read(position, count, index):
 @pytest.mark.parametrize("batch_size", [4, 11])
 def test_ten_crops_lie_one_after_another(batch_size, index):
     with tf.Session() as session:
-        whole = evaluation_batches(index, 3, "vgg", SIZE, batch_size)
-        crops = evaluation_batches(index, 3, "vgg", SIZE, batch_size, crops=10)
+        whole = evaluation_batches(index, Preprocessor("vgg", SIZE, 3), batch_size)
+        crops = evaluation_batches(index, Preprocessor("vgg", SIZE, 3), batch_size, crops=10)
         for batches in whole, crops:
             batches.start(session)
         one, ten = session.run((whole.images, crops.images))
@@ -94,16 +94,19 @@ def test_ten_crops_lie_one_after_another(batch_size, index):
     np.testing.assert_allclose(ten[4::10], one, atol=1e-3)  # the centre
 
 
-@pytest.mark.parametrize(("family", "crops"), [("unit", 10), ("vgg", 5)])
-def test_crops_that_a_family_does_not_have(family, crops, index):
-    with pytest.raises(UserError, match="10 crops are for alexnet, inception_crop, vgg"):
-        evaluation_batches(index, 3, family, SIZE, 4, crops=crops)
+@pytest.mark.parametrize(
+    ("family", "crops", "message"),
+    [("unit", 10, "10 crops are for alexnet, inception_crop, vgg"), ("vgg", 5, "--crops is 5; it must be 1 or 10")],
+)
+def test_crops_that_a_family_does_not_have(family, crops, message, index):
+    with pytest.raises(UserError, match=message):
+        evaluation_batches(index, Preprocessor(family, SIZE, 3), 4, crops=crops)
 
 
 def test_a_file_that_becomes_shorter_is_an_error_and_moves_no_other_up(split):
     index, _ = split
     with tf.Session() as session:
-        batches = evaluation_batches(index, 3, "unit", SIZE, 1)
+        batches = evaluation_batches(index, Preprocessor("unit", SIZE, 3), 1)
         with open(index.files[2], "r+b") as file:  # the last two records
             file.truncate(0)
         batches.start(session)
@@ -146,10 +149,10 @@ def test_starting_at_a_step_is_having_run_up_to_it(start, index):
 
 
 def test_augmentation_differs_between_epochs_and_between_positions(write_split):
-    directory, dataset, _ = write_split([1], 16)
-    one = load_index(directory, dataset, "train")._replace(shards=np.zeros(8, np.int32), offsets=np.zeros(8, np.int64))
+    dataset, _ = write_split([1, 1], 16)
+    one = dataset.index("train")._replace(shards=np.zeros(8, np.int32), offsets=np.zeros(8, np.int64))
     with tf.Session() as session:  # eight times the same picture, in two epochs
-        batches = training_batches(one, 3, "inception", SIZE, 8, 0)
+        batches = training_batches(one, Preprocessor("inception", SIZE, 3), 8, 0)
         batches.start(session)
         images = np.concatenate([session.run(batches.images) for _ in range(2)])
     assert len(np.unique(images.reshape(16, -1), axis=0)) == 16
@@ -159,7 +162,7 @@ def test_augmentation_differs_between_epochs_and_between_positions(write_split):
 def test_evaluation_gives_every_record_once_in_order(batch_size, split):
     index, pictures = split
     with tf.Session() as session:
-        batches = evaluation_batches(index, 3, "unit", SIZE, batch_size)
+        batches = evaluation_batches(index, Preprocessor("unit", SIZE, 3), batch_size)
         for _ in range(2):  # again from the start
             batches.start(session)
             fetched = []
@@ -175,21 +178,21 @@ def test_evaluation_gives_every_record_once_in_order(batch_size, split):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_and_types_are_static(channels, index):
-    training = training_batches(index, channels, "vgg", 8, 4, 0)
-    for batches in training, evaluation_batches(index, channels, "vgg", 8, 4):
+    training = training_batches(index, Preprocessor("vgg", 8, channels), 4, 0)
+    for batches in training, evaluation_batches(index, Preprocessor("vgg", 8, channels), 4):
         assert batches.images.shape.as_list() == [None, 8, 8, channels]
         assert (batches.images.dtype, batches.labels.dtype, batches.rows.dtype) == (tf.float32, tf.int64, tf.int64)
 
 
 def test_the_index_is_no_part_of_the_graph(index):
     large = index._replace(shards=np.zeros(10**5, np.int32), offsets=np.arange(10**5))
-    batches = training_batches(large, 3, "unit", SIZE, 4, 0)
+    batches = training_batches(large, Preprocessor("unit", SIZE, 3), 4, 0)
     assert len(batches.images.graph.as_graph_def().SerializeToString()) < 10**5
 
 
 def test_smaller_training_sets_contain_one_another(index):
     def places(examples, seed=0):
-        taken = first_shuffled(index, examples, seed)
+        taken = index.first_shuffled(examples, seed)
         assert taken.files == index.files
         return list(zip(taken.shards.tolist(), taken.offsets.tolist(), strict=True))
 

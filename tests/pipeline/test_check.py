@@ -1,4 +1,4 @@
-"""Every record looked at; and what becomes of a run when one turns out to be corrupt."""
+"""Checking every record; and corrupt records while a run reads."""
 
 import io
 import json
@@ -15,8 +15,10 @@ from errors import UserError
 from pipeline import check, tfrecord
 from pipeline.batches import evaluation_batches, training_batches, training_rows
 from pipeline.convert import convert
-from pipeline.dataset import load_dataset, load_index
+from pipeline.corruption import Reader
+from pipeline.dataset import Dataset, Selection
 from pipeline.images import encode_jpeg, encode_png
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
@@ -39,7 +41,7 @@ def data(tmp_path):
 
 
 def shard_of(data, split="train"):
-    return data / load_dataset(str(data))["splits"][split]["shards"][0]["file"]
+    return data / Dataset.load(str(data)).splits[split].shards[0].file
 
 
 def rewrite(data, row, payload=None, **changed):
@@ -152,7 +154,7 @@ def test_bad_arguments(arguments, message, data, monkeypatch):
         run(data, monkeypatch, *arguments)
 
 
-def test_what_the_decoder_says_is_told(data, monkeypatch, capsys):
+def test_the_decoders_message_is_reported(data, monkeypatch, capsys):
     jpeg = encode_jpeg(np.kron(PIXELS[0], np.ones((8, 8, 1), np.uint8))).data
     rewrite(data, 0, encoded=jpeg[: len(jpeg) // 2], height=64, width=64)
     rewrite(data, 1, encoded=b"")
@@ -175,36 +177,35 @@ SKIP = "--on-error skip"
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "skip"),
+    ("change", "message", "skip"),
     [
         (lambda data: rewrite(data, 4, encoded=None), "it has no image/encoded", True),
         (lambda data: shard_of(data).unlink(), "the file cannot be read (No such file or directory)", False),
         (lambda data: (shard_of(data).unlink(), os.mkfifo(shard_of(data))), "cannot be read (no regular file)", False),
         (lambda data: said(data, 11), "holds 12 records; dataset.json says 11", False),
         (lambda data: said(data, 13), "it is missing; the file ends after 12 of 13 records", True),
-        (lambda data: misled(data), ".index.npz says something else of it; remove that file", False),
+        (lambda data: misled(data), ".index.npz does not agree with it; remove that file", False),
     ],
 )
-def test_to_skip_is_advised_where_it_helps(change, told, skip, data, monkeypatch, capsys):
+def test_to_skip_is_advised_where_it_helps(change, message, skip, data, monkeypatch, capsys):
     change(data)
     with pytest.raises(UserError) as raised:
         run(data, monkeypatch)
-    assert told in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     assert (SKIP in str(raised.value)) is skip
     if skip:
-        dataset = load_dataset(str(data))
-        assert load_index(str(data), dataset, "train", "skip").files
+        assert Dataset.load(str(data)).index("train", "skip").files
 
 
 def said(data, number):
-    dataset = load_dataset(str(data))
+    dataset = json.loads((data / "dataset.json").read_text())
     dataset["splits"]["train"] |= {"examples": number, "shards": [{"file": shard_of(data).name, "examples": number}]}
     (data / "dataset.json").write_text(json.dumps(dataset))
 
 
 def misled(data):
     """Another shard of the same size and time than the one that the index is of."""
-    load_index(str(data), load_dataset(str(data)), "train")
+    Dataset.load(str(data)).index("train")
     status = shard_of(data).stat()
     payloads = [found.payload for found in tfrecord.walk(shard_of(data))]
     longer, shorter = sorted({len(payload) for payload in payloads})[-1], min(map(len, payloads))
@@ -216,13 +217,13 @@ def misled(data):
 
 
 def test_an_index_that_agrees_is_no_fault(data, monkeypatch, capsys):
-    load_index(str(data), load_dataset(str(data)), "train")
+    Dataset.load(str(data)).index("train")
     run(data, monkeypatch)
     assert "all 16 records are sound" in capsys.readouterr().out
 
 
 def test_data_without_records_are_not_sound(data, monkeypatch):
-    dataset = load_dataset(str(data))
+    dataset = json.loads((data / "dataset.json").read_text())
     dataset["splits"] = {"train": {"examples": 0, "shards": []}}
     (data / "dataset.json").write_text(json.dumps(dataset))
     with pytest.raises(UserError, match="holds no records; convert the data again"):
@@ -230,7 +231,7 @@ def test_data_without_records_are_not_sound(data, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["x" * 250 + ".png", "there.png", "/proc/sheet.png"])
-def test_a_sheet_that_cannot_be_written_is_told_before_all_are_read(place, data, monkeypatch, tmp_path):
+def test_a_sheet_that_cannot_be_written_is_an_error_before_all_are_read(place, data, monkeypatch, tmp_path):
     monkeypatch.setattr(check, "check", lambda *_: pytest.fail("all were read"))
     (tmp_path / "there.png").mkdir()
     with pytest.raises(UserError, match=r"^--montage .*(cannot be written|must be a \.png)"):
@@ -256,24 +257,16 @@ CORRUPT = {
 @pytest.mark.parametrize("reason", CORRUPT)
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_a_record_that_cannot_be_used_is_named_or_replaced(on_error, reason, data):
-    directory, dataset = str(data), load_dataset(str(data))
+    dataset = Dataset.load(str(data))
     offset = rewrite(data, 7, **CORRUPT[reason])
-    index = load_index(directory, dataset, "train")  # its CRCs are right
+    selection = Selection(dataset, "train", on_error)  # its CRCs are right
     with tf.Session() as session:
-        batches = training_batches(index, 3, "unit", 8, 4, 0)
-        records = check.Records(
-            batches, index, lambda: load_index(directory, dataset, "train", on_error), directory, dataset, on_error
-        )
-        records.batches.start(session)
-        seen = []
+        batches = training_batches(selection.index(), Preprocessor("unit", 8, 3), 4, 0)
+        reader = Reader(batches, selection)
+        reader.start(session)
 
         def read(step):
-            return records.attempt(
-                session,
-                lambda: session.run(batches.rows),
-                rows=lambda: training_rows(12, 0, step * 4, 4),
-                step=step,
-            )
+            return reader.attempt(session, lambda: session.run(batches.rows), step)
 
         if on_error == "stop":
             with pytest.raises(UserError, match=rf"the record at byte {offset}: {reason}.*--on-error skip"):
@@ -281,31 +274,25 @@ def test_a_record_that_cannot_be_used_is_named_or_replaced(on_error, reason, dat
             return
         seen = np.concatenate([read(step) for step in range(6)])
         np.testing.assert_array_equal(seen, training_rows(12, 0, 0, 24))  # the order stays
-        assert np.flatnonzero(records.index.replaced).tolist() == [7]
-    assert np.flatnonzero(load_index(directory, dataset, "train", "skip").replaced).tolist() == [7]  # noted
+        assert np.flatnonzero(batches.index.replaced).tolist() == [7]
+    assert np.flatnonzero(dataset.index("train", "skip").replaced).tolist() == [7]  # marked
 
 
-def test_a_fault_that_cannot_be_noted_ends_the_run(data, monkeypatch):
-    directory, dataset = str(data), load_dataset(str(data))
+def test_a_fault_that_cannot_be_marked_ends_the_run(data, monkeypatch):
+    selection = Selection(Dataset.load(str(data)), "train", "skip")
     rewrite(data, 7, **CORRUPT["it is no tf.train.Example"])
     monkeypatch.setattr("pipeline.shard_index._save", lambda *_: None)  # a full disk
-    index = load_index(directory, dataset, "train")
     with tf.Session() as session:
-        batches = evaluation_batches(index, 3, "unit", 8, 12)
-        records = check.Records(
-            batches, index, lambda: load_index(directory, dataset, "train", "skip"), directory, dataset, "skip"
-        )
-        batches.start(session)
-        with pytest.raises(UserError, match=r"no tf.train.Example, which cannot be noted in .*\.index\.npz; convert"):
-            records.attempt(session, lambda: session.run(batches.rows), rows=lambda: range(12), step=0)
+        reader = Reader(evaluation_batches(selection.index(), Preprocessor("unit", 8, 3), 12), selection)
+        reader.start(session)
+        with pytest.raises(UserError, match=r"no tf.train.Example, which cannot be marked in .*\.index\.npz; convert"):
+            reader.attempt(session, lambda: session.run(reader.batches.rows))
 
 
 def test_other_failures_are_left_as_they_are(data):
-    directory, dataset = str(data), load_dataset(str(data))
+    selection = Selection(Dataset.load(str(data)), "train", "skip")
     with tf.Session() as session:
-        index = load_index(directory, dataset, "train")
-        batches = evaluation_batches(index, 3, "unit", 8, 4)
-        records = check.Records(batches, index, lambda: index, directory, dataset, "skip")
+        reader = Reader(evaluation_batches(selection.index(), Preprocessor("unit", 8, 3), 4), selection)
         failing = tf.debugging.Assert(tf.constant(False), ["something else"])
         with pytest.raises(tf.errors.InvalidArgumentError, match="something else"):
-            records.attempt(session, lambda: session.run(failing), rows=lambda: range(12), step=0)
+            reader.attempt(session, lambda: session.run(failing))

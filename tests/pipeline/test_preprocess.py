@@ -6,8 +6,9 @@ import pytest
 import scipy.ndimage
 
 from errors import UserError
+from pipeline.augmentation import Affine, affine
 from pipeline.pictures import Picture, decode, resize
-from pipeline.preprocess import CENTER_CROPPED, PREPROCESSINGS, affine, ten_crops
+from pipeline.preprocess import CENTER_CROPPED, FAMILIES, Preprocessor, ten_crops
 from pipeline.statistics import Statistics
 from tfcompat import tf
 
@@ -32,12 +33,16 @@ def statistics(channels):
     return Statistics(mean, pictures.std((0, 1, 2)), eigenvalues[::-1], vectors.T[::-1], pixels)
 
 
-def preprocessed(family, picture, keys, size=SIZE, **kwargs):
-    """What a family makes of a picture of a size unknown to the graph, one result for each key."""
+def preprocessed(family, picture, keys, size=SIZE, crops=False):
+    """The result of a family for a picture of a size unknown to the graph, one for each key; None for evaluation."""
     encoded, key = tf.placeholder(tf.string, []), tf.placeholder(tf.int32, [2])
     channels = picture.shape[2]
-    given = Picture.of(encoded, channels), size, None if keys is None else key, statistics(channels)
-    outputs = PREPROCESSINGS[family](*given, **kwargs)
+    preprocessor = Preprocessor(family, size, channels, statistics(channels))
+    given = preprocessor.picture(encoded)
+    if keys is not None:
+        outputs = preprocessor.train(given, key)
+    else:
+        outputs = preprocessor.crops(given) if crops else preprocessor.evaluate(given)
     assert outputs.shape.as_list()[-3:] == [size, size, channels]
     stored = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
     with tf.Session() as session:
@@ -88,7 +93,7 @@ EVALUATION = {
 
 
 def test_every_family_is_tested():
-    assert sorted(EVALUATION) == sorted(PREPROCESSINGS)
+    assert sorted(EVALUATION) == sorted(FAMILIES)
 
 
 @pytest.mark.parametrize("picture", [PICTURE, GRAY], ids=["RGB", "gray"])
@@ -136,7 +141,7 @@ def test_training_is_a_function_of_the_key(family, picture):
     assert distinct == 2 if family == "flip" else distinct > len(KEYS) / 2  # digits has 25 places to crop at
 
 
-@pytest.mark.parametrize("family", sorted(set(PREPROCESSINGS) - set(AUGMENTED)))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(AUGMENTED)))
 def test_the_others_do_not_augment(family):
     for trained in preprocessed(family, PICTURE, KEYS[:2]):
         np.testing.assert_array_equal(trained, preprocessed(family, PICTURE, None))
@@ -252,7 +257,7 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images(family):
     views = [larger[y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
     views += [view[:, ::-1] for view in views]
     offset, scale = {"alexnet": (statistics(3).mean, 1), "inception_crop": (127.5, 127.5), "vgg": (VGG_MEAN, 1)}[family]
-    results = preprocessed(family, PICTURE, None, crops=10)
+    results = preprocessed(family, PICTURE, None, crops=True)
     np.testing.assert_allclose(results, (np.stack(views) - offset) / scale, atol=1e-3)
     np.testing.assert_allclose(results[4], preprocessed(family, PICTURE, None), atol=1e-3)
     assert ten_crops(tf.zeros([18, 18, 3]), 16).shape.as_list() == [10, 16, 16, 3]
@@ -281,7 +286,7 @@ def test_affine_is_kerass(parameters):
         scipy.ndimage.affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
         for c in range(3)
     ]
-    result = affine(tf.constant(image), **{key: tf.constant(value) for key, value in p.items()})
+    result = affine(tf.constant(image), Affine(**{key: tf.constant(value) for key, value in p.items()}))
     np.testing.assert_allclose(tf_run(result), np.stack(expected, -1), atol=0.02)
 
 
@@ -308,8 +313,10 @@ def test_keras_affine_turns_shifts_zooms_and_mirrors():
 
 @pytest.mark.parametrize(("family", "lacking"), [("min_max", "pixels"), ("standardize", "pixels"), ("alexnet", "mean")])
 def test_missing_statistics_are_named(family, lacking):
+    preprocessor = Preprocessor(family, SIZE, 3, statistics(3)._replace(**{lacking: None}))
+    picture = preprocessor.picture(tf.constant(b""))
     with pytest.raises(UserError, match=f"--preprocessing {family} needs"):
-        PREPROCESSINGS[family](Picture.of(tf.constant(b""), 3), SIZE, None, statistics(3)._replace(**{lacking: None}))
+        preprocessor.evaluate(picture)
 
 
 # Only what is needed is decoded
@@ -321,7 +328,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(side, ratio):
     data = cv2.imencode(".jpg", picture)[1]
     flag = {1: 1, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
     reduced = cv2.imdecode(data, flag[ratio])[..., ::-1].astype(np.float32)
-    result = tf_run(Picture.of(tf.constant(data.tobytes()), 3).squashed(side, side))
+    result = tf_run(Picture.of(tf.constant(data.tobytes()), 3).resized(side, side))
     np.testing.assert_allclose(result, scaled(reduced, side, side), atol=1e-3)
 
 
