@@ -54,7 +54,7 @@ class _Totals:
                 self.labels.update(chunk.labels)
             self.rejected.extend(chunk.rejected)
             yield from chunk.records
-            progress.update(chunk.examples)
+            progress.update(len(chunk.records) + len(chunk.rejected))
 
     def missing(self) -> str | None:
         """Names classes without training pictures or a split without pictures; None if all have pictures."""
@@ -103,20 +103,14 @@ def convert(
         label_regex: for folder: regular expression whose only group is the class in a file name.
         channels: 1 stores grey, 3 RGB, None as in the source.
         short_side: larger pictures are shrunk to this length of the shorter side, in pixels.
-        max_pixels: a picture whose header has more is rejected.
+        max_pixels: a picture with more pixels in its header is rejected.
         processes: number of processes that decode; None for one per core. The result does not depend on it.
 
     Raises:
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
             training pictures, a split without pictures.
     """
-    if name not in SOURCES:
-        raise errors.unknown("data set", name, SOURCES)
-    if label_regex is not None and name != "folder":
-        raise UserError(f"--label-regex belongs to folder, not to {name}")
-    for flag, value in (("--short-side", short_side), ("--max-pixels", max_pixels), ("--processes", processes)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} is {value}; it must be at least 1")
+    _check_options(name, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes)
     source_path = _source_path(name, out, source)
     list_outside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")  # for a conversion that fails
     if os.path.lexists(list_outside) and not _is_list(list_outside):
@@ -138,6 +132,16 @@ def convert(
     return Conversion(out, data.class_names, counts, len(totals.rejected), data.ignored or {})
 
 
+def _check_options(name: str, label_regex: str | None, **numbers: int | None) -> None:
+    if name not in SOURCES:
+        raise errors.unknown("data set", name, SOURCES)
+    if label_regex is not None and name != "folder":
+        raise UserError(f"--label-regex belongs to folder, not to {name}")
+    for key, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be at least 1")
+
+
 def _source_path(name: str, out: str, source: str | None) -> Path | None:
     """The path of the raw files. Raises UserError if it does not exist, is no directory, or contains `out`."""
     if not source:
@@ -149,7 +153,9 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
         if not path.is_dir():
             raise UserError(f"--source {source} is no directory")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
-            raise UserError(f"--out {out} lies in --source {source}, and would be part of it; choose another directory")
+            raise UserError(
+                f"--out {out} is in --source {source} and would become part of it; choose another directory"
+            )
     return path
 
 

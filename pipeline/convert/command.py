@@ -43,7 +43,7 @@ class Options:
 
 def main() -> None:
     """Runs the command."""
-    lines = {name: (source.__doc__ or "").partition("\n")[0] for name, source in SOURCES.items()}
+    lines = {name: (source.__doc__ or "").partition(".\n")[0] for name, source in SOURCES.items()}
     sources = "\n".join(f"  {name:<13}  {line}" for name, line in lines.items())
     about = (
         f"Converts pictures to TFRecord shards and a dataset.json.\n\nNAME is one of\n{sources}\n\nEvery picture is "

@@ -48,7 +48,6 @@ class Chunk(NamedTuple):
     labels: list[int]
     rejected: list[Rejected]
     moments: Moments | None  # of training pictures
-    examples: int
 
 
 class Pool:
@@ -120,13 +119,15 @@ def store_chunk(split: str, examples: list[Example], settings: Settings) -> Chun
             moments.add(image.pixels)
         records.append(tfrecord.serialize(image, example.label, class_name, example.filename))
         labels.append(example.label)
-    return Chunk(records, labels, rejected, moments, len(examples))
+    return Chunk(records, labels, rejected, moments)
 
 
 def _stored(example: Example, settings: Settings) -> images.StoredImage:
     if isinstance(example.image, Path):
-        return images.store(read_regular(example.image), settings.channels, settings.short_side, settings.max_pixels)
-    image = images.encode_png(example.image)
-    if image.pixels.shape[2] == settings.channels and settings.short_side is None:
-        return image
-    return images.store(image.data, settings.channels, settings.short_side, settings.max_pixels)
+        data = read_regular(example.image)
+    else:
+        image = images.encode_png(example.image)
+        if image.pixels.shape[2] == settings.channels and settings.short_side is None:
+            return image
+        data = image.data
+    return images.store(data, settings.channels, settings.short_side, settings.max_pixels)

@@ -27,7 +27,7 @@ from errors import UserError
 from pipeline import dataset as records
 from pipeline import images
 from pipeline.convert import Conversion, command, convert
-from pipeline.convert.sources import arrays, folders
+from pipeline.convert.sources import SOURCES, arrays, folders
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -666,3 +666,14 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
         f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
         f"{out}/rejected.csv lists them with the reasons",
     ]
+
+
+def test_help_has_one_line_for_each_source(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        command.main()
+    lines = capsys.readouterr().out.splitlines()
+    for name, source in SOURCES.items():
+        text = source.__doc__.splitlines()[0].rstrip(".")
+        assert len(text) > 20
+        assert f"  {name:<13}  {text}" in [line.rstrip() for line in lines]

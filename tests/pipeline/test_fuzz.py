@@ -1,4 +1,4 @@
-"""Damaged files by the thousand: none crashes, hangs or takes the memory, and what is stored can be trained on."""
+"""Thousands of damaged files: none crashes, hangs or uses much memory, and stored pictures decode in training."""
 
 import collections
 import io
@@ -14,8 +14,8 @@ from pipeline.dataset import load_index
 from pipeline.pictures import decode
 from tfcompat import tf
 
-FEW, MANY = 300, 5000  # of pictures and of shards; the many are slow
-MEMORY = 1_000_000  # kB that the peak may grow by
+FEW, MANY = 300, 5000  # number of pictures and of shards; MANY is slow
+MEMORY = 1_000_000  # kB, largest growth of the peak
 
 
 def encoded(extension, channels, **kwargs):
@@ -33,12 +33,12 @@ SEEDS = [
 
 
 def mutated(data, other, random):
-    """Some bits flipped, the end cut off, zeros put in, or the head of another file in the place of its own."""
+    """data with some bits flipped, the end removed, zeros inserted, or its start replaced by that of another file."""
     data, kind = bytearray(data), random.integers(5)
     if kind == 0:
         for bit in random.integers(0, 8 * len(data), random.integers(1, 9)):
             data[bit // 8] ^= 1 << bit % 8
-    elif kind == 1:  # in the header, which promises sizes
+    elif kind == 1:  # in the header, which has the sizes
         for bit in random.integers(0, 8 * min(64, len(data)), random.integers(1, 4)):
             data[bit // 8] ^= 1 << bit % 8
     elif kind == 2:
@@ -57,7 +57,7 @@ def peak():
 
 
 @pytest.mark.parametrize("number", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_a_damaged_picture_is_rejected_or_decodes_in_training_as_here(number):
+def test_a_damaged_picture_is_rejected_or_decodes_to_the_same_pixels_in_training(number):
     random, outcomes = np.random.default_rng(number), collections.Counter()
     data = tf.placeholder(tf.string, [])
     pixels = decode(data, 3)
@@ -70,7 +70,7 @@ def test_a_damaged_picture_is_rejected_or_decodes_in_training_as_here(number):
             except images.ImageError:
                 outcomes["rejected"] += 1
                 continue
-            outcomes["stored as it is" if stored.data == picture else "encoded anew"] += 1
+            outcomes["stored unchanged" if stored.data == picture else "encoded again"] += 1
             np.testing.assert_array_equal(session.run(pixels, {data: stored.data}), stored.pixels)
     print(number, dict(outcomes), f"peak +{(peak() - before) / 1000:.0f} MB")
     assert peak() - before < MEMORY
@@ -79,29 +79,29 @@ def test_a_damaged_picture_is_rejected_or_decodes_in_training_as_here(number):
 
 
 @pytest.mark.parametrize("number", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_of_a_damaged_shard_the_sound_records_are_read(number, write_split, tmp_path):
+def test_the_intact_records_of_a_damaged_shard_are_read(number, write_split, tmp_path):
     directory, dataset, pictures = write_split([6, 5])
     paths = [tmp_path / "shards" / shard["file"] for shard in dataset["splits"]["train"]["shards"]]
-    sound = [path.read_bytes() for path in paths]
+    intact = [path.read_bytes() for path in paths]
     whole = load_index(directory, dataset, "train")
     payloads = [tfrecord.read_at(*whole.place(row)).payload for row in range(len(pictures))]
     random, outcomes = np.random.default_rng(number), collections.Counter()
     before = peak()
     for i in range(number):
         which = i % 2
-        paths[which].write_bytes(mutated(sound[which], sound[1 - which], random))
+        paths[which].write_bytes(mutated(intact[which], intact[1 - which], random))
         (tmp_path / "shards" / ".index.npz").unlink(missing_ok=True)
         try:
             index = load_index(directory, dataset, "train", "skip")
         except UserError:
             outcomes["refused"] += 1
         else:
-            outcomes["replaced" if index.replaced.any() else "as it was"] += 1
+            outcomes["replaced" if index.replaced.any() else "unchanged"] += 1
             for row in range(len(pictures)):
                 found = tfrecord.read_at(*index.place(row))
                 assert found.fault is None
                 assert index.replaced[row] or found.payload == payloads[row]
-        paths[which].write_bytes(sound[which])
+        paths[which].write_bytes(intact[which])
     print(number, dict(outcomes), f"peak +{(peak() - before) / 1000:.0f} MB")
     assert peak() - before < MEMORY
     assert outcomes["replaced"] > number / 2

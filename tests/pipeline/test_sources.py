@@ -68,17 +68,29 @@ def counts(dataset):
 # Arrays
 
 
+def write_idx(directory, shape=(30, 4, 4), labels=None):
+    """MNIST's four files; `shape` is in the header of the training pictures."""
+    directory.mkdir()
+    labels = np.arange(shape[0]) % 10 if labels is None else labels
+    for part, size in ("train", shape), ("t10k", (len(labels), 4, 4)):
+        content = struct.pack(">HBB3i", 0, 8, 3, *size) + bytes(max(0, int(np.prod(size, dtype=np.int64))))
+        (directory / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+        content = struct.pack(">HBBi", 0, 8, 1, len(labels)) + labels.astype(np.uint8).tobytes()
+        (directory / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
+
+
 def test_fashion_mnist_has_mnists_format_and_its_own_classes(tmp_path):
-    (tmp_path / "raw").mkdir()
-    for part, number in ("train", 30), ("t10k", 10):
-        pixels, labels = RANDOM.integers(0, 256, (number, 28, 28), np.uint8), np.arange(number, dtype=np.uint8) % 10
-        for kind, array, rank in ("images", pixels, 3), ("labels", labels, 1):
-            header = struct.pack(f">HBB{rank}i", 0, 8, rank, *array.shape)
-            path = tmp_path / "raw" / f"{part}-{kind}-idx{rank}-ubyte.gz"
-            path.write_bytes(gzip.compress(header + array.tobytes()))
+    write_idx(tmp_path / "raw")
     dataset = converted("fashion_mnist", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert dataset["class_names"][::9] == ["T-shirt/top", "Ankle boot"]
-    assert counts(dataset) == {"train": 20, "validation": 10, "test": 10}
+    assert counts(dataset) == {"train": 20, "validation": 10, "test": 30}
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (30, 0, 0), (30, -4, -4), (2**22, 2**21, 2**21)])
+def test_idx_files_with_impossible_shapes(shape, tmp_path):
+    write_idx(tmp_path / "idx", shape, np.arange(30) % 10)
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is no complete IDX file"):
+        convert("mnist", str(tmp_path / "out"), str(tmp_path / "idx"))
 
 
 @pytest.fixture
@@ -163,6 +175,47 @@ def test_unusable_signs(changed, message, tmp_path):
         convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_set_x": np.zeros((0, 8, 8, 3), np.uint8), "train_set_y": np.zeros(0, int)},
+        {"train_set_x": np.zeros((12, 0, 4, 3), np.uint8)},
+        {"train_set_x": np.float64(1)},
+        {"train_set_x": h5py.Empty("u1")},
+        {"train_set_x": "text"},
+        {"train_set_y": np.arange(12) / 12},
+        {"train_set_y": ["0"] * 12},
+        {"train_set_y": h5py.Empty("i8")},
+        {"list_classes": [b"\xff", b"\xfe", b"\xfd"]},
+        {"list_classes": [b"a", b"a", b"b"]},
+        {"list_classes": h5py.Empty("i8")},
+    ],
+)
+def test_signs_with_wrong_types_and_shapes(changed, tmp_path):
+    for split in "train", "test":
+        own = {key: value for key, value in changed.items() if key.startswith((split, "list"))}
+        write_signs(tmp_path / "raw", split, 12, **own)
+    with pytest.raises(UserError, match=r"raw/t(rain|est)_signs\.h5"):
+        convert("signs", str(tmp_path / "out"), str(tmp_path / "raw"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "signs", "cifar10"])
+def test_a_class_with_too_few_pictures_is_named(name, tmp_path):
+    few = np.array([0, *np.arange(27) % 9 + 1], np.uint8)  # a single 0
+    raw = tmp_path / "raw"
+    if name == "mnist":
+        write_idx(raw, (28, 4, 4), few)
+    elif name == "signs":
+        write_signs(raw, "train", 12, train_set_y=np.array([0] + [1] * 11))
+        write_signs(raw, "test", 12)
+    else:
+        raw.mkdir()
+        for file in "data_batch_1.bin", "test_batch.bin":
+            (raw / file).write_bytes(np.concatenate([few[:, None], np.zeros((len(few), 3072), np.uint8)], 1).tobytes())
+    with pytest.raises(UserError, match=r"holds fewer than 3 pictures of (0|airplane)"):
+        convert(name, str(tmp_path / "out"), str(raw))
+
+
 def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch, cache):
     made = tmp_path / "made/flower_photos"
     for name in ("daisy", "roses"):
@@ -187,7 +240,7 @@ def test_flowers_are_downloaded_once_and_checked(tmp_path, monkeypatch, cache):
     assert (first["class_names"], first["source"]) == (["daisy", "roses"], None)
     assert [part["examples"] for part in first["splits"].values()] == [4, 2, 2]
     assert converted("flowers", str(tmp_path / "again")) == first
-    cache.rename(tmp_path / "elsewhere")  # and the server is gone
+    cache.rename(tmp_path / "elsewhere")  # the server has stopped, too
     with pytest.raises(UserError, match=r"could not be downloaded \(no connection\); give files .*--source DIR"):
         convert("flowers", str(tmp_path / "offline"))
 
@@ -269,6 +322,14 @@ def test_a_table_of_pixels(tmp_path):
         ([["label", "pixel0"]], "has 0 rows"),
         ([["path", "label", "label"]], "two columns of one name"),
         ([["path", "label"], ["x" * 200_000, "a"]], "is no CSV file"),
+        ([["label", "pixel0"], [0, 1], ["#1", 2]], "no table of whole numbers"),  # CSV has no comments
+        ([["label", "pixel0"], [0, 10**30]], "no table of whole numbers"),
+        ([["label", "pixel0"], [0, "1e400"]], "no table of whole numbers"),
+        ([["path", "label"], ["pictures/0.png", "a"], ["./pictures/0.png", "b"]], "line 3, names ./pic.* second time"),
+        ([["path", "label"], ["pictures/0.png", "a"], ["pictures/../pictures/0.png", "b"]], "line 3, .* second time"),
+        ([["path", "label"], ["x" * 100_000, "a"]], "line 2, names 'x{80}', which is no file"),
+        ([["path", "label"], ["pictures", "a"]], "line 2, names 'pictures', which is no file"),
+        ([["path", "label"], ["pictures/0.png", "9" * 5000], ["pictures/1.png", "1"]], "fewer than 3 pictures of 1"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")

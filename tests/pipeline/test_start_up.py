@@ -1,4 +1,4 @@
-"""As many records as ImageNet has: starting costs seconds and little memory, at whatever step."""
+"""As many records as ImageNet: starting takes seconds and little memory, at any step."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def used():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
 
 dataset = json.load(open(sys.argv[1] + "/dataset.json"))
-with tf.Session() as session:  # what a session takes by itself is not the index's
+with tf.Session() as session:  # excludes the memory of a session itself
     session.run(tf.reduce_sum(tf.zeros([8, 8])))
 before, began = used(), time.perf_counter()
 index = load_index(sys.argv[1], dataset, "train")
@@ -53,7 +53,7 @@ def test_starting_on_1_281_167_records_takes_seconds_at_any_step(tmp_path):
         shards.append({"file": f"train-{i}", "examples": count})
     dataset = {"splits": {"train": {"examples": RECORDS, "shards": shards}}}
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
-    first = start(tmp_path, 0)  # walks all shards
+    first = start(tmp_path, 0)  # reads all shards
     costs = {step: start(tmp_path, step) for step in (0, 1, 1_000_000, 10**9)}
     print(f"first {first}, then {costs}")
     assert max(cost["seconds"] for cost in costs.values()) < 5

@@ -1,4 +1,4 @@
-"""TFRecords written and walked without TensorFlow, against TensorFlow."""
+"""TFRecords written and read without TensorFlow, compared with TensorFlow."""
 
 import os
 
@@ -22,7 +22,7 @@ def shard(tmp_path):
     return path
 
 
-def test_records_are_found_where_they_begin(shard):
+def test_records_are_found_at_their_offsets(shard):
     found = list(tfrecord.walk(shard))
     # A record: its length, the length's checksum, itself, its checksum.
     assert [f.offset for f in found] == [0, 16, 132, 348, 664]
@@ -36,12 +36,12 @@ def test_a_file_without_records_has_none(tmp_path):
     assert list(tfrecord.walk(tmp_path / "a.tfrecord")) == []
 
 
-def test_framing_is_tensorflows(shard):
+def test_framing_is_the_same_as_tensorflows(shard):
     assert b"".join(map(tfrecord.framed, PAYLOADS)) == shard.read_bytes()
 
 
 @pytest.mark.parametrize("cut", [1, 100, 410, 415])  # in the last checksum, in the payload, in the length
-def test_a_file_cut_within_a_record_ends_there(cut, shard):
+def test_a_truncated_file_ends_with_a_faulty_record(cut, shard):
     os.truncate(shard, shard.stat().st_size - cut)
     found = list(tfrecord.walk(shard))
     assert [f.offset for f in found] == [0, 16, 132, 348, 664]
@@ -68,7 +68,7 @@ def test_a_changed_byte_is_found(byte, good_before, goes_on, shard):
 
 
 @pytest.mark.parametrize("label", [0, 7, 127, 128, 999, 2**40])
-def test_an_example_is_tensorflows_with_tf_slims_keys(label):
+def test_an_example_is_byte_equal_to_tensorflows_with_tf_slims_keys(label):
     image = encode_png(np.arange(600, dtype=np.uint8).reshape(30, 20))
     payload = tfrecord.serialize(image, label, "sevên", "a/b.png")
     example = tf.train.Example.FromString(payload)

@@ -16,11 +16,9 @@ from pipeline.convert.sources.contract import Example, Source, array_examples, d
 
 
 def digits(source: Path | None, cache: Path) -> Source:
-    """1,797 handwritten digits of 8×8, part of scikit-learn; takes no --source
-
+    """1,797 handwritten digits of 8×8, part of scikit-learn; takes no --source.
     The test part of UCI's optdigits (Alpaydin and Kaynak), 17 grey levels. A fifth is for test, an eighth of the rest
-    for validation.
-    """
+    for validation."""
     if source is not None:
         raise UserError("digits are part of scikit-learn and take no --source")
     from sklearn.datasets import load_digits
@@ -59,19 +57,15 @@ FASHION_CLASSES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 def mnist(source: Path | None, cache: Path) -> Source:
-    """70,000 handwritten digits of 28×28: the four IDX .gz files, or downloaded
-
+    """70,000 handwritten digits of 28×28: the four IDX .gz files, or downloaded.
     By LeCun, Cortes and Burges. A twelfth of the 60,000 training pictures, 5,000, becomes the validation split; the
-    10,000 test pictures do not change.
-    """
+    10,000 test pictures do not change."""
     return _idx(source, cache, MNIST_URL, MNIST_FILES, [str(i) for i in range(10)])
 
 
 def fashion_mnist(source: Path | None, cache: Path) -> Source:
-    """70,000 articles of clothing in MNIST's format and splits, or downloaded
-
-    By Zalando (Xiao et al., arXiv:1708.07747).
-    """
+    """70,000 articles of clothing in MNIST's format and splits, or downloaded.
+    By Zalando (Xiao et al., arXiv:1708.07747)."""
     return _idx(source, cache, FASHION_URL, FASHION_FILES, FASHION_CLASSES)
 
 
@@ -117,11 +111,9 @@ CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: label, then the planes of red, green an
 
 
 def cifar10(source: Path | None, cache: Path) -> Source:
-    """60,000 pictures of 32×32: data_batch_*.bin and test_batch.bin, or downloaded
-
+    """60,000 pictures of 32×32: data_batch_*.bin and test_batch.bin, or downloaded.
     The binary version (Krizhevsky, 2009); some of the five data_batch files may be missing. A tenth of the training
-    pictures becomes the validation split.
-    """
+    pictures becomes the validation split."""
     if source is None:
         files = [Path(name) for name in download(CIFAR_URL, CIFAR_CHECKSUM, cache, pooch.Untar())]
     else:
@@ -146,11 +138,9 @@ def _read_cifar(path: Path) -> list[Example]:
 
 
 def signs(source: Path | None, cache: Path) -> Source:
-    """Hand signs for 0 to 5 at 64×64 (deeplearning.ai's SIGNS): two HDF5 files
-
+    """Hand signs for 0 to 5 at 64×64 (deeplearning.ai's SIGNS): two HDF5 files.
     One has train_set_x and train_set_y, the other test_set_x and test_set_y; both have list_classes. A tenth of train
-    becomes validation.
-    """
+    becomes validation."""
     if source is None:
         raise UserError("the signs source needs --source DIR with train_signs.h5 and test_signs.h5")
     splits, class_names = {}, None

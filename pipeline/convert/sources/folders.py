@@ -15,11 +15,9 @@ from pipeline.tfrecord import SPLIT_NAMES
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
-    """Pictures in one folder for each class; or all in one folder, with --label-regex
-
+    """Pictures in one folder for each class; or all in one folder, with --label-regex.
     The class folders may be in train, validation (or val, valid) and test folders. Missing splits are split off train:
-    a tenth for validation and, if there is no split at all, a tenth for test.
-    """
+    a tenth for validation and, if there is no split at all, a tenth for test."""
     if source is None:
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
     parts, ignored = _parts(source)
@@ -63,10 +61,8 @@ FLOWERS_CHECKSUM = "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a71
 
 
 def flowers(source: Path | None, cache: Path) -> Source:
-    """3,670 photographs in five classes, downloaded (229 MB); or a folder like it
-
-    TensorFlow's flower_photos: daisies, dandelions, roses, sunflowers and tulips.
-    """
+    """3,670 photographs in five classes, downloaded (229 MB); or a folder like it.
+    TensorFlow's flower_photos: daisies, dandelions, roses, sunflowers and tulips."""
     if source is None:
         download(FLOWERS_URL, FLOWERS_CHECKSUM, cache, pooch.Untar())
         source = cache / "flower_photos.tgz.untar" / "flower_photos"
@@ -74,7 +70,7 @@ def flowers(source: Path | None, cache: Path) -> Source:
 
 
 def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
-    """{split: its folder}, where upper case in the folder's name does not matter, and counts of what is beside them.
+    """{split: its folder}, found by name in any case, and the numbers of files and folders beside them by kind.
 
     Without split folders, the whole source is the training split.
     """
@@ -126,11 +122,9 @@ _SYNSET = re.compile(r"n\d{8}(?!\d)")
 
 
 def imagenet(source: Path | None, cache: Path) -> Source:
-    """LOC_synset_mapping.txt, and pictures named by synset: a test split, to evaluate published weights
-
+    """LOC_synset_mapping.txt, and pictures named by synset: a test split, to evaluate published weights.
     Pictures of the 1,000 classes of ILSVRC-2012 (Russakovsky et al., arXiv:1409.0575). LOC_synset_mapping.txt lists the
-    classes in label order. The synset of a picture is the start of its file name, or else the name of its folder.
-    """
+    classes in label order. The synset of a picture is the start of its file name, or else the name of its folder."""
     if source is None:
         raise UserError(
             f"the imagenet source needs --source DIR with {IMAGENET_CLASSES}, which Kaggle has (imagenet-object-"

@@ -16,11 +16,9 @@ from pipeline.tfrecord import SPLIT_NAMES
 
 
 def csv(source: Path | None, cache: Path) -> Source:
-    """A table with the header path,label[,split] or label,pixel0,pixel1,… (Kaggle's digits)
-
+    """A table with the header path,label[,split] or label,pixel0,pixel1,… (Kaggle's digits).
     Paths are relative to the directory of the file; split is train, validation or test. Rows of pixels are square grey
-    pictures. If the table has no splits, or no validation, a tenth of each class is split off train.
-    """
+    pictures. If the table has no splits, or no validation, a tenth of each class is split off train."""
     if source is None or not source.is_file():
         raise UserError("the csv source needs --source FILE.csv with the columns path,label[,split] or label,pixel0,…")
     try:
