@@ -1,6 +1,6 @@
-# make train    installs into .venv if needed, trains the default (digits), evaluates it
-# make test     installs into .venv if needed, checks style, runs the tests; make test-slow runs the long proofs
-# make board    TensorBoard on runs/ at http://localhost:6006
+# make train    installs into .venv if needed, trains the preset digits, evaluates it
+# make test     installs into .venv if needed, checks the style, runs the tests; make test-slow runs the long tests
+# make board    starts TensorBoard for runs/ at http://localhost:6006
 
 PYTHON ?= python3
 BIN := .venv/bin

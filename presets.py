@@ -13,26 +13,26 @@ import tyro
 from config import DURATIONS, Config, flag
 from errors import UserError, unknown
 
-# TensorFlow's flower_photos, or a part of them. Validations and saves by the epoch, since their number differs.
+# TensorFlow's flower_photos, or a part of them. The number of pictures differs, so the durations are in epochs.
 _FLOWERS = {"dataset": "flowers", "batch_size": 32, "validate_every_epochs": 5, "snapshot_every_epochs": 10}
-# Kaggle's cats and dogs, or a part of them, as one sigmoid unit; Keras's random rotations, shifts, shear and zooms.
+# Kaggle's cats and dogs, or a part of them. One sigmoid output; Keras's random rotations, shifts, shear and zooms.
 _CATSDOGS = {
     **{"dataset": "folder", "data": "data/cats_dogs", "head": "sigmoid", "preprocessing": "keras_affine"},
     **{"batch_size": 20, "optimizer": "rmsprop", "momentum": 0.0, "keep_checkpoints": 1},
     **{"validate_every_steps": 150, "snapshot_every_steps": 300},
 }
-# He et al. (arXiv:1603.05027): momentum, batch 128, 0.1 (0.01 for 400 steps before), divided by 10 at 32,000 and 48,000
-# of 64,000 steps. The linear warm-up is ours.
+# He et al. (arXiv:1603.05027): momentum, batch 128, 64,000 steps; learning rate 0.01 for the first 400 steps, then 0.1,
+# divided by 10 at steps 32,000 and 48,000. Our warm-up is linear instead.
 _CIFAR10 = {
     **{"dataset": "cifar10", "batch_size": 128, "total_steps": 64000, "warmup_steps": 400, "schedule": "step"},
     **{"decay_at_steps": (32000, 48000), "validate_every_steps": 400, "snapshot_every_steps": 400},
 }
 
 _RECIPES: Mapping[str, Config] = {
-    # 8×8 pictures: an epoch is 20 steps.
+    # 8×8 pixels; an epoch is 20 steps.
     "digits": Config.of(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
-    # The literal recipe of the posts: --schedule constant.
+    # The posts use a constant learning rate: --schedule constant.
     "mnist_alexnet": Config.of(
         dataset="mnist",
         net="alexnet_mnist",
@@ -44,9 +44,10 @@ _RECIPES: Mapping[str, Config] = {
         validate_every_steps=500,
         snapshot_every_steps=250,
     ),
-    # Class folders of the user's own pictures, small enough for a laptop.
+    # The user's own pictures, one folder for each class; small enough for a laptop.
     "folder": Config.of(dataset="folder", preprocessing="cifar", image_size=64, total_steps=2000),
-    # The posts: 10 epochs of Adam at 5e-4, mirror images. A few hundred pictures of each class ask for more of both.
+    # The posts: 10 epochs of Adam at 5e-4, mirror images. A few hundred pictures of each class need more epochs and
+    # more augmentation.
     "flowers_alexnet": Config.of(
         **_FLOWERS,
         net="alexnet_half",
@@ -56,7 +57,7 @@ _RECIPES: Mapping[str, Config] = {
         warmup_epochs=2,
         total_epochs=60,
     ),
-    # The posts: the convolutions as they are, 10 epochs of Adam at 1e-4 for a new head.
+    # The posts: frozen convolutions, 10 epochs of Adam at 1e-4 for a new head.
     "flowers_vgg16": Config.of(
         **_FLOWERS | {"validate_every_epochs": 1, "snapshot_every_epochs": 1},
         net="vgg_16_transfer",
@@ -77,8 +78,8 @@ _RECIPES: Mapping[str, Config] = {
         warmup_epochs=1,
         total_epochs=20,
     ),
-    # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here. Without
-    # batch norm it needs steps: batches of 16.
+    # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here. The net has
+    # no batch norm and needs many steps, so the batches are small: 16.
     "flowers_googlenet": Config.of(
         **_FLOWERS | {"batch_size": 16},
         net="googlenet_2014",
@@ -88,12 +89,12 @@ _RECIPES: Mapping[str, Config] = {
         warmup_epochs=2,
         total_epochs=30,
     ),
-    # The posts: RMSProp at 1e-5, 20 times 100 steps of 20 pictures, 150 px.
+    # The posts: RMSProp at 1e-5, 20 × 100 steps of 20 pictures, 150 px.
     "catsdogs_inception": Config.of(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_steps=1000),
     # The same at 256 px.
     "catsdogs_residual": Config.of(**_CATSDOGS, net="residual_cnn", learning_rate=1e-4, total_steps=2000),
-    # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32, after which batch norm's averages (decay 0.99) lag
-    # far behind. Random shifts, and trained to the end.
+    # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32. That is too short for batch norm's moving averages
+    # (decay 0.99). Here: random shifts, and 30 epochs.
     "signs_resnet50": Config.of(
         dataset="signs",
         net="resnet50_signs",
@@ -106,8 +107,8 @@ _RECIPES: Mapping[str, Config] = {
         validate_every_epochs=5,
         snapshot_every_epochs=5,
     ),
-    # A wide map of 32×32 throughout: an epoch of 9,000 pictures takes more than a minute on 2 cores, and accuracy comes
-    # slowly. At 1e-3 it stays at 43 % of validation for epochs.
+    # All layers work on 32×32 maps: an epoch of 9,000 pictures takes more than a minute on 2 cores, and accuracy rises
+    # slowly. With a rate of 1e-3, validation accuracy is only 43 % after 4 epochs.
     "preact_elu": Config.of(
         dataset="cifar10",
         net="preact_elu",
@@ -120,7 +121,7 @@ _RECIPES: Mapping[str, Config] = {
     ),
     "cifar10_preact20": Config.of(**_CIFAR10, net="preact_resnet_20"),
     "cifar10_preact56": Config.of(**_CIFAR10, net="preact_resnet_56"),
-    # The same without shortcuts, to see what they are for.
+    # The same without shortcuts, to show their effect.
     "cifar10_plain56": Config.of(**_CIFAR10, net="plain_56"),
 }
 PRESETS = {name: recipe.replace(run_dir=f"runs/{name}") for name, recipe in _RECIPES.items()}
@@ -144,7 +145,7 @@ def parse_command_line(args: list[str]) -> Config:
         steps, epochs = flag(f"{name}_steps"), flag(f"{name}_epochs")
         if {steps, epochs} <= given:
             raise UserError(f"{steps} and {epochs} are the same duration; give one of them")
-        if steps in given:  # the preset's epochs do not apply
+        if steps in given:  # the preset's value in epochs does not apply
             default = default.replace(**{f"{name}_epochs": () if name == "decay_at" else None})
     config = _parse(args, default)
     # Values of the preset that are for its own net or schedule do not apply to another one.

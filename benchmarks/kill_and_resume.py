@@ -1,10 +1,10 @@
-"""Kills a training at random moments, starts it again each time, and compares its end with that of one never killed.
+"""Kills a training at random moments, resumes it each time, and compares the result with a run that is never killed.
 
     python benchmarks/kill_and_resume.py [--kills 50] [--total-steps 2500] [--seed 0]
 
-MobileNet with batch norm, dropout, random crops and mirror images, momentum and averaged weights on the digits, saved
-every five steps. Every second kill waits for a save to begin. All variables, slots and averages of the last checkpoint,
-and every validation, have to be equal bit for bit. Exit code 1 says that they are not.
+The net is MobileNet with batch norm, dropout, random crops, mirror images, momentum and EMA weights, trained on the
+digits and saved every five steps. Every second kill waits until a save begins. All variables, optimizer slots and EMA
+weights of the last checkpoint, and all validations, must be equal bit for bit. If they are not, the exit code is 1.
 """
 
 import argparse
@@ -38,9 +38,10 @@ NAME = re.compile(r"model\.ckpt-\d+")
 
 
 def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rng: random.Random) -> dict:
-    """Starts the command, kills it within `longest` seconds of its first steps, and so on; then lets it end.
+    """Starts the command repeatedly and kills it within `longest` seconds after its first log; then lets it finish.
 
-    Returns how many kills fell on a save, and on which steps the command went on. Raises RuntimeError where it fails.
+    Returns the number of kills, the number of kills during a save, and the steps at which the command resumed. Raises
+    RuntimeError if the command fails.
     """
     done = {"kills": 0, "in a save": 0, "resumed at": []}
     while True:
@@ -82,21 +83,23 @@ def run_killed(command: Sequence[str], run: Path, kills: int, longest: float, rn
 
 
 def in_a_save(run: Path, since: float) -> bool:
-    """Whether a save is under way: there are files of a checkpoint that the state file does not name, written since a
-    time, so that they are not what the process before this one has left."""
+    """Whether a save is in progress: there are checkpoint files that the state file does not name.
+
+    Only files written after the time `since` count; older ones may be left from an earlier process.
+    """
     try:
         named = (run / "checkpoint").read_text()
     except FileNotFoundError:
         named = ""
     try:
         written = [path.name for path in run.glob("model.ckpt-*") if path.stat().st_mtime > since]
-    except FileNotFoundError:  # renamed or removed in this moment, as only a save does
+    except FileNotFoundError:  # renamed or removed at this moment, which only a save does
         return True
     return any(f'"{re.match(NAME, name)[0]}"' not in named for name in written)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between the last checkpoints and the validations of two runs, by name."""
+    """Names of the variables that differ between the last checkpoints of two runs, and "the validations" if they do."""
     readers = [tf.train.NewCheckpointReader(newest_valid(str(run))) for run in (one, other)]
     names = [set(reader.get_variable_to_shape_map()) for reader in readers]
     wrong = sorted(names[0] ^ names[1])

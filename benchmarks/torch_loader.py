@@ -1,6 +1,7 @@
-"""PyTorch's side of input_pipeline.py: the same records, decoded by OpenCV in two workers.
+"""The PyTorch part of input_pipeline.py: reads the same records and decodes them with OpenCV in two workers.
 
-Reads a line of JSON (places, size, batch_size, seconds), says "ready", then answers each line with pictures per second.
+Reads a line of JSON (places, size, batch_size, seconds) from standard input and prints "ready". Then it answers each
+further line with the measured pictures per second.
 """
 
 import json
@@ -45,7 +46,7 @@ def example_class() -> type:
 
 
 class Pictures(Dataset):
-    """Records by file and offset, repeated without end; random box, resize, flip."""
+    """The records at (file, offset) places, repeated endlessly, with random crop, resize and flip."""
 
     def __init__(self, places: list, size: int):
         self.places, self.size, self.files, self.example = places, size, {}, None
@@ -57,7 +58,7 @@ class Pictures(Dataset):
         self.example = self.example or example_class()
         path, offset = self.places[i % len(self.places)]
         if path not in self.files:
-            self.files[path] = open(path, "rb")  # noqa: SIM115 (as long as the worker lives)
+            self.files[path] = open(path, "rb")  # noqa: SIM115 (open as long as the worker runs)
         file = self.files[path]
         file.seek(offset)
         (length,) = struct.unpack("<Q4x", file.read(12))
@@ -72,7 +73,7 @@ class Pictures(Dataset):
         return torch.from_numpy(values), features["image/class/label"].int64_list.value[0]
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """As torchvision's RandomResizedCrop."""
+        """A random crop (top, left, height, width), chosen as by torchvision's RandomResizedCrop."""
         for _ in range(10):
             area = height * width * random.uniform(0.08, 1)
             aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -83,12 +84,12 @@ class Pictures(Dataset):
 
 
 def start_worker(_: int) -> None:
-    """One thread each: two workers are two cores."""
+    """Limits OpenCV to one thread, so that two workers use two cores."""
     cv2.setNumThreads(0)
 
 
 def main() -> None:
-    """Answers lines on standard input."""
+    """Reads requests from standard input and prints the results."""
     settings = json.loads(sys.stdin.readline())
     order = np.random.default_rng(0).permutation(len(settings["places"])).tolist()
     pictures = Pictures([settings["places"][i] for i in order], settings["size"])
@@ -96,7 +97,7 @@ def main() -> None:
     next(batches)
     print("ready", flush=True)
     for _ in sys.stdin:
-        for _ in range(2 * WORKERS):  # what was made while the others were measured
+        for _ in range(2 * WORKERS):  # batches prepared while the others were measured
             next(batches)
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < settings["seconds"]:

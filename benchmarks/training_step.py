@@ -1,10 +1,10 @@
-"""A training step of ours beside tf_slim's own net, in one process, turn by turn.
+"""Compares the time of a training step of Slimgraph's net and of tf_slim's own net, in turn, in one process.
 
     python benchmarks/training_step.py [NET] [--batch-size N] [--rounds N]
 
 Both train on the same synthetic pictures with momentum and weight decay, dropout on. A round is one step of each; the
-medians of their times are compared. NET is one that tf_slim.nets has: alexnet_v2 (default), vgg_16, inception_v1,
-resnet_v1_50, resnet_v2_50.
+medians of their times are compared. NET is a net that tf_slim.nets also has: alexnet_v2 (default), vgg_16,
+inception_v1, resnet_v1_50, resnet_v2_50.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nets import NETS
 from tfcompat import dropout, slim, tf
 
-# After tfcompat, which sets what TensorFlow reads as it is imported (oneDNN), for both.
+# After tfcompat, which sets the oneDNN variable that TensorFlow reads at import, for both nets.
 from tf_slim.nets import alexnet, inception_v1, resnet_v1, resnet_v2, vgg  # isort: skip
 
 THEIRS = {
@@ -33,7 +33,7 @@ CLASSES = 1000
 
 
 def training_step(name: str, ours: bool, batch_size: int) -> tuple[tf.Session, tf.Operation]:
-    """A session and the operation that trains a step in it."""
+    """A session and its operation for one training step."""
     net = NETS[name]
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
@@ -68,7 +68,7 @@ def main() -> None:
         for kind, (session, step) in sides.items():
             began = time.perf_counter()
             session.run(step)
-            if i >= 2:  # the first steps allocate
+            if i >= 2:  # the first steps allocate memory
                 times[kind].append(time.perf_counter() - began)
     medians = {kind: float(np.median(seconds)) for kind, seconds in times.items()}
     for kind, seconds in times.items():

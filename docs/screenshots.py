@@ -1,6 +1,7 @@
-"""Takes the pictures of TensorBoard that the pages show: python docs/screenshots.py RUNS [--out docs]
+"""Makes the screenshots of TensorBoard for the documentation: python docs/screenshots.py RUNS [--out docs]
 
-RUNS is a directory of runs, such as runs/ after `make train`. Needs Chromium (Debian: apt-get install chromium).
+RUNS is a directory with runs, such as runs/ after `make train`. Chromium must be installed (Debian: apt-get install
+chromium).
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
     if not chromium:
         parser.error("Chromium is not installed; on Debian: apt-get install chromium")
     if not list(args.runs.glob("**/events.*")):
-        parser.error(f"{args.runs} holds no events; train something first, as with make train")
+        parser.error(f"{args.runs} has no TensorBoard events; train first, for example with make train")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -58,21 +59,21 @@ def wait_for(url: str) -> None:
                 if len(answer.read()) > 2:  # [] before the first run is read
                     return
         except urllib.error.URLError:
-            pass  # not up yet
+            pass  # the server has not started yet
         if time.monotonic() > end:
             raise SystemExit(f"TensorBoard did not show the runs within {PATIENCE_SECONDS} seconds")
         time.sleep(0.5)
 
 
 def shoot(chromium: str, url: str, path: Path) -> None:
-    """Writes what Chromium shows of a page once it has come to rest, in 256 colours: half of the size."""
+    """Writes a screenshot of a page after it has loaded, in 256 colours, which halves the file."""
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=30000"]
     size = f"--window-size={WIDTH},{HEIGHT}"
     done = subprocess.run(
         [chromium, *options, size, f"--screenshot={path.resolve()}", url], capture_output=True, text=True
     )
     if done.returncode or not path.exists():
-        raise SystemExit(f"Chromium made no picture of {url}:\n{done.stderr[-500:]}")
+        raise SystemExit(f"Chromium wrote no screenshot of {url}:\n{done.stderr[-500:]}")
     Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
