@@ -24,10 +24,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from errors import UserError
-from pipeline import dataset as records
 from pipeline import images
 from pipeline.convert import Conversion, command, convert
 from pipeline.convert.sources import SOURCES, arrays, folders
+from pipeline.dataset import Dataset
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -563,20 +563,20 @@ def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypa
     monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
     command.main()
     assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected\n"
-    dataset = records.load_dataset(str(out))
-    assert dataset["statistics"] is None
-    assert dataset["class_names"] == [
+    dataset = Dataset.load(str(out))
+    assert dataset.description["statistics"] is None
+    assert dataset.description["class_names"] == [
         *("tench, Tinca tinca", "crane (n02012849)", "crane (n03126707)", "goldfish, Carassius auratus")
     ]
-    examples = read_split(out, dataset, "test")
+    examples = read_split(out, dataset.description, "test")
     assert {name: e["image/class/label"] for name, e in zip(names(examples), examples, strict=True)} == {
         "pictures/n01443537_goldfish.JPEG": 3,
         "train/n03126707/7.png": 2,
         "train/n01440764/n02012849_8.png": 1,  # the file's name comes first
     }
-    assert len(records.load_index(str(out), dataset, "test").offsets) == 3
+    assert len(dataset.index("test").offsets) == 3
     with pytest.raises(UserError, match=r"has no train split; it has test$"):
-        records.load_index(str(out), dataset, "train")
+        dataset.index("train")
 
 
 @pytest.mark.parametrize(
