@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import errors
 from engine.metrics import training_loss
 from engine.optimizer import minimize
-from engine.session import make_deterministic
 from files import check_output, output_file
 from nets import NETS
 from pipeline.batches import training_batches
-from pipeline.dataset import has_dataset, load_dataset, load_index
+from pipeline.dataset import Dataset, has_dataset
 from pipeline.prepare import make_data
-from tfcompat import tf
+from pipeline.preprocess import Preprocessor
+from tfcompat import op_determinism, tf
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -60,13 +60,13 @@ def measure(name: str, data: str, steps: Sequence[int], learning_rate: float, se
         learning_rate: of momentum.
         seed: of the weights and of the order of the pictures.
     """
-    dataset = load_dataset(data)
-    index = load_index(data, dataset, "train")
-    with tf.Graph().as_default(), tf.Session() as session:
-        make_deterministic(seed)
-        batches = training_batches(index, dataset["channels"], "cifar", SIZE, BATCH_SIZE, seed, augment=False)
+    dataset = Dataset.load(data)
+    with op_determinism(), tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(seed)
+        preprocessor = Preprocessor("cifar", SIZE, dataset.channels)
+        batches = training_batches(dataset.index("train"), preprocessor, BATCH_SIZE, seed, augment=False)
         # No weight decay: its gradient would hide small ones.
-        logits, _ = NETS[name].build(batches.images, len(dataset["class_names"]), True, weight_decay=0.0)
+        logits, _ = NETS[name].build(batches.images, len(dataset.class_names), True, weight_decay=0.0)
         loss = training_loss(logits, batches.labels)
         rule = tf.train.MomentumOptimizer(learning_rate, MOMENTUM)
         update = minimize(rule, loss, tf.trainable_variables(), tf.train.get_or_create_global_step())

@@ -100,7 +100,14 @@ class Dataset:
             shards = tuple(Shard(shard["file"], shard["examples"]) for shard in part["shards"])
             splits[name] = Split(part["examples"], shards, part.get("every"))
         stats = statistics.load(directory, description["channels"], description.get("statistics"))
-        return cls(directory, tuple(description["class_names"]), description["channels"], MappingProxyType(splits), stats, description)
+        return cls(
+            directory,
+            tuple(description["class_names"]),
+            description["channels"],
+            MappingProxyType(splits),
+            stats,
+            description,
+        )
 
     @property
     def short_side(self) -> int | None:

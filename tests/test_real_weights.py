@@ -15,7 +15,8 @@ from nets import NETS
 from nets.weights import import_keras
 from pipeline.batches import evaluation_batches
 from pipeline.convert import convert
-from pipeline.dataset import load_dataset, load_index
+from pipeline.dataset import Dataset
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared/data"
@@ -51,9 +52,9 @@ def made(tmp_path_factory):
 
 def answers(prefix, data, preprocessing):
     """(pictures as the net sees them, logits, the evaluation's result) of all 150."""
-    index = load_index(data, load_dataset(data), "test")
+    index, preprocessor = Dataset.load(data).index("test"), Preprocessor(preprocessing, NET.image_size, 3)
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = evaluation_batches(index, 3, preprocessing, NET.image_size, 50)
+        batches = evaluation_batches(index, preprocessor, 50)
         logits, _ = NET.build(batches.images, 1000, False, 0.0)
         metrics = per_example(logits, batches.labels)
         tf.train.Saver().restore(session, prefix)

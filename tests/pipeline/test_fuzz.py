@@ -10,7 +10,6 @@ from PIL import Image
 
 from errors import UserError
 from pipeline import images, tfrecord
-from pipeline.dataset import load_index
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -80,10 +79,10 @@ def test_a_damaged_picture_is_rejected_or_decodes_to_the_same_pixels_in_training
 
 @pytest.mark.parametrize("number", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_the_intact_records_of_a_damaged_shard_are_read(number, write_split, tmp_path):
-    directory, dataset, pictures = write_split([6, 5])
-    paths = [tmp_path / "shards" / shard["file"] for shard in dataset["splits"]["train"]["shards"]]
+    dataset, pictures = write_split([6, 5])
+    paths = [tmp_path / "shards" / shard.file for shard in dataset.splits["train"].shards]
     intact = [path.read_bytes() for path in paths]
-    whole = load_index(directory, dataset, "train")
+    whole = dataset.index("train")
     payloads = [tfrecord.read_at(*whole.place(row)).payload for row in range(len(pictures))]
     random, outcomes = np.random.default_rng(number), collections.Counter()
     before = peak()
@@ -92,7 +91,7 @@ def test_the_intact_records_of_a_damaged_shard_are_read(number, write_split, tmp
         paths[which].write_bytes(mutated(intact[which], intact[1 - which], random))
         (tmp_path / "shards" / ".index.npz").unlink(missing_ok=True)
         try:
-            index = load_index(directory, dataset, "train", "skip")
+            index = dataset.index("train", "skip")
         except UserError:
             outcomes["refused"] += 1
         else:

@@ -448,7 +448,7 @@ def test_statistics_of_each_pixel(tmp_path):
     dataset = converted("digits", str(tmp_path / "out"))
     pictures = [pixels for _, pixels in read_back(tmp_path / "out", dataset)["train"].values()]
     stacked = np.stack(pictures).astype(float)
-    loaded = statistics.load(tmp_path / "out", dataset)
+    loaded = statistics.load(tmp_path / "out", dataset["channels"], dataset["statistics"])
     np.testing.assert_allclose(loaded.pixels["mean"], stacked.mean(0))
     np.testing.assert_allclose(loaded.pixels["deviation"], stacked.std(0), atol=1e-9)
     assert (loaded.pixels["deviation"] == 0).sum() == (np.ptp(stacked, 0) == 0).sum() > 0
@@ -460,7 +460,7 @@ def test_statistics_of_each_pixel(tmp_path):
 def test_pictures_of_several_sizes_have_no_pixel_statistics(photos, tmp_path):
     dataset = converted("folder", str(tmp_path / "out"), str(photos))
     assert not (tmp_path / "out" / statistics.PIXEL_STATS).exists()
-    assert statistics.load(tmp_path / "out", dataset).pixels is None
+    assert statistics.load(tmp_path / "out", dataset["channels"], dataset["statistics"]).pixels is None
 
 
 def test_sums_do_not_depend_on_the_grouping():
@@ -484,16 +484,16 @@ def test_sums_do_not_depend_on_the_grouping():
 def test_damaged_statistics_are_named(tmp_path):
     (tmp_path / statistics.PIXEL_STATS).write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match="cannot be read"):
-        statistics.load(tmp_path, {"statistics": None})
+        statistics.load(tmp_path, 3)
     (tmp_path / statistics.PIXEL_STATS).unlink()
     for damaged in {"mean": [1]}, {key: [1, 2] for key in ("mean", "deviation", "eigenvalues", "components")}:
         with pytest.raises(UserError, match="damaged statistics"):
-            statistics.load(tmp_path, {"statistics": damaged, "channels": 3})
+            statistics.load(tmp_path, 3, damaged)
     np.savez(
         tmp_path / statistics.PIXEL_STATS, **dict.fromkeys(("mean", "deviation", "minimum", "maximum"), np.ones(4))
     )
     with pytest.raises(UserError, match="is not of pictures with 3 channels"):
-        statistics.load(tmp_path, {"statistics": None, "channels": 3})
+        statistics.load(tmp_path, 3)
 
 
 # In several processes

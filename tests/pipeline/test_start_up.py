@@ -16,18 +16,18 @@ RECORDS, SHARDS = 1_281_167, 16
 SCRIPT = """
 import json, resource, sys, time
 from pipeline.batches import training_batches
-from pipeline.dataset import load_index
+from pipeline.dataset import Dataset
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 def used():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
 
-dataset = json.load(open(sys.argv[1] + "/dataset.json"))
+dataset = Dataset.load(sys.argv[1])
 with tf.Session() as session:  # excludes the memory of a session itself
     session.run(tf.reduce_sum(tf.zeros([8, 8])))
 before, began = used(), time.perf_counter()
-index = load_index(sys.argv[1], dataset, "train")
-batches = training_batches(index, 1, "unit", 4, 64, 0)
+batches = training_batches(dataset.index("train"), Preprocessor("unit", 4, 1), 64, 0)
 with tf.Session() as session:
     batches.start(session, int(sys.argv[2]))
     session.run(batches.images)
@@ -51,7 +51,8 @@ def test_starting_on_1_281_167_records_takes_seconds_at_any_step(tmp_path):
         left -= count
         (tmp_path / f"train-{i}").write_bytes(frame * count)
         shards.append({"file": f"train-{i}", "examples": count})
-    dataset = {"splits": {"train": {"examples": RECORDS, "shards": shards}}}
+    splits = {"train": {"examples": RECORDS, "shards": shards}}
+    dataset = {"class_names": ["a", "b"], "channels": 1, "splits": splits, "statistics": None}
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
     first = start(tmp_path, 0)  # reads all shards
     costs = {step: start(tmp_path, step) for step in (0, 1, 1_000_000, 10**9)}

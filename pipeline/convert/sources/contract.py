@@ -11,11 +11,6 @@ import pooch
 
 from errors import UserError, why_not_fetched
 
-# until their users are renamed
-from files import all_files as files_below  # noqa: F401
-from files import is_text  # noqa: F401
-from files import list_directory as listed  # noqa: F401
-from pipeline.tfrecord import SPLIT_NAMES, SPLITS  # noqa: F401
 
 SPLIT_SEED = 0  # one for all data sets and runs, so that all runs share their test pictures
 
