@@ -91,8 +91,8 @@ def run_of(path: str) -> str | None:
 def exclusive(directory: str) -> Iterator[None]:
     """Creates a run directory and locks it: two trainings in one would delete each other's checkpoints.
 
-    On exit, directories that it created are removed where they are empty. Raises UserError where the directory cannot be
-    created, or another process has locked it.
+    On exit, directories that it created are removed where they are empty. Raises UserError where the directory cannot
+    be created, or another process has locked it.
     """
     path = Path(directory).absolute()
     made = [place for place in (path, *path.parents) if not place.exists()]

@@ -45,8 +45,8 @@ class Journal:
         fsync(self.path)
 
     def best(self) -> dict | None:
-        """The validation row with the highest accuracy or the lowest loss, by the metric; ties go to the better one by the
-        other of the two, then to the first. None before the first validation."""
+        """The validation row with the highest accuracy or the lowest loss, by the metric; ties go to the better one by
+        the other of the two, then to the first. None before the first validation."""
         prefix = self.metric.removesuffix("top1").removesuffix("loss")
 
         def worth(row: dict) -> tuple[float, float]:

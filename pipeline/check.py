@@ -53,7 +53,7 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
 def _check_shard(
     path: str, expected: int, known: Content | None, examiner: Examiner, labels: Counter, update: Callable
 ) -> Iterator[Fault]:
-    """The faults of a shard, also against dataset.json's number of records and the stored index; counts sound labels."""
+    """The faults of a shard, also against dataset.json and the stored index; counts the labels of sound records."""
     offsets, faulty = [], set()
     for offset, reason, label in _examined(path, examiner):
         if reason:

@@ -94,9 +94,9 @@ def sheet_names(path: str) -> list[Path]:
 def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
     """Yields a function that adds a picture, uint8 [H, W, C], with its title to a sheet of 40.
 
-    Full sheets are written as PNG, the first to `path`, which the option `flag` named, the next to path_2 and so on, the
-    last one when the block ends. After ten sheets pictures are only counted, and their number is printed. Raises
-    UserError where a file cannot be written.
+    Full sheets are written as PNG, the first to `path`, which the option `flag` named, the others to path_2 and so on;
+    the last one when the block ends. After ten sheets pictures are only counted, and their number is printed.
+    Raises UserError where a file cannot be written.
     """
     tiles, drawn, left = [], 0, 0
 

@@ -11,7 +11,6 @@ import pooch
 
 from errors import UserError, why_not_fetched
 
-
 SPLIT_SEED = 0  # one for all data sets and runs, so that all runs share their test pictures
 
 
