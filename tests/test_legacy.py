@@ -340,5 +340,5 @@ def test_a_damaged_mnist_file_is_told(small_mnist):
     with pytest.raises(ValueError, match=r"train-images.* is damaged"):
         mnist.read_data_sets(str(small_mnist))
     write_idx(path, np.zeros(3))
-    with pytest.raises(ValueError, match=r"train-images.* is no complete IDX file of unsigned bytes and rank 3"):
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file of unsigned bytes with rank 3"):
         mnist.read_data_sets(str(small_mnist))
