@@ -159,7 +159,7 @@ NETS: dict[str, Net] = {
         f"resnet_v2_{depth}": Net(
             function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v2),
             scope=f"resnet_v2_{depth}",
-            preprocessing="inception",  # TF-Slim's factory says vgg, but the published weights were trained with inception
+            preprocessing="inception",  # of the published weights; TF-Slim's factory says vgg, which is wrong
             image_size=299,
             label_offset=1,
             **_RESNET,

@@ -422,6 +422,16 @@ def test_frozen_batch_norm_keeps_to_its_averages_in_training():
     np.testing.assert_allclose(values[2].mean((0, 1, 2)), 0, atol=1e-5)  # of the batch
 
 
+def test_upstream_is_all_that_the_operations_are_computed_from(graph):
+    a, b, c = (tf.placeholder(tf.float32, name=name) for name in "abc")
+    with tf.control_dependencies([tf.add(a, 1.0, name="control")]):
+        product = tf.multiply(a, b, name="product")
+    tf.add(product, c, name="later")
+    both = tfcompat.upstream([product.op, c.op])
+    assert {op.name for op in both} == {"a", "b", "product", "c"}
+    assert tfcompat.upstream([]) == set()
+
+
 def test_tf_layers_and_rnn_cells_are_there():
     images = tf.constant(IMAGES)
     tf.layers.batch_normalization(tf.layers.conv2d(images, 4, 3, use_bias=False, name="conv"), training=True, name="bn")

@@ -16,9 +16,10 @@ import pytest
 
 from errors import UserError
 from nets import NETS
-from nets.weights import keras_files
-from nets.weights.keras_files import to_keras, to_slim, write_weights
+from nets.weights import keras_writing
+from nets.weights.keras_layers import to_keras, to_slim
 from nets.weights.keras_reading import read_weights
+from nets.weights.keras_writing import write_weights
 from tfcompat import tf
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/weights/mobilenet_v1_0.25_224_keras_names.npz"
@@ -115,7 +116,7 @@ for layer in model.layers:
 model.save_weights("resnet50_keras_old.h5")
 build("VGG16", include_top=False).save_weights("vgg_16_no_top.h5")
 """
-# Behind keras_files.KERAS_PROGRAM, in its process, since Keras's import takes longer than all the rest: a fresh model
+# Behind keras_writing.KERAS_PROGRAM, in its process, since Keras's import takes longer than all the rest: a fresh model
 # loads what was written. {0} is the directory of the pictures.
 AFTER_WRITING = """
 picture = np.load("{0}/" + application + "_picture.npy")
@@ -261,8 +262,8 @@ def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, net_name,
     layers, path = to_keras_again(files, net_name), files / f"{net_name}_again.weights.h5"
     path.write_text("is replaced")
     shutil.copy(files / f"{net_name}_picture.npy", files / f"{APPLICATIONS[net_name]}_picture.npy")
-    program = keras_files.KERAS_PROGRAM + AFTER_WRITING.replace("{0}", str(files))
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", program)
+    program = keras_writing.KERAS_PROGRAM + AFTER_WRITING.replace("{0}", str(files))
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", program)
     write_weights(layers, net_name, path)
     again = read_weights(path)
     assert again.keys() == layers.keys()
@@ -271,7 +272,7 @@ def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, net_name,
     assert_same_logits(logits, np.load(files / "logits.npz")[net_name])
 
 
-def test_layers_without_names_are_not_taken_for_another_nets(files):
+def test_layers_without_names_do_not_fit_another_net(files):
     layers = read(files / "resnet50_keras_unnamed.weights.h5")
     assert {f"layers/conv2d_{i}" for i in range(1, 13)} < layers.keys()  # VGG-16 has as many
     message = r"not the weights of vgg_16: expected also layers block1_conv1, .*look like weights of resnet50_keras"
@@ -304,7 +305,7 @@ def oldest_names(layer, count):
     return [f"{layer}_{part}_1:0" for part in parts]
 
 
-def test_arrays_of_a_keras_2_file_count_by_position(tmp_path):
+def test_arrays_of_a_keras_2_file_are_ordered_by_position(tmp_path):
     path = tmp_path / "weights.h5"
     write_keras_2(path, mobilenet_layers(), oldest_names)
     layers = read_weights(path)
@@ -315,7 +316,7 @@ def test_arrays_of_a_keras_2_file_count_by_position(tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["{}|{}", "{}/{}:0", "{0}/{0}/{1}:0"])
-def test_npz_counts_by_names(tmp_path, spelling):
+def test_npz_arrays_are_ordered_by_name(tmp_path, spelling):
     parts = {1: ["kernel"], 2: ["kernel", "bias"], 4: ["gamma", "beta", "moving_mean", "moving_variance"]}
     named = {
         spelling.format(layer, "depthwise_kernel" if layer.startswith("conv_dw") and len(arrays) == 1 else part): array
@@ -329,7 +330,7 @@ def test_npz_counts_by_names(tmp_path, spelling):
         np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
-def test_published_weights_have_a_place_for_every_array():
+def test_every_array_of_published_weights_has_a_variable():
     if not REAL.is_file():
         pytest.skip(f"{REAL} is not there")
     values, unused = imported(REAL, MOBILENET)
@@ -340,7 +341,7 @@ def test_published_weights_have_a_place_for_every_array():
     )
 
 
-def test_what_the_net_does_not_have_is_named():
+def test_arrays_without_a_variable_are_named():
     foreign = {"mine": [np.zeros((2, 3)), np.zeros(3)], "re_lu": [np.zeros(1)]}
     _, unused = to_slim({**mobilenet_layers(), **foreign}, MOBILENET)
     assert unused == dict.fromkeys(["mine/0", "mine/1", "re_lu/0"], f"{MOBILENET} has no such layer")
@@ -379,15 +380,15 @@ def without(layers, *names):
             MOBILENET,
             "expected also layers conv_dw_3; found layers conv1, .* known are vgg_16, ",
         ),
-        (mobilenet_layers, "resnet50_signs", "unknown net with weights in Keras's files 'resnet50_signs': "),
+        (mobilenet_layers, "resnet50_signs", "unknown net with Keras weights 'resnet50_signs': "),
     ],
 )
-def test_what_does_not_fit_is_told_with_both_sides(layers, net_name, message):
+def test_the_error_names_both_sides_of_layers_that_do_not_fit(layers, net_name, message):
     with pytest.raises(UserError, match=re.escape(message).replace(r"\ \.\*\ ", " .* ")):
         to_slim(layers(), net_name)
 
 
-def test_values_that_do_not_fit_are_told_with_both_sides():
+def test_the_error_names_both_sides_of_values_that_do_not_fit():
     values, _ = to_slim(mobilenet_layers(), MOBILENET)
     head = "MobilenetV1/Logits/Conv2d_1c_1x1"
     headless = without(values, f"{head}/weights", f"{head}/biases")
@@ -445,7 +446,7 @@ def test_damaged_and_foreign_files_are_errors(damaged, name):
         read_weights(damaged / name)
 
 
-def test_nothing_is_left_of_a_failed_writing(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     layers = mobilenet_layers()
     (tmp_path / "old.weights.h5").write_text("stays")
     with pytest.raises(UserError, match=r"end with \.weights\.h5"):
@@ -453,15 +454,15 @@ def test_nothing_is_left_of_a_failed_writing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"nowhere/new\.weights\.h5.*is there such a directory"):
         write_weights(layers, MOBILENET, tmp_path / "nowhere" / "new.weights.h5")
     half = "import sys; open(sys.argv[2], 'w').write('half'); print('Traceback'); sys.exit('no space left')"
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", half)
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", half)
     with pytest.raises(UserError, match=r"Keras cannot write it \(no space left\)"):
         write_weights(layers, MOBILENET, tmp_path / "old.weights.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["old.weights.h5"]
     assert (tmp_path / "old.weights.h5").read_text() == "stays"
 
 
-def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", "import sys; open(sys.argv[2], 'w').write(str(sys.argv[3:]))")
+def test_the_model_has_a_top_if_the_layers_have_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", "import sys; open(sys.argv[2], 'w').write(str(sys.argv[3:]))")
     path = tmp_path / "new.weights.h5"
     for layers, options in (
         (mobilenet_layers(), '{"alpha": 0.25, "include_top": true, "classes": 7}'),
@@ -471,7 +472,7 @@ def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monk
         assert path.read_text() == str(["MobileNet", options])
 
 
-def test_npz_leaves_the_optimizer_and_refuses_doubles(tmp_path):
+def test_npz_skips_the_optimizer_and_rejects_duplicates(tmp_path):
     kernel, slot = np.ones((3, 3, 3, 8), np.float32), np.full((3, 3, 3, 8), 7, np.float32)
     np.savez(tmp_path / "slots.npz", **{"conv1|kernel": kernel, "optimizer/conv1/kernel": slot})
     assert read_weights(tmp_path / "slots.npz")["conv1"][0].max() == 1
@@ -480,7 +481,7 @@ def test_npz_leaves_the_optimizer_and_refuses_doubles(tmp_path):
         read_weights(tmp_path / "twice.npz")
 
 
-def test_numbers_have_to_be_finite():
+def test_values_have_to_be_finite():
     layers = mobilenet_layers()
     layers["conv1"] = [np.full_like(layers["conv1"][0], np.nan)]
     with pytest.raises(UserError, match="layer conv1 of the file holds numbers that are not finite"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import errors
-from nets import NETS
+from nets import NETS, find
 from nets.alexnet import grouped_conv2d
 from nets.layers import dense_conv2d, local_response_norm
 from nets.preact_elu import preact_elu_arg_scope, preact_elu_block
@@ -156,6 +156,18 @@ def test_smallest_size_is_the_smallest(name):
         inputs = tf.zeros([1, net.image_size, net.smallest_size - 1, net.channels])
         with pytest.raises(errors.UserError, match=f"at least {net.smallest_size}"):
             net.build(inputs, 5, False, 0.0)
+
+
+@pytest.mark.parametrize("name", SHALLOW_AND_DEEP)
+def test_any_size_is_true_if_the_shapes_do_not_depend_on_the_picture_size(name):
+    net = NETS[name]
+    assert (net.variable_shapes(CLASSES, 2 * net.image_size) == all_shapes(name)) == net.any_size
+
+
+def test_find():
+    assert find("vgg_16") is NETS["vgg_16"]
+    with pytest.raises(errors.UserError, match="unknown net 'vgg16': did you mean vgg_16"):
+        find("vgg16")
 
 
 @pytest.mark.parametrize("name", SHALLOW_AND_DEEP)
