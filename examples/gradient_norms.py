@@ -3,9 +3,9 @@
     python examples/gradient_norms.py [--data DIR] [--depth 56] [--steps 0 1 50] [--out PNG]
 
 `plain_56` and `preact_resnet_56` differ only in the shortcuts (nets/preact_resnet.py). Both are trained with momentum,
-with three seeds. After the given numbers of steps, the L2 norm of the gradient of the cross-entropy with respect to every
-kernel is measured on a few batches, without an update. The drawing has means over the batches, by depth; the table has
-medians over the seeds.
+with three seeds. After the given numbers of steps, the L2 norm of the gradient of the cross-entropy with respect to
+every kernel is measured on a few batches, without an update. The drawing has means over the batches, by depth; the
+table has medians over the seeds.
 
 DIR holds shards made by pipeline.convert, for example of CIFAR-10. By default scikit-learn's digits are converted into
 data/digits, unless they are there already. Pictures are resized to 32×32 and standardized, not augmented.

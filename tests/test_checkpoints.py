@@ -1,3 +1,5 @@
+"""Checkpoints: durable saves, pruning, damaged files, comparison with the variables of a graph."""
+
 import os
 import pathlib
 

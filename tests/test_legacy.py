@@ -182,7 +182,7 @@ print(config.name, files.name, nets.name, elsewhere.name)
 
 
 def test_a_scripts_own_modules_come_before_the_projects(tmp_path):
-    """As docs/migrating.md says to run it: PYTHONPATH has the project, then a directory of the script's own."""
+    """Run as in docs/migrating.md, with another directory on PYTHONPATH, before or after the project."""
     home, library = tmp_path / "old", tmp_path / "library"
     for place in (home / "nets", library):
         place.mkdir(parents=True)
@@ -225,7 +225,7 @@ def test_processes_that_a_script_starts_have_the_old_modules(method, tmp_path):
     assert run_legacy(script, method).stdout.split() == ["0", "tensorflow.contrib.slim"]
 
 
-GONE = """
+REMOVED = """
 import tensorflow as tf
 for code in {codes!r}:
     try:
@@ -270,7 +270,7 @@ NAMED = {  # code to the error's type, the name in it, and the alternative in it
 
 def test_the_error_for_a_removed_name_has_an_alternative(tmp_path):
     script, neighbour = tmp_path / "old.py", tmp_path / "of_python_2.py"
-    script.write_text(GONE.format(codes=list(NAMED)))
+    script.write_text(REMOVED.format(codes=list(NAMED)))
     neighbour.write_text("import tensorflow as tf\nprint tf.__version__\n")
     done = run_legacy(script, code=1)
     for line, (kind, name, instead) in zip(done.stdout.splitlines(), NAMED.values(), strict=True):

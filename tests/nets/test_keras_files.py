@@ -1,4 +1,4 @@
-"""Keras's weights in our nets: the same logits on the same picture, from every kind of file and back."""
+"""Keras's weights in our nets: equal logits on equal pictures, from every kind of file, and back into Keras."""
 
 import functools
 import json
@@ -28,8 +28,8 @@ APPLICATIONS = {MOBILENET: "MobileNet", "resnet50_keras": "ResNet50"}
 SIZES = {MOBILENET: 96, "resnet50_keras": 64, "vgg_16": 224}
 CLASSES = 7
 
-# What the program for Keras starts with. The values depend on the layers' current names alone, so that all files of
-# a net hold the same ones.
+# The start of the Keras program. The values depend only on the layers' current names, so all files of a net have the
+# same values.
 HELPERS = """
 import json, sys, zlib
 import h5py
@@ -38,7 +38,7 @@ import numpy as np
 def values_like(part, shape, rng):
     if part.endswith("kernel"):
         fan_in = np.prod(shape[:2] if part == "depthwise_kernel" else shape[:-1])
-        # He's deviation; uniform numbers come three times as fast as normal ones, and VGG-16 has 138 million.
+        # He's deviation. Uniform numbers are three times as fast as normal ones, and VGG-16 needs 138 million.
         numbers = rng.random(shape, np.float32)
         numbers -= np.float32(0.5)
         numbers *= np.float32(np.sqrt(24 / fan_in))
@@ -116,8 +116,8 @@ for layer in model.layers:
 model.save_weights("resnet50_keras_old.h5")
 build("VGG16", include_top=False).save_weights("vgg_16_no_top.h5")
 """
-# Behind keras_writing.KERAS_PROGRAM, in its process, since Keras's import takes longer than all the rest: a fresh model
-# loads what was written. {0} is the directory of the pictures.
+# Runs after keras_writing.KERAS_PROGRAM in the same process, because the import of Keras is the slowest part: a new
+# model loads the written file. {0} is the directory of the pictures.
 AFTER_WRITING = """
 picture = np.load("{0}/" + application + "_picture.npy")
 side = picture.shape[1]
@@ -130,14 +130,14 @@ np.save("{0}/" + application + "_again.npy", fresh(picture, training=False))
 
 
 def picture(net_name):
-    """As our net takes it, [1, side, side, 3]."""
+    """A picture for our net, [1, side, side, 3]."""
     side = SIZES[net_name]
     return np.random.default_rng(side).normal(size=(1, side, side, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A directory with Keras's files, and logits.npz of what Keras computes with them."""
+    """A directory with Keras's files, and the logits that Keras computes with them in logits.npz."""
     directory = tmp_path_factory.mktemp("keras")
     for net_name in SIZES:
         bgr = net_name != MOBILENET
@@ -162,7 +162,7 @@ def imported(path, net_name):
 
 
 def logits_of(net_name, values, inputs):
-    """Our net's, in evaluation mode with these values."""
+    """Our net's logits in evaluation mode with these values."""
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(tf.float32, inputs.shape)
         logits, _ = NETS[net_name].build(images, CLASSES, is_training=False, weight_decay=0.0)
@@ -239,12 +239,12 @@ def test_vgg_19_names_and_shapes(files):
     assert unused == {}
     with pytest.raises(UserError, match=r"not the weights of vgg_16 but of vgg_19"):
         to_slim(layers, "vgg_16")
-    del layers["predictions"]  # and with it fc8 only
+    del layers["predictions"]  # and so only fc8
     assert values.keys() - to_slim(layers, "vgg_19")[0].keys() == {"vgg_19/fc8/weights", "vgg_19/fc8/biases"}
 
 
 def to_keras_again(files, net_name):
-    """Layers for Keras, from the values that came from Keras's file."""
+    """Layers for Keras, from the values of Keras's file."""
     return to_keras({**imported(files / f"{net_name}.weights.h5", net_name)[0], "global_step": np.int64(3)}, net_name)
 
 
@@ -256,7 +256,7 @@ def test_layers_for_keras_are_those_that_came_from_it(files, net_name):
         assert [np.array_equal(a, b) for a, b in zip(layers[name], arrays, strict=True)] == [True] * len(arrays)
 
 
-# Without VGG-16, of half a gigabyte. Each writing starts Keras, which takes longer than all the rest.
+# Without VGG-16, which has half a gigabyte. Each write starts Keras, which is the slowest part.
 @pytest.mark.parametrize("net_name", [MOBILENET, pytest.param("resnet50_keras", marks=pytest.mark.slow)])
 def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, net_name, monkeypatch):
     layers, path = to_keras_again(files, net_name), files / f"{net_name}_again.weights.h5"
@@ -282,14 +282,14 @@ def test_layers_without_names_do_not_fit_another_net(files):
 
 @functools.cache
 def mobilenet_layers():
-    """Of random numbers, without Keras."""
+    """Layers of random numbers, made without Keras."""
     rng = np.random.default_rng(0)
     shapes = NETS[MOBILENET].variable_shapes(CLASSES)
     return to_keras({name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}, MOBILENET)
 
 
 def write_keras_2(path, layers, weight_names):
-    """An .h5 as Keras 2 wrote it, with any names of arrays; names as the bytes that old h5py gave."""
+    """An .h5 file as Keras 2 writes it, with any array names, which are bytes as in old versions of h5py."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in ("input_1", *layers)]
         file.create_group("input_1").attrs["weight_names"] = []
@@ -408,7 +408,7 @@ def test_the_error_names_both_sides_of_values_that_do_not_fit():
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """Files that are no weights, or no longer."""
+    """Files without weights, and damaged files."""
     directory = tmp_path_factory.mktemp("damaged")
     layers = mobilenet_layers()
     write_keras_2(directory / "whole.h5", layers, oldest_names)

@@ -35,7 +35,7 @@ def texts(element):
 
 
 def groups(root, kind):
-    """Title to element of an SVG's nodes, edges or clusters."""
+    """The titles and elements of an SVG's nodes, edges or clusters."""
     return [(g.find(f"{SVG}title").text, g) for g in root.iter(f"{SVG}g") if g.get("class") == kind]
 
 
@@ -49,8 +49,8 @@ def run(monkeypatch, *arguments):
         main()
 
 
-# MobileNet as in arXiv:1704.04861 (569 and 41 million), VGG as table 1 of arXiv:1409.1556 comes to, ResNet-50 with the
-# stride in the first 1×1, as Keras has it (3.8 billion in arXiv:1512.03385), AlexNet's as its figure comes to.
+# MobileNet as in arXiv:1704.04861 (569 and 41 million), VGG computed from table 1 of arXiv:1409.1556, ResNet-50 with
+# the stride in the first 1×1, as in Keras (3.8 billion in arXiv:1512.03385), AlexNet computed from its figure.
 @pytest.mark.parametrize(
     ("name", "parameters", "multiply_adds"),
     [
@@ -68,7 +68,7 @@ def test_published_totals(name, parameters, multiply_adds):
 
 
 def test_resnet_v1_50_by_hand():
-    """4.09 billion with the stride in the first unit's 3×3. TF-Slim has it in the last unit's: maps shrink sooner."""
+    """TF-Slim has the stride in the last unit's 3×3; with the stride in the first unit's it is 4.09 billion."""
     total, channels = 112**2 * 64 * 7 * 7 * 3 + 2048 * 1000, 64
     for units, width, side in ((3, 64, 56), (4, 128, 28), (6, 256, 14), (3, 512, 7)):
         last = side if side == 7 else side // 2
@@ -97,7 +97,7 @@ def test_auxiliary_heads_are_marked():
 def test_number_of_classes_and_image_size():
     small = summary.summarize("preact_elu", num_classes=10)
     assert small.total("parameters") == 377_482
-    # By hand: gamma is left out, so each batch norm of 64 channels has 64 betas and twice 64 moving averages.
+    # By hand: there is no gamma, so each batch norm of 64 channels has 64 betas and twice 64 moving averages.
     assert small.total("moving") == 10 * 2 * 64
     larger = summary.summarize("preact_elu", num_classes=10, image_size=64)
     assert larger.total("parameters") == 377_482
@@ -142,7 +142,7 @@ def test_layers_add_up_to_the_nets_variables(name):
         net.build(tf.zeros([1, net.image_size, net.image_size, net.channels]), 1000, False, 0.0)
         shapes = {v.op.name.removeprefix(f"{net.scope}/"): v.shape.as_list() for v in tf.global_variables()}
     assert sum(x.moving for x in built.layers) == sum(math.prod(s) for n, s in shapes.items() if "/moving_" in n)
-    # Every weight is used once at every place of the output, in whatever kind of layer.
+    # Every weight is used once at every position of the output, in every kind of layer.
     for path, kernel in shapes.items():
         if path.endswith("weights"):
             x = layer(path.rpartition("/")[0], name)

@@ -23,7 +23,7 @@ LENET = NETS["lenet"]
 
 
 def values(num_classes=10, **changed):
-    """Random values of lenet's variables; a keyword replaces one, None leaves it out."""
+    """Random values of lenet's variables; a keyword replaces one, None removes it."""
     rng = np.random.default_rng(0)
     made = {n: rng.normal(size=s).astype(np.float32) for n, s in LENET.variable_shapes(num_classes).items()}
     made |= {f"LeNet/{name.replace('__', '/')}": value for name, value in changed.items()}
@@ -31,7 +31,7 @@ def values(num_classes=10, **changed):
 
 
 def checkpoint(directory, content, form="V2"):
-    """A checkpoint of these values: V2 as written by us, V1 as TensorFlow's first Saver wrote it."""
+    """A checkpoint of these values: V2 with our writer, V1 with TensorFlow's Saver."""
     path = directory / "model.ckpt"
     if form == "V2":
         write_checkpoint(content, path)
@@ -78,7 +78,7 @@ def test_the_width_of_the_head_decides_the_label_offset(tmp_path, width, text):
     content = {n: np.zeros(s, np.float32) for n, s in net.variable_shapes(width).items()}
     prefix = checkpoint(tmp_path, content)
     assert head_width(shapes_of(prefix), net) == width
-    report = inspect(prefix, None)  # which of the four widths it is follows from the shapes
+    report = inspect(prefix, None)  # the shapes decide which of the four widths it is
     assert "fits mobilenet_v1_025\n" in report
     assert text in report
 
@@ -91,7 +91,7 @@ def test_a_scope_that_matches_nothing_is_an_error(tmp_path, net):
 
 
 def restored(prefix, num_classes):
-    """lenet's variables after restoring what fits over zeros."""
+    """lenet's variables: zeros, except those that are restored."""
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = tf.placeholder(tf.float32, [1, 28, 28, 1])
         LENET.build(inputs, num_classes, is_training=False, weight_decay=0.0)
@@ -166,7 +166,7 @@ def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """An HTTP server on localhost; gives (directory that it serves, its address)."""
+    """An HTTP server on localhost; yields (directory that it serves, its address)."""
     directory = tmp_path / "served"
     directory.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
@@ -179,7 +179,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def archive(server, tmp_path, monkeypatch):
-    """An archive as TF-Slim published them, of lenet's random weights, under the name lenet; and the cache."""
+    """An archive in TF-Slim's layout with random weights of lenet, published as lenet; and an empty cache."""
     directory, address = server
     (tmp_path / "made").mkdir()
     checkpoint(tmp_path / "made", values(), "V1")
@@ -198,7 +198,7 @@ def test_fetched_weights_restore(archive, tmp_path):
     assert prefix.startswith(str(tmp_path / "cache"))
     for name, value in restored(prefix, 10).items():
         np.testing.assert_array_equal(value, values()[name], err_msg=name)
-    archive.unlink()  # a second time nothing is downloaded
+    archive.unlink()  # the second time nothing is downloaded
     assert fetch("lenet") == prefix
 
 
