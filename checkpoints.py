@@ -1,11 +1,10 @@
-"""Checkpoint files: finding, reading, comparing with a graph, saving durably, pruning; both of TensorFlow's forms.
+"""Checkpoint files: find, read, validate, compare with a graph, save durably, prune; TensorFlow's V1 and V2 formats.
 
-The newest checkpoint of a directory is the newest that can be read to its last byte, whatever the `checkpoint` file
-says.
+The newest checkpoint of a directory is the newest one that can be read completely, whatever its `checkpoint` file says.
 
-TensorFlow's own Saver writes the `checkpoint` file and deletes old checkpoints before anything has reached the disk,
-forgets older checkpoints after a restart, and restarts from step 0 where the `checkpoint` file is lost. Here a save is
-data, fsync, `checkpoint` file, fsync, then pruning by the files in the directory.
+TensorFlow's own Saver writes the `checkpoint` file and deletes old checkpoints before the data is on the disk, forgets
+older checkpoints after a restart, and restarts from step 0 if the `checkpoint` file is lost. Here the order of a save
+is: data, fsync, `checkpoint` file, fsync, then pruning by the files in the directory.
 """
 
 import os
@@ -13,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +23,16 @@ from tfcompat import tf
 NAME = "model.ckpt"
 PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-\d{{5}}-of-\d{{5}}|meta)$")
 
-_ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # what a killed save leaves
+_ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # left by a save that was killed
+
+Shapes = Mapping[str, list[int]]  # variable names to shapes
 
 
 def newest_valid(directory: str, *others: str) -> str | None:
-    """The prefix of the newest checkpoint that can be read, in a directory or in others that are looked at as well;
-    None where there is no checkpoint at all.
+    """The prefix of the newest checkpoint that can be read in these directories; None if there is no checkpoint.
 
-    Damaged ones are named on the way. Raises UserError where all are damaged: starting over would overwrite the run.
+    Prints the damaged checkpoints that it skips. Raises UserError if all are damaged: to start over would overwrite
+    the run.
     """
     found = [(step, place, name) for place in (directory, *others) for step, name in in_directory(Path(place))]
     for _, place, name in sorted(found, key=lambda entry: entry[0], reverse=True):
@@ -48,12 +50,17 @@ def newest_valid(directory: str, *others: str) -> str | None:
 
 
 def locate(path: str, flag: str = "--ckpt") -> str:
-    """What --ckpt PATH, or another flag, means: a run directory's newest valid checkpoint, a prefix, or a V1 file.
+    """The checkpoint prefix for the value of --ckpt or another flag.
 
-    Raises UserError where PATH is none of these, or cannot be read.
+    Args:
+        path: run directory (its newest valid checkpoint is used), checkpoint prefix, or V1 file.
+        flag: option that the path was given with, for error messages.
+
+    Raises:
+        UserError: the path is none of these, or cannot be read.
     """
     if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
-        raise UserError(f"{flag} {path} holds one of * ? [ ] \\; TensorFlow takes those for wildcards: rename it")
+        raise UserError(f"{flag} {path} contains one of * ? [ ] \\, which TensorFlow reads as wildcards: rename it")
     if os.path.isdir(path):
         prefix = newest_valid(path)
         if prefix is None:
@@ -72,20 +79,15 @@ def locate(path: str, flag: str = "--ckpt") -> str:
 
 
 def shapes_of(prefix: str) -> dict[str, list[int]]:
-    """Name to shape of all that a checkpoint holds, V1 or V2.
-
-    Raises UserError where it cannot be read.
-    """
+    """The name and shape of every tensor in a checkpoint, V1 or V2. Raises UserError if it cannot be read."""
     try:
         return dict(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
-    except (
-        Exception
-    ) as error:  # DataLossError, ValueError, NotFoundError: the reader's binding translates some, not all
-        raise UserError(f"{prefix} cannot be read as a checkpoint ({str(error).splitlines()[0][:200]})") from None
+    except Exception as error:  # DataLossError, ValueError, NotFoundError: the binding does not translate them all
+        raise UserError(f"{prefix} cannot be read as a checkpoint ({_first_line(error)})") from None
 
 
 def step_of(prefix: str) -> int | None:
-    """The step a checkpoint was saved at: its global_step, else the number its name ends with, else None."""
+    """The step that a checkpoint was saved at: its global_step, else the number at the end of its name, else None."""
     reader = tf.train.NewCheckpointReader(prefix)
     if reader.get_variable_to_shape_map().get("global_step") == []:
         return int(reader.get_tensor("global_step"))
@@ -94,7 +96,7 @@ def step_of(prefix: str) -> int | None:
 
 
 def in_directory(directory: Path) -> list[tuple[int, str]]:
-    """(step, name) of every checkpoint of which any file is left, oldest first."""
+    """(step, name) of every checkpoint with at least one file in the directory, oldest first."""
     if not directory.is_dir():
         return []
     matches = (PREFIX.match(path.name) for path in directory.iterdir())
@@ -102,19 +104,104 @@ def in_directory(directory: Path) -> list[tuple[int, str]]:
 
 
 def damage(prefix: str) -> str | None:
-    """Reads every tensor, which checks every CRC. Returns what is wrong, or None."""
+    """Reads every tensor, which checks every CRC. Returns the reason if one cannot be read, else None."""
     if os.path.isfile(prefix):
         with open(prefix, "rb") as file:
             start = file.read(4)
         if start in (b"\x89HDF", b"PK\x03\x04"):
-            return "it is a file of Keras's or NumPy's; python -m nets.weights import makes a checkpoint of it"
+            return "it is a Keras or NumPy file; convert it to a checkpoint with python -m nets.weights import"
     try:
         reader = tf.train.NewCheckpointReader(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except Exception as error:  # DataLossError, ValueError, IndexError: the reader's binding translates some, not all
-        return str(error).splitlines()[0][:200]
+    except Exception as error:  # DataLossError, ValueError, IndexError: the binding does not translate them all
+        return _first_line(error)
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+class Comparison(NamedTuple):
+    """The names of variables, by what happens to them when a checkpoint is restored into a graph."""
+
+    restored: list[str]
+    fresh: list[str]  # may keep their initial values: not in the checkpoint, or of another shape there
+    missing: list[str]  # of the others: not in the checkpoint
+    mismatched: list[str]  # of the others: of another shape in the checkpoint
+    unused: list[str]  # in the checkpoint, but not in the graph
+
+
+def compare(stored: Shapes, wanted: Shapes, may_be_fresh: tuple[str, ...] = ()) -> Comparison:
+    """Compares the shapes in a checkpoint with those of a graph's variables.
+
+    Args:
+        stored: the shapes in the checkpoint.
+        wanted: the shapes of the variables.
+        may_be_fresh: beginnings of the names of variables that need not be restored.
+    """
+    result = Comparison([], [], [], [], [name for name in stored if name not in wanted])
+    for name, shape in wanted.items():
+        if stored.get(name) == shape:
+            result.restored.append(name)
+        elif name.startswith(may_be_fresh):
+            result.fresh.append(name)
+        else:
+            (result.mismatched if name in stored else result.missing).append(name)
+    return result
+
+
+def check_restorable(
+    prefix: str,
+    variables: Mapping[str, "tf.Variable | tf.TensorSpec"],
+    may_be_fresh: tuple[str, ...] = (),
+    net: str = "the net",
+) -> Comparison:
+    """Compares a checkpoint with variables and checks that it can be restored into them.
+
+    Args:
+        prefix: checkpoint.
+        variables: names in the checkpoint to variables.
+        may_be_fresh: beginnings of the names of variables that need not be restored.
+        net: name of the net or its scope, for the error message.
+
+    Raises:
+        UserError: nothing can be restored; or a variable that has to be restored is missing or has another shape; or a
+            restored one has another type or values that are not finite, which a ReLU can turn into plausible outputs.
+    """
+    stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
+    wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
+    found, types = compare(stored, wanted, may_be_fresh), reader.get_variable_to_dtype_map()
+    if not (found.restored or found.mismatched):
+        scopes = ", ".join(sorted({name.split("/")[0] for name in stored})[:5])
+        problems = [f"it has nothing of {net}; it holds the scopes {scopes}"]
+    else:
+        form = "{} is {} there and {} in the net" if may_be_fresh else "{} is {}, the net needs {}"
+        problems = [form.format(name, stored[name], wanted[name]) for name in found.mismatched]
+        problems += [f"{name} is missing" for name in found.missing]
+    for name in found.restored:
+        if types[name] != variables[name].dtype.base_dtype:
+            problems.append(f"{name} is {types[name].name}; the net needs {variables[name].dtype.base_dtype.name}")
+        elif not np.isfinite(reader.get_tensor(name)).all():
+            problems.append(f"{name} is not finite")
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{prefix} does not fit {net}: {'; '.join(problems[:3])}{more}. "
+            f"python -m nets.weights inspect {prefix} shows what it holds and which net it fits"
+        )
+    return found
+
+
+def write_checkpoint(values: Mapping[str, np.ndarray], prefix: Path) -> None:
+    """Writes a V2 checkpoint of named arrays, and a `checkpoint` file beside it that names it."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tensors = {tf.placeholder(value.dtype, value.shape): value for value in values.values()}
+        names, slices = list(values), [""] * len(values)
+        save = tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=slices, tensors=list(tensors))
+        session.run(save, tensors)
+    tf.train.update_checkpoint_state(str(prefix.parent.absolute()), prefix.name)
 
 
 class CheckpointDirectory:
@@ -124,9 +211,9 @@ class CheckpointDirectory:
         self.directory, self.keep, self.saver = Path(directory).absolute(), keep, saver
 
     def save(self, session: tf.Session, step: int) -> None:
-        """Writes model.ckpt-STEP durably, then names it in `checkpoint`, then removes what is too old.
+        """Writes model.ckpt-STEP durably, then names it in `checkpoint`, then deletes the oldest ones.
 
-        Raises TrainingError where that fails, as on a full disk: what was saved before is still there.
+        Raises TrainingError if that fails, for example on a full disk; the earlier checkpoints are kept.
         """
         prefix, named = self.directory / f"{NAME}-{step}", False
         try:
@@ -137,41 +224,21 @@ class CheckpointDirectory:
             fsync(self.directory)
             named = True
             kept = [*(name for s, name in in_directory(self.directory) if s < step), prefix.name][-self.keep :]
-            # It makes names relative to an absolute directory, and does so within the list it is given.
+            # A copy of the list: update_checkpoint_state changes it, and writes names relative to the directory.
             tf.train.update_checkpoint_state(str(self.directory), kept[-1], list(kept))
             fsync(self.directory / "checkpoint")
             fsync(self.directory)
         except (OSError, tf.errors.OpError) as error:
             if not named:
-                for path in self.directory.glob(f"{prefix.name}.*"):  # half written, it takes the room that is short
+                for path in self.directory.glob(f"{prefix.name}.*"):  # incomplete files on a disk that may be full
                     path.unlink(missing_ok=True)
             lines = str(getattr(error, "message", None) or error.strerror).splitlines()
             reason = next(line for line in lines if line.strip() and not line.startswith(("Graph", "Detected")))
             raise TrainingError(
                 f"step {step} cannot be saved in {self.directory} ({reason}); what was saved before is still there. "
-                "Once that is mended, the same command goes on from it"
+                "Remove the cause, then run the same command again: it resumes from the newest checkpoint"
             ) from error
         for path in self.directory.iterdir():
             match = PREFIX.match(path.name)
             if (match and int(match[2]) < step and match[1] not in kept) or _ORPHAN.match(path.name):
                 path.unlink()
-
-
-def check_restorable(prefix: str, variables: Mapping[str, tf.Variable]) -> None:
-    """Raises UserError that names the variables, given by their names in the checkpoint, which it lacks, holds in
-    another shape or type, or with values that are not finite: a relu may make of those what looks like a result."""
-    stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
-    types, problems = reader.get_variable_to_dtype_map(), []
-    for name, variable in variables.items():
-        shape = variable.shape.as_list()
-        if name not in stored:
-            problems.append(f"{name} is missing")
-        elif stored[name] != shape:
-            problems.append(f"{name} is {stored[name]}, the net needs {shape}")
-        elif types[name] != variable.dtype:
-            problems.append(f"{name} is {types[name].name}, the net needs {variable.dtype.name}")
-        elif not np.isfinite(reader.get_tensor(name)).all():
-            problems.append(f"{name} is not finite")
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"{prefix} does not fit the net: {'; '.join(problems[:3])}{more}")

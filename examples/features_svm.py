@@ -1,8 +1,8 @@
 """A linear SVM on a net's features: python examples/features_svm.py TRAIN.npz TEST.npz
 
-The files are those of predict.py --features; the labels are the names of the folders that the pictures lie in. C is
-chosen on the training features alone, by five-fold cross-validation. The VGG paper used its 4,096 features so
-(arXiv:1409.1556, appendix B), scaled to length 1; here each feature is scaled to deviation 1.
+The files come from predict.py --features; the labels are the names of the pictures' folders. C is chosen by five-fold
+cross-validation on the training features only. The VGG paper uses its 4,096 features in this way (arXiv:1409.1556,
+appendix B), scaled to length 1; here each feature is scaled to standard deviation 1.
 """
 
 import sys
@@ -21,11 +21,11 @@ def main(train_path: str, test_path: str) -> None:
     train, test = np.load(train_path), np.load(test_path)
     known = np.isin(test["labels"], train["labels"])
     if not known.all():
-        sys.exit(f"{test_path} has classes that {train_path} lacks: {', '.join(set(test['labels'][~known]))}")
+        sys.exit(f"{test_path} has classes that are not in {train_path}: {', '.join(set(test['labels'][~known]))}")
     svm = make_pipeline(StandardScaler(), LinearSVC(max_iter=10_000))
     search = GridSearchCV(svm, {"linearsvc__C": CHOICES}, cv=5).fit(train["features"], train["labels"])
     right = int((search.predict(test["features"]) == test["labels"]).sum())
-    print(f"{train['features'].shape[1]:,} features, {len(train['labels']):,} pictures to learn from")
+    print(f"{train['features'].shape[1]:,} features, {len(train['labels']):,} training pictures")
     print(f"C {search.best_params_['linearsvc__C']:g}, cross-validated {search.best_score_:.2%}")
     print(f"test {right / len(test['labels']):.2%} ({right:,} of {len(test['labels']):,})")
 

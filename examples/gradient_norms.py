@@ -1,14 +1,14 @@
-"""Gradient norms by layer: a deep net without shortcuts beside the same net with them.
+"""Gradient norms by layer, of a deep net with and without shortcuts.
 
     python examples/gradient_norms.py [--data DIR] [--depth 56] [--steps 0 1 50] [--out PNG]
 
-`plain_56` and `preact_resnet_56` differ in nothing but the shortcuts (nets/preact_resnet.py). For each, and for three
-seeds, the L2 norm of the gradient of the cross-entropy by every kernel is measured on a few batches that it is not
-trained on then, after so many steps of momentum; means over the batches are drawn over the depth. The table has medians
-over the seeds.
+`plain_56` and `preact_resnet_56` differ only in the shortcuts (nets/preact_resnet.py). Both are trained with momentum,
+with three seeds. After the given numbers of steps, the L2 norm of the gradient of the cross-entropy with respect to
+every kernel is measured on a few batches, without an update. The drawing has means over the batches, by depth; the
+table has medians over the seeds.
 
-DIR holds shards made by pipeline.convert, such as those of CIFAR-10. Without it the digits that scikit-learn brings are
-converted into data/digits, unless they are there. Pictures are squashed to 32×32 and standardized, not augmented.
+DIR holds shards made by pipeline.convert, for example of CIFAR-10. By default scikit-learn's digits are converted into
+data/digits, unless they are there already. Pictures are resized to 32×32 and standardized, not augmented.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MOMENTUM = 0.9
 
 
 class Measured(NamedTuple):
-    """A net at one time."""
+    """A net after one number of steps."""
 
     gradients: np.ndarray  # float64 [layers], norms, mean over the batches; layers in the order of the net
     kernels: np.ndarray  # float32 [layers], norms
@@ -51,14 +51,14 @@ class Measured(NamedTuple):
 
 
 def measure(name: str, data: str, steps: Sequence[int], learning_rate: float, seed: int) -> list[Measured]:
-    """Trains a net and measures it after each of the steps.
+    """Trains a net and measures it after each of the given numbers of steps.
 
     Args:
-        name: of a net of nets/preact_resnet.py.
+        name: name of a net in nets/preact_resnet.py.
         data: directory of shards.
-        steps: numbers of steps, ascending; 0 is initialization.
-        learning_rate: of momentum.
-        seed: of the weights and of the order of the pictures.
+        steps: numbers of steps, ascending; 0 is the initialization.
+        learning_rate: constant rate for momentum.
+        seed: for the weights and the order of the pictures.
     """
     dataset = Dataset.load(data)
     with op_determinism(), tf.Graph().as_default(), tf.Session() as session:
@@ -88,7 +88,7 @@ def measure(name: str, data: str, steps: Sequence[int], learning_rate: float, se
 
 
 def draw(results: dict[str, list[list[Measured]]], times: Sequence[str], path: str) -> None:
-    """A panel for each time: norms over the depth, for each net the seeds' median, and a band that holds them all."""
+    """Draws a panel per number of steps: norms by depth, for each net the median over the seeds and their range."""
     figure, axes = plt.subplots(1, len(times), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained")
     for i, (axis, time) in enumerate(zip(axes[0], times, strict=True)):
         for color, (name, runs) in zip(("C1", "C0"), results.items(), strict=True):
@@ -108,14 +108,14 @@ def draw(results: dict[str, list[list[Measured]]], times: Sequence[str], path: s
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIR", help=f"shards (default: {DIGITS}, made where it is missing)")
+    parser.add_argument("--data", metavar="DIR", help=f"shards (default: {DIGITS}, made if missing)")
     parser.add_argument("--depth", type=int, choices=[20, 56], default=56, help="of both nets (default: %(default)s)")
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 1, 50], metavar="N", help="default: 0 1 50")
     parser.add_argument("--learning-rate", type=float, default=0.1, metavar="RATE", help="default: %(default)s")
     parser.add_argument("--out", default="gradient_norms.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
     if args.steps != sorted(set(args.steps)) or args.steps[0] < 0:
-        raise errors.UserError(f"--steps is {args.steps}; it must ascend, from 0 or more, as 0 1 50 does")
+        raise errors.UserError(f"--steps is {args.steps}; it must ascend, from 0 or more, for example 0 1 50")
     check_output("--out", args.out, ".png")
     if not args.data and not has_dataset(DIGITS):
         make_data("digits", DIGITS, None)

@@ -1,10 +1,10 @@
-"""Mistakes that circulate in TensorFlow 1 posts, each trained beside the right way from the same seeds.
+"""Common mistakes in TensorFlow 1 posts: each is trained beside the correct code, with the same seeds.
 
     python examples/post_mistakes.py                                      # all of them, 5 seeds: a few minutes
     python examples/post_mistakes.py softmax_twice unflattened --seeds 3
 
-Data are scikit-learn's handwritten digits (8×8, 1,437 to train and 360 to test), so that nothing is downloaded. Each
-function of MISTAKES is one; docs/what-the-posts-got-wrong.md says how to see it in code of your own. A figure is the
+The data are scikit-learn's handwritten digits (8×8, 1,437 for training and 360 for testing): no download. Each function
+in MISTAKES is one mistake; docs/what-the-posts-got-wrong.md explains how to find it in your own code. A figure is the
 median over the seeds, with the lowest and the highest. Accuracies are in percent of the test pictures.
 """
 
@@ -28,7 +28,7 @@ from tfcompat import batch_norm, slim, tf
 BATCH, CLASSES = 64, 10
 ONE_THREAD = tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
 Pictures = tuple[np.ndarray, np.ndarray]  # float32 [N, 8, 8, 1] from 0 to 255, and int64 labels [N]
-Measures = dict[str, tuple[float, float]]  # what is measured: the right way's figure and the wrong way's
+Measures = dict[str, tuple[float, float]]  # name of a figure: its value for the correct and for the wrong code
 
 
 def digits() -> tuple[Pictures, Pictures]:
@@ -48,7 +48,7 @@ def by_class(pictures: Pictures) -> Pictures:
     return pictures[0][order], pictures[1][order]
 
 
-# The right way. Each mistake below puts something else in the place of one of these parts.
+# The correct code. Each mistake below replaces one of these parts.
 
 
 def features(images: tf.Tensor, is_training: bool, norm: Callable | None = batch_norm) -> tf.Tensor:
@@ -67,7 +67,7 @@ def head(net: tf.Tensor) -> tf.Tensor:
 def logits_of(
     images: tf.Tensor, is_training: bool, norm: Callable | None = batch_norm, scale: float = 1 / 255
 ) -> tf.Tensor:
-    """The net: from pictures [N, H, W, 1] to logits [N, 10]."""
+    """The net: pictures [N, H, W, 1] to logits [N, 10]."""
     return head(slim.flatten(features(images * scale, is_training, norm)))
 
 
@@ -83,7 +83,7 @@ def minimize(loss: tf.Tensor, rule: Callable = tf.train.AdamOptimizer, rate: flo
 
 
 def batches(seed: int, steps: int) -> Iterator[Pictures]:
-    """Random batches to train on."""
+    """Random training batches."""
     random = np.random.default_rng(seed)
     for _ in range(steps):
         rows = random.choice(len(TRAIN[1]), BATCH, replace=False)
@@ -98,8 +98,11 @@ def trained(
     loss_of: Callable = cross_entropy,
     train_op: Callable = minimize,
 ) -> Iterator[tuple[tf.Session, tf.Tensor, tf.Tensor, float]]:
-    """Trains a net(images, is_training); gives session, placeholder of pictures, logits to evaluate, last loss."""
-    with tf.Graph().as_default(), tf.variable_scope("net", reuse=tf.AUTO_REUSE):  # built again, same variables
+    """Trains a net(images, is_training); yields session, placeholder for pictures, evaluation logits, last loss."""
+    with (
+        tf.Graph().as_default(),
+        tf.variable_scope("net", reuse=tf.AUTO_REUSE),
+    ):  # the net is built twice on the same variables
         tf.set_random_seed(seed)
         x, y = tf.placeholder(tf.float32, [None, 8, 8, 1]), tf.placeholder(tf.int64, [None])
         loss = loss_of(net(x, is_training=True), y)
@@ -113,13 +116,13 @@ def trained(
 
 
 def accuracy(session: tf.Session, logits: tf.Tensor, x: tf.Tensor, test: Pictures = TEST, size: int = 360) -> float:
-    """Percent of the test pictures that are recognised, in batches of `size`; each counts once."""
+    """Percent of the test pictures with a correct prediction, in batches of `size`; each counts once."""
     parts = [session.run(logits, {x: test[0][i : i + size]}) for i in range(0, len(test[1]), size)]
     return 100 * float(np.mean(np.concatenate(parts).reshape(-1, CLASSES).argmax(1) == test[1]))
 
 
 def compared(setting: str, seed: int, steps: int, right: dict, wrong: dict) -> Measures:
-    """Accuracy and last training loss of two trainings, each told by what takes the place of trained's defaults."""
+    """Accuracy and last training loss of two trainings. right and wrong are the arguments for `trained`."""
     found = []
     for parts in (right, wrong):
         with trained(seed, batches(seed, steps), **parts) as (session, x, logits, last):
@@ -127,11 +130,11 @@ def compared(setting: str, seed: int, steps: int, right: dict, wrong: dict) -> M
     return dict(zip([f"{setting}: accuracy", f"{setting}: last training loss"], zip(*found, strict=True), strict=True))
 
 
-# The mistakes. Each trains for `steps` steps from one seed.
+# The mistakes. Each trains for `steps` steps with one seed.
 
 
 def softmax_twice(seed: int, steps: int) -> Measures:
-    """The net ends in a softmax, and the loss takes its probabilities for logits."""
+    """The net ends in a softmax, and the loss treats its probabilities as logits."""
 
     def on_probabilities(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return cross_entropy(tf.nn.softmax(logits), labels)
@@ -150,7 +153,7 @@ def softmax_twice(seed: int, steps: int) -> Measures:
 
 
 def batch_norm_updates(seed: int, steps: int) -> Measures:
-    """The train op leaves out UPDATE_OPS, so that batch norm's moving averages stay at 0 and 1."""
+    """The train op does not run UPDATE_OPS, so batch norm's moving averages stay at 0 and 1."""
     found = []
     for train_op in (minimize, lambda loss: tf.train.AdamOptimizer(0.003).minimize(loss)):
         with trained(seed, batches(seed, steps), train_op=train_op) as (session, x, logits, _):
@@ -160,7 +163,7 @@ def batch_norm_updates(seed: int, steps: int) -> Measures:
 
 
 def batch_statistics(seed: int, steps: int) -> Measures:
-    """The evaluation runs with is_training=True: what a picture is taken for depends on its neighbours."""
+    """The evaluation runs with is_training=True: a prediction depends on the other pictures in the batch."""
 
     def dense_norm(images: tf.Tensor, is_training: bool) -> tf.Tensor:
         settings = {"is_training": is_training, "decay": 0.9}
@@ -179,7 +182,7 @@ def batch_statistics(seed: int, steps: int) -> Measures:
 
 
 def bare_except(seed: int, steps: int) -> Measures:
-    """A bare except, meant for the end of the data, swallows the error of a file that cannot be decoded."""
+    """A bare except, meant for the end of the data, also catches the error of a file that cannot be decoded."""
     files = [cv2.imencode(".png", np.uint8(image))[1].tobytes() for image in TRAIN[0]]
     broken = int(np.random.default_rng(seed).integers(len(files)))
     files[broken] = files[broken][: len(files[broken]) // 2]
@@ -208,24 +211,24 @@ def bare_except(seed: int, steps: int) -> Measures:
 
     rows = list(range(len(files)))
     with contextlib.suppress(tf.errors.InvalidArgumentError):
-        run(rows, tf.errors.OutOfRangeError)  # the right way ends here, and the file is mended or left out
-        raise AssertionError("the broken file went unnoticed")
+        run(rows, tf.errors.OutOfRangeError)  # the correct code stops here; the file is then repaired or removed
+        raise AssertionError("the broken file raised no error")
     right = run(rows[:broken] + rows[broken + 1 :], tf.errors.OutOfRangeError)
-    wrong = run(rows, Exception)  # a bare `except:` swallows Ctrl-C as well
+    wrong = run(rows, Exception)  # a bare `except:` also catches Ctrl-C
     return {"steps": (right[0], wrong[0]), "accuracy of the checkpoint": (right[1], wrong[1])}
 
 
 def unflattened(seed: int, steps: int) -> Measures:
-    """fully_connected on [N, H, W, C] is a 1×1 convolution: its logits [N, H, W, 10] then meet labels [N]."""
+    """fully_connected on [N, H, W, C] is a 1×1 convolution: its logits are [N, H, W, 10], but the labels [N]."""
 
     def averaged(images: tf.Tensor, is_training: bool) -> tf.Tensor:
-        return tf.reduce_mean(head(features(images / 255, is_training)), [1, 2])  # makes the shapes fit again
+        return tf.reduce_mean(head(features(images / 255, is_training)), [1, 2])  # so that the shapes fit
 
     def pooled(images: tf.Tensor, is_training: bool, keepdims: bool) -> tf.Tensor:
         return head(tf.reduce_mean(features(images / 255, is_training), [1, 2], keepdims=keepdims))
 
     def by_hand(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        # [N, 10] * [N, 10], or, with logits [N, 1, 1, 10], every picture with every label: [N, 1, N, 10]
+        # [N, 10] * [N, 10]; with logits [N, 1, 1, 10] it is every picture with every label: [N, 1, N, 10]
         return -tf.reduce_mean(tf.reduce_sum(tf.one_hot(labels, CLASSES) * tf.nn.log_softmax(logits), -1))
 
     pool, keep = ({"net": partial(pooled, keepdims=keep), "loss_of": by_hand} for keep in (False, True))
@@ -236,7 +239,7 @@ def unflattened(seed: int, steps: int) -> Measures:
 
 
 def other_preprocessing(seed: int, steps: int) -> Measures:
-    """The pictures are prepared in another way for the prediction than they were for the training."""
+    """The preprocessing in prediction differs from that in training."""
     mean, resize = TRAIN[0].mean(), tf.compat.v2.image.resize
 
     def net(images: tf.Tensor, is_training: bool) -> tf.Tensor:
@@ -256,7 +259,7 @@ def other_preprocessing(seed: int, steps: int) -> Measures:
 
 
 def small_buffer(seed: int, steps: int) -> Measures:
-    """Records lie class by class, and the shuffle buffer holds fewer than a class has."""
+    """Records are sorted by class, and the shuffle buffer is smaller than a class."""
     found = {}
     for buffer in (len(TRAIN[1]), 500, 100):
         with tf.Graph().as_default(), tf.Session() as session:

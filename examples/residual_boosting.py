@@ -1,10 +1,10 @@
-"""Three small trees, each fitted to what the sum of those before it leaves over.
+"""Three small trees, each fitted to the residuals of the sum of the trees before it.
 
     python examples/residual_boosting.py [--out PNG]
 
-Gradient boosting for squared error (Friedman, Greedy function approximation, Annals of Statistics 29, 2001), written
-out: start from the mean; fit a regression tree of depth 2 to the residuals; add it; repeat. Prints the error that is
-left after each stage, beside that of scikit-learn's GradientBoostingRegressor, and draws the stages.
+Gradient boosting for squared error (Friedman, Greedy function approximation, Annals of Statistics 29, 2001), step by
+step: start from the mean; fit a regression tree of depth 2 to the residuals; add it; repeat. Prints the remaining error
+after each stage, and that of scikit-learn's GradientBoostingRegressor, and draws the stages.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def boosted(x: np.ndarray, y: np.ndarray) -> tuple[float, list[DecisionTreeRegre
         y: [N].
 
     Returns:
-        The mean of y, and the trees. The prediction is the mean plus the sum of what the trees predict.
+        The mean of y, and the trees. The prediction is the mean plus the sum of the trees' predictions.
     """
     mean = y.mean()
     residual, trees = y - mean, []
@@ -54,13 +54,13 @@ def boosted(x: np.ndarray, y: np.ndarray) -> tuple[float, list[DecisionTreeRegre
 
 
 def predictions(mean: float, trees: list[DecisionTreeRegressor], x: np.ndarray) -> np.ndarray:
-    """What the sum predicts after 0, 1, … stages: [stages + 1, N]."""
+    """The predictions after 0, 1, … stages: [stages + 1, N]."""
     terms = [np.full(len(x), mean), *(tree.predict(x) for tree in trees)]
     return np.cumsum(terms, axis=0)
 
 
 def draw(x: np.ndarray, y: np.ndarray, mean: float, trees: list[DecisionTreeRegressor], path: str) -> None:
-    """Each stage as a column: the residuals with the tree fitted to them, and below them the data with the sum."""
+    """Draws a column per stage: the residuals with the tree fitted to them, and below, the data with the sum."""
     grid = np.linspace(-1, 1, 500)[:, None]
     before, after = predictions(mean, trees, x), predictions(mean, trees, grid)
     figure, axes = plt.subplots(2, len(trees), figsize=(10, 5), sharex=True, sharey="row", layout="constrained")

@@ -1,8 +1,8 @@
-"""The nets, and what the rest of the program asks of each.
+"""The registry of nets: one record per net, with everything that the program needs to know about it.
 
-    logits, end_points = NETS["vgg_16"].build(images, num_classes, is_training=False, weight_decay=5e-4)
+    logits, end_points = find("vgg_16").build(images, num_classes, is_training=False, weight_decay=5e-4)
 
-A new net is a function in a family's file and a record here.
+A new net is a function in a family's file, and a record here.
 """
 
 import dataclasses
@@ -19,25 +19,36 @@ class Net:
     """A registry record."""
 
     function: Callable  # (inputs, num_classes, is_training, scope) -> (logits [N, num_classes], end_points)
-    arg_scope: Callable  # (weight_decay) -> arg scope to call `function` under
-    scope: str  # variable scope of the published checkpoints
-    heads: tuple[str, ...]  # beginnings of the names under `scope` that a new task replaces, those of the logits first
-    preprocessing: str  # family the published weights were trained with
-    weight_decay: float
-    image_size: int  # the default
-    smallest_size: int = 1  # smaller pictures do not pass its pools
+    arg_scope: Callable  # (weight_decay) -> arg scope for `function`
+    scope: str  # variable scope in the published checkpoints
+    heads: tuple[str, ...]  # scopes under `scope`, or beginnings of them, that a new task replaces; the logits' first
+    preprocessing: str  # family that the published weights were trained with
+    weight_decay: float  # default
+    image_size: int  # default side of the pictures, pixels
+    smallest_size: int = 1  # smallest side that the net's pools accept, pixels
+    any_size: bool = True  # the variables' shapes do not depend on the picture size
     channels: int = 3
-    learning_rate: float = 0.1  # for momentum and fresh variables; without batch norm 0.1 is too much
-    label_offset: int = 0  # the published checkpoint's output of the first class: 1 where output 0 is background
-    auxiliary: tuple[str, ...] = ()  # end points under `scope` that hold further logits to train
-    auxiliary_weight: float = 0.0  # of their losses
+    learning_rate: float = 0.1  # default for momentum and fresh variables; 0.1 is too high without batch norm
+    label_offset: int = 0  # output of the first class in the published checkpoint; 1 if output 0 is background
+    auxiliary: tuple[str, ...] = ()  # end points under `scope` with the logits of auxiliary heads
+    auxiliary_weight: float = 0.0  # weight of their losses
 
     def build(
         self, inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", weight_decay: float
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Logits [N, num_classes] and end points of the net under its arg scope.
+        """Builds the net under its arg scope.
 
-        Raises UserError where the pictures are too small for it.
+        Args:
+            inputs: preprocessed pictures [N, H, W, C], float32.
+            num_classes: number of logits.
+            is_training: whether dropout is active and batch norm uses the batch's statistics.
+            weight_decay: factor of the L2 regularizer.
+
+        Returns:
+            Logits [N, num_classes]; end points, from their names to tensors.
+
+        Raises:
+            UserError: the pictures are smaller than smallest_size.
         """
         if min(inputs.shape.as_list()[1:3]) < self.smallest_size:
             raise UserError(
@@ -48,16 +59,20 @@ class Net:
             return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
 
     @cache  # noqa: B019 – building a deep net takes seconds, and the records last as long as the program
-    def variable_shapes(self, num_classes: int) -> dict[str, list[int]]:
-        """Name to shape of the variables that a checkpoint holds, at the net's own image size. Not to be changed."""
+    def variable_shapes(self, num_classes: int, image_size: int | None = None) -> dict[str, list[int]]:
+        """Names and shapes of the variables in a checkpoint. Do not change the result.
+
+        image_size is the side of the pictures in pixels; None for the net's default.
+        """
+        side = image_size or self.image_size
         with tf.Graph().as_default():
-            inputs = tf.placeholder(tf.float32, [1, self.image_size, self.image_size, self.channels])
+            inputs = tf.placeholder(tf.float32, [1, side, side, self.channels])
             self.build(inputs, num_classes, is_training=False, weight_decay=0.0)
             return {variable.op.name: variable.shape.as_list() for variable in slim.get_model_variables()}
 
     @property
     def new_scopes(self) -> tuple[str, ...]:
-        """What the names of the variables that a new task replaces start with; those of the logits first."""
+        """Beginnings of the names of the variables that a new task replaces; the logits' first."""
         return tuple(f"{self.scope}/{head}" for head in self.heads)
 
 
@@ -68,7 +83,7 @@ _VGG["learning_rate"] = 0.01
 _RESNET = {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY}
 _KERAS = {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0}
 _TEACHING = {"arg_scope": teaching.teaching_arg_scope, "heads": ("logits",), "weight_decay": 0.0}
-_TEACHING["learning_rate"] = 0.01
+_TEACHING |= {"learning_rate": 0.01, "any_size": False}
 
 NETS: dict[str, Net] = {
     **{
@@ -88,7 +103,7 @@ NETS: dict[str, Net] = {
             ("alexnet_v2", "vgg", 224, 195, 3),
         )
     },
-    # TF-Slim calls the 11-layer net by the paper's letter.
+    # TF-Slim calls the 11-layer net vgg_a, after the paper's configuration A.
     **{
         f"vgg_{depth}": Net(
             function=partial(vgg.vgg, depth=depth),
@@ -104,6 +119,7 @@ NETS: dict[str, Net] = {
         scope="vgg_16",
         heads=("fc8", "fc6", "fc7"),
         smallest_size=32,
+        any_size=False,
         **_VGG,
     ),
     "inception_v1": Net(
@@ -143,7 +159,7 @@ NETS: dict[str, Net] = {
         f"resnet_v2_{depth}": Net(
             function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v2),
             scope=f"resnet_v2_{depth}",
-            preprocessing="inception",  # TF-Slim's factory said vgg, which the published weights were not trained with
+            preprocessing="inception",  # of the published weights; TF-Slim's factory says vgg, which is wrong
             image_size=299,
             label_offset=1,
             **_RESNET,
@@ -163,6 +179,7 @@ NETS: dict[str, Net] = {
         preprocessing="unit",
         image_size=64,
         smallest_size=37,
+        any_size=False,
         **_KERAS,
     ),
     **{
@@ -186,7 +203,7 @@ NETS: dict[str, Net] = {
         weight_decay=preact_elu.WEIGHT_DECAY,
         image_size=32,
     ),
-    # TF-Slim's names of the widths; all are published under one scope.
+    # TF-Slim's names for the widths; all published checkpoints have one scope.
     **{
         f"mobilenet_v1{suffix}": Net(
             function=partial(mobilenet_v1.mobilenet_v1, width=width),
@@ -209,6 +226,7 @@ NETS: dict[str, Net] = {
         weight_decay=0.0,
         image_size=28,
         smallest_size=4,
+        any_size=False,
         channels=1,
         learning_rate=0.01,
     ),
@@ -226,7 +244,7 @@ NETS: dict[str, Net] = {
 
 
 def find(name: str) -> Net:
-    """The registry record of a net. Raises UserError for an unknown name."""
+    """The record of a net. Raises UserError for an unknown name, with the nearest known one."""
     if name not in NETS:
         raise unknown("net", name, NETS)
     return NETS[name]

@@ -1,18 +1,19 @@
 """AlexNet: five convolutions, three overlapping max pools, three dense layers.
 
-- `alexnet_2012` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012) as its figure draws it: conv2, conv4 and
-  conv5 in two groups, local response normalisation (§3.3), the initial values of §5. Each group is what one of the two
-  GPUs computed; here one grouped convolution holds both.
-- `alexnet_half` has half the units, one group and no normalisation; dropout stands before the dense layers.
-- `alexnet_mnist` brings widths and normalisation of 2012 to 28×28×1 pictures: first stride 1 instead of 4, one group.
+- `alexnet_2012` is the net of Krizhevsky, Sutskever and Hinton (NIPS 2012), as in its figure: conv2, conv4 and
+  conv5 in two groups, local response normalisation (§3.3), the initial values of §5. In the paper each of two GPUs
+  computed one group; here a grouped convolution computes both.
+- `alexnet_half` has half the units, one group and no normalisation; dropout is before the dense layers.
+- `alexnet_mnist` has the widths and the normalisation of 2012, for 28×28×1 pictures: first stride 1 instead of 4, one
+  group.
 - `alexnet_v2` is TF-Slim's: the single-tower form of Krizhevsky, One weird trick for parallelizing convolutional neural
-  networks (arXiv:1404.5997), without normalisation, Xavier instead of Gaussian initializers.
+  networks (arXiv:1404.5997), without normalisation, with Xavier instead of Gaussian initializers.
 
-What all share, as in TF-Slim: SAME convolutions but for the first, VALID pools of 3 with stride 2, dropout at each of
-the two hidden dense layers, which are stored as convolutions: larger inputs give a map of logits, which is averaged.
-Biases start from 0.1 (the classifier's from 0), which keeps ReLUs alive, in 2012's net from its 1s and 0s.
-He's initializer (arXiv:1502.01852) replaces smaller ones in the two nets that train from scratch on small data: in
-alexnet_mnist the halving of the signal at each ReLU and its division by the normalisation cost the first 150 steps.
+Common to all, as in TF-Slim: SAME convolutions except the first, VALID pools of 3 with stride 2, dropout at each of the
+two hidden dense layers. These are stored as convolutions: larger inputs give a map of logits, which is averaged.
+Biases start at 0.1 (the classifier's at 0), which keeps ReLUs active; in alexnet_2012 at the paper's 1s and 0s.
+He's initializer (arXiv:1502.01852) replaces smaller initial values in the two nets that train from scratch on small
+data: in alexnet_mnist, each ReLU halves the signal and the normalisation divides it, which costs the first 150 steps.
 """
 
 from collections.abc import Callable
@@ -25,17 +26,17 @@ WEIGHT_DECAY = 5e-4
 
 
 class _Row(NamedTuple):
-    padding: tuple[int, int]  # before and after; 224 and (1, 2) give the 227 that stride 4 needs to come out even
+    padding: tuple[int, int]  # before and after; 224 + (1, 2) is 227, which stride 4 covers exactly
     conv1_stride: int
     widths: tuple[int, int, int, int, int]
     groups: tuple[int, int, int, int, int]
     local_response_norm: bool  # after the first two convolutions
     dense_widths: tuple[int, int]
     dropout_first: bool
-    fc6_kernel: int  # side of the map that the last pool leaves at the default image size
+    fc6_kernel: int  # side of the last pool's output at the default image size
     convolution_initializer: Callable
     dense_initializer: Callable
-    initial_biases: tuple[float, ...]  # of conv1 to conv5, then of the hidden dense layers
+    initial_biases: tuple[float, ...]  # of conv1 to conv5, and of the hidden dense layers
 
 
 _HE, _GAUSSIAN = slim.variance_scaling_initializer(), tf.random_normal_initializer(stddev=0.01)
@@ -84,9 +85,9 @@ def grouped_conv2d(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """A SAME convolution in which each group of output channels sees its own group of input channels.
+    """A SAME convolution in which each group of output channels reads its own group of input channels.
 
-    slim.conv2d has no groups. The variables are named as its are: weights [k, k, C / groups, num_outputs], biases.
+    slim.conv2d has no groups. The variables have slim.conv2d's names: weights [k, k, C / groups, num_outputs], biases.
     inputs is [N, H, W, C]; the output [N, H, W, num_outputs].
     """
     with tf.variable_scope(scope, "Conv", [inputs]) as sc:
@@ -95,7 +96,7 @@ def grouped_conv2d(
             "weights", shape, initializer=weights_initializer, regularizer=weights_regularizer
         )
         biases = slim.model_variable("biases", [num_outputs], initializer=biases_initializer)
-        net = tf.nn.conv2d(inputs, weights, strides=1, padding="SAME")  # groups follow from the shapes
+        net = tf.nn.conv2d(inputs, weights, strides=1, padding="SAME")  # the shapes imply the groups
         net = activation_fn(tf.nn.bias_add(net, biases))
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
 

@@ -4,13 +4,13 @@ Szegedy et al., Going deeper with convolutions (arXiv:1409.4842), table 1.
 
 - `inception_v1` is TF-Slim's: batch norm (without gamma) after each convolution, 3×3 where the paper has 5×5, no
   auxiliary heads, weights from a truncated normal of deviation 0.01. Its published checkpoint has a misnamed layer,
-  Mixed_5b/Branch_2/Conv2d_0a_3x3, which stays. The head takes the mean over the whole last map, so that any size is
-  possible; TF-Slim's takes 7×7, the whole map at 224.
+  Mixed_5b/Branch_2/Conv2d_0a_3x3, which is kept. The head is the mean over the whole last map, so any size is possible;
+  TF-Slim's is a mean over 7×7, the whole map at 224.
 - `googlenet_2014` is the paper's: biases, 5×5 branches, local response normalisation (AlexNet's constants; after the
   first pool and before the second), and two auxiliary heads (§5) after 4a and 4d, which TF-Slim counts as Mixed_4b and
-  Mixed_4e. The paper gives no initial values: Xavier weights and biases of 0.2 are those of Caffe's bvlc_googlenet.
+  Mixed_4e. The paper gives no initial values; Xavier weights and biases of 0.2 are from Caffe's bvlc_googlenet.
 
-Dropout stands before the logits (keeps 0.8 in TF-Slim, 0.6 in the paper) and before those of the auxiliary heads (0.3).
+Dropout is before the logits (keeps 0.8 in TF-Slim, 0.6 in the paper) and before those of the auxiliary heads (0.3).
 """
 
 from nets.layers import dense_conv2d, local_response_norm
@@ -36,7 +36,7 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 
 
 def inception_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
-    """Of TF-Slim's net: batch norm of decay 0.9997 and epsilon 0.001, regularizer, initializer."""
+    """The arg scope of TF-Slim's net: batch norm of decay 0.9997 and epsilon 0.001, regularizer, initializer."""
     norm = {"decay": 0.9997, "epsilon": 0.001}
     with slim.arg_scope(
         [slim.conv2d],
@@ -49,7 +49,7 @@ def inception_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
 
 
 def googlenet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
-    """Of the paper's net: biases, regularizer, initializer."""
+    """The arg scope of the paper's net: biases, regularizer, initializer."""
     with slim.arg_scope(
         [slim.conv2d, dense_conv2d],
         weights_initializer=slim.xavier_initializer(),
@@ -67,7 +67,7 @@ def inception_module(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """Four branches, joined along the channels.
+    """Four branches, concatenated along the channels.
 
     Args:
         inputs: [N, H, W, C].
@@ -81,7 +81,7 @@ def inception_module(
     """
     width0, (reduce1, width1), (reduce2, width2), width3 = widths
     with tf.variable_scope(scope, "Mixed", [inputs]) as sc:
-        misnamed = sc.name.endswith("Mixed_5b") and large_kernel == 3  # so it is in the published checkpoint
+        misnamed = sc.name.endswith("Mixed_5b") and large_kernel == 3  # as in the published checkpoint
         with tf.variable_scope("Branch_0"):
             branch0 = slim.conv2d(inputs, width0, 1, scope="Conv2d_0a_1x1")
         with tf.variable_scope("Branch_1"):

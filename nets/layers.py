@@ -1,4 +1,4 @@
-"""Layers that more than one family uses and slim lacks."""
+"""Layers that several families use and slim does not have."""
 
 from collections.abc import Callable
 
@@ -17,14 +17,14 @@ def dense_conv2d(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """A dense layer in the variables of the VALID convolution that TF-Slim publishes it as.
+    """A dense layer with the variables of a VALID convolution, as in TF-Slim's checkpoints.
 
-    Where the kernel covers the whole input it is computed as a matrix product: convolution kernels are built for large
-    maps, and a training step of alexnet_v2 takes about twice as long with them. A larger input is convolved.
+    If the kernel covers the whole input, the layer is computed as a matrix product: convolution kernels are made for
+    large maps, and a training step of alexnet_v2 takes about twice as long with them. A larger input is convolved.
 
     Args:
         inputs: [N, H, W, C], H and W at least kernel_size.
-        num_outputs: units.
+        num_outputs: number of units.
         kernel_size: side of the kernel, or its height and width.
         activation_fn, weights_initializer, weights_regularizer, biases_initializer, outputs_collections, scope: as in
             slim.conv2d.
@@ -76,12 +76,12 @@ def dense_head(
     Args:
         net: the last pool's output [N, H, W, C].
         num_classes: units of fc8.
-        kernel_size: side of fc6's kernel; None takes the whole map, whatever its size.
+        kernel_size: side of fc6's kernel; None for the size of the map.
         widths: units of fc6 and fc7.
-        dropout_first: dropout before fc6 and fc7 instead of after them.
+        dropout_first: whether dropout is before fc6 and fc7 instead of after them.
 
     Returns:
-        Logits [N, num_classes]: where the map is larger than the kernel, their mean over all places.
+        Logits [N, num_classes]; their mean over all positions if the map is larger than the kernel.
     """
     if kernel_size is None:
         kernel_size = tuple(net.shape.as_list()[1:3])
@@ -98,6 +98,7 @@ def dense_head(
 def local_response_norm(net: tf.Tensor) -> tf.Tensor:
     """Normalisation over neighbouring channels, §3.3 of the AlexNet paper, with its constants.
 
-    Alpha multiplies the sum of squares, as in the paper. Caffe divides its alpha by the window of 5 first.
+    Alpha multiplies the sum of squares, as in the paper; Caffe first divides its alpha by the window of 5.
+    net is [N, H, W, C], and so is the output.
     """
     return tf.nn.local_response_normalization(net, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)

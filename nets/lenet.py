@@ -1,7 +1,7 @@
-"""LeNet as TF-Slim has it: two convolutions with pools, then two dense layers.
+"""LeNet as in TF-Slim: two convolutions with pools, then two dense layers.
 
-After LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition (1998), with what has
-changed since: ReLU, max pools, full connections, dropout. TF-Slim's names, widths and initializer; no weight decay.
+LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition (1998), in TF-Slim's modern
+form: ReLU, max pools, full connections, dropout. TF-Slim's names, widths and initializer; no weight decay.
 """
 
 from tfcompat import dropout, slim, tf

@@ -1,10 +1,9 @@
 """MobileNet v1: each 3×3 convolution split into one per channel (depthwise) and a 1×1 over the channels (pointwise).
 
-Howard et al., MobileNets (arXiv:1704.04861), table 1. As TF-Slim has it: batch norm of decay 0.9997 and epsilon 0.001
-and a ReLU that is cut at 6 behind every convolution, weights from a truncated normal of deviation 0.09, no weight decay
-on the depthwise ones, at least 8 channels at any width, dropout that keeps 0.999 before the logits, SAME padding. The
-head takes the mean over the whole last map, so that any size is possible. Kernels of all widths lie under the scope
-MobilenetV1, as in the published checkpoints.
+Howard et al., MobileNets (arXiv:1704.04861), table 1. As in TF-Slim: batch norm of decay 0.9997 and epsilon 0.001 and a
+ReLU6 after every convolution, weights from a truncated normal of deviation 0.09, no weight decay on depthwise weights,
+at least 8 channels at any width, dropout that keeps 0.999 before the logits, SAME padding. The head is the mean over
+the whole last map, so any size is possible. All widths have the scope MobilenetV1, as in the published checkpoints.
 """
 
 from tfcompat import batch_norm, dropout, slim, tf
@@ -47,7 +46,7 @@ def mobilenet_v1(
         num_classes: width of the logits.
         is_training: whether dropout is active, and batch norm uses the batch's statistics.
         scope: variable scope; the published names start with it.
-        width: factor of all numbers of channels.
+        width: width multiplier, the factor of all numbers of channels.
         dropout_keep_prob: share of units that dropout keeps.
 
     Returns:
@@ -65,7 +64,7 @@ def mobilenet_v1(
         ):
             net = slim.conv2d(inputs, channels(32), 3, 2, scope="Conv2d_0")
             for i, (num_outputs, stride) in enumerate(ROWS, start=1):
-                # Without num_outputs it is the depthwise half alone.
+                # Without num_outputs, only the depthwise convolution.
                 net = slim.separable_conv2d(net, None, 3, stride=stride, scope=f"Conv2d_{i}_depthwise")
                 net = slim.conv2d(net, channels(num_outputs), 1, scope=f"Conv2d_{i}_pointwise")
             with tf.variable_scope("Logits"):

@@ -1,9 +1,9 @@
-"""Pre-activation ELU blocks of one width on the full-size map, and a convolution as the classifier.
+"""Pre-activation ELU blocks of one width at full resolution, and a convolution as the classifier.
 
 The residual unit of He et al., Identity mappings in deep residual networks (arXiv:1603.05027), with the activation of
-Clevert, Unterthiner and Hochreiter (arXiv:1511.07289): no pools, no change of width, so that every shortcut is the
-identity. Batch norm without gamma, as slim has it by default, decay 0.9, since short runs are what it is for; SAME
-convolutions with biases, He's initializer (arXiv:1502.01852).
+Clevert, Unterthiner and Hochreiter (arXiv:1511.07289): no pools and no change of width, so every shortcut is the
+identity. Batch norm without gamma, slim's default, with decay 0.9, for short runs; SAME convolutions with biases, He's
+initializer (arXiv:1502.01852).
 """
 
 from tfcompat import batch_norm, slim, tf

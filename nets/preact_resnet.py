@@ -1,15 +1,15 @@
-"""Pre-activation ResNets for small pictures: normalise and activate first, so that the sum stays an identity path.
+"""Pre-activation ResNets for small pictures: batch norm and ReLU come first, so the sums form an identity path.
 
 He, Zhang, Ren and Sun, Identity mappings in deep residual networks (arXiv:1603.05027), figure 4(e), on the CIFAR layout
 of Deep residual learning (arXiv:1512.03385, §4.2): a 3×3 convolution, three stages of units at 1, ½ and ¼ of the size,
-global average pool. Where the shape changes, the shortcut is a strided 1×1 convolution of the activated input, as in
-the authors' code for the bottleneck nets; the CIFAR nets of 2015 padded with zeros instead.
+global average pool. If the shape changes, the shortcut is a strided 1×1 convolution of the activated input, as in the
+authors' code for the bottleneck nets; the CIFAR nets of 2015 pad with zeros instead.
 
-He initializer (arXiv:1502.01852), SAME convolutions without biases (batch norm follows each, or the sum does),
-batch norm of decay 0.9 and epsilon 1e-5 as in the authors' Torch code, no dropout, weight decay on all weights.
+He's initializer (arXiv:1502.01852), SAME convolutions without biases (batch norm or the sum follows), batch norm of
+decay 0.9 and epsilon 1e-5 as in the authors' Torch code, no dropout, weight decay on all weights.
 
-The `plain` variants leave the shortcuts out, all else equal. At depth 56 they learn worse than at depth 20, which shows
-what the shortcuts are for (arXiv:1512.03385, figure 6).
+The `plain` variants have no shortcuts, all else equal. At depth 56 they learn worse than at depth 20, which shows the
+effect of the shortcuts (arXiv:1512.03385, figure 6).
 """
 
 from typing import NamedTuple
@@ -61,8 +61,8 @@ def preact_unit(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """Two 3×3 convolutions, or 1×1, 3×3 and a four times wider 1×1, each behind batch norm and ReLU, plus the input
-    (unless `residual` is false).
+    """Two 3×3 convolutions, or 1×1, 3×3 and a four times wider 1×1, each after batch norm and ReLU, plus the input
+    unless `residual` is false.
 
     inputs is [N, H, W, C]; the output [N, ⌈H/stride⌉, ⌈W/stride⌉, width, or 4 · width with a bottleneck].
     """
@@ -95,7 +95,7 @@ def preact_resnet(
         num_classes: width of the logits.
         is_training: whether batch norm uses the batch's statistics and updates its moving averages.
         scope: variable scope.
-        variant: key of VARIANTS; its number counts the layers with weights, without shortcuts.
+        variant: key of VARIANTS; its number is the number of layers with weights, without shortcuts.
 
     Returns:
         Logits [N, num_classes], and the output of every layer by its scope name.

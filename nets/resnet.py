@@ -4,10 +4,10 @@ v1: He, Zhang, Ren and Sun, Deep residual learning for image recognition (arXiv:
 convolution, ReLU after the sum. v2: the same authors' Identity mappings in deep residual networks (arXiv:1603.05027):
 batch norm and ReLU before each convolution, nothing after the sum, one more batch norm at the end.
 
-As TF-Slim has them: the stride sits in the LAST unit's 3×3 convolution of blocks 1 to 3, where the papers have it in
-the first unit's first 1×1; padding is explicit where there is a stride, since SAME would pad even and odd sizes
-differently; pool1 is SAME; shortcuts are 1×1 convolutions where the width changes, else subsampling. He's initializer
-(arXiv:1502.01852), batch norm of decay 0.997 and epsilon 1e-5. Any input size is possible.
+As in TF-Slim: the stride is in the LAST unit's 3×3 convolution of blocks 1 to 3, in the papers in the first unit's
+first 1×1; strided convolutions pad explicitly, because SAME pads even and odd sizes differently; pool1 is SAME;
+shortcuts are 1×1 convolutions if the width changes, otherwise subsampling. He's initializer (arXiv:1502.01852), batch
+norm of decay 0.997 and epsilon 1e-5. Any input size is possible.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ WIDTHS = (64, 128, 256, 512)  # of the bottlenecks; the units' outputs are four 
 
 
 def resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
-    """Initializer, regularizer, padding, and batch norm behind every convolution that does not say otherwise."""
+    """Initializer, regularizer, padding, and batch norm after every convolution by default."""
     with (
         slim.arg_scope(
             [slim.conv2d],
@@ -35,7 +35,7 @@ def resnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
 
 
 def conv2d_same(inputs: tf.Tensor, num_outputs: int, kernel_size: int, stride: int, **arguments) -> tf.Tensor:
-    """slim.conv2d whose output at a stride is the unstrided SAME output, subsampled.
+    """slim.conv2d with SAME padding, whose strided output is the unstrided output, subsampled.
 
     inputs is [N, H, W, C]; the output [N, ⌈H/stride⌉, ⌈W/stride⌉, num_outputs].
     """
@@ -114,7 +114,7 @@ def resnet(
             slim.arg_scope([slim.conv2d, slim.max_pool2d, bottleneck], outputs_collections=collection),
             slim.arg_scope([batch_norm], is_training=is_training),
         ):
-            # The first unit of v2 normalises and activates what comes in.
+            # The first unit of v2 starts with batch norm and ReLU.
             root = {"activation_fn": None, "normalizer_fn": None} if preactivation else {}
             net = conv2d_same(inputs, 64, 7, 2, scope="conv1", **root)
             net = slim.max_pool2d(net, 3, 2, scope="pool1")

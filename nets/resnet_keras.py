@@ -1,12 +1,12 @@
-"""ResNet-50 in the layout that He et al. released for Caffe and that Keras took over, and its form for small pictures.
+"""ResNet-50 in the layout of He et al.'s Caffe model and of Keras, and a form for small pictures.
 
-Deep residual learning for image recognition (arXiv:1512.03385). The stride sits in the first unit's first 1×1
-convolution and every convolution has a bias, though batch norm follows. `resnet50_keras` computes what
-keras.applications.ResNet50 does (epsilon 1.001e-5, pool1 padded by one); its layers carry the names of the Caffe model,
+Deep residual learning for image recognition (arXiv:1512.03385). The stride is in the first unit's first 1×1
+convolution. Every convolution has a bias, although batch norm follows. `resnet50_keras` computes the same as
+keras.applications.ResNet50 (epsilon 1.001e-5, pool1 padded by one); its layers have the names of the Caffe model,
 res2a_branch2a, bn2a_branch2a and so on. `resnet50_signs` is the course exercise on 64×64 pictures of hand signs: no
-padding at pool1, epsilon 0.001, and an average pool of 2×2 in front of the classifier, which sees the whole map.
+padding at pool1, epsilon 0.001, and an average pool of 2×2 before the classifier, which reads the whole map.
 
-Glorot's uniform initializer, batch norm of decay 0.99, no weight decay, as Keras has them.
+Glorot's uniform initializer, batch norm of decay 0.99, no weight decay, as in Keras.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ WIDTHS = (64, 128, 256, 512)
 class _Row(NamedTuple):
     epsilon: float
     pool1_padding: int
-    last_pool: int | None  # side of the average pool; None takes the whole map
+    last_pool: int | None  # side of the average pool; None for the mean over the whole map
 
 
 VARIANTS = {"resnet50_keras": _Row(1.001e-5, 1, None), "resnet50_signs": _Row(1e-3, 0, 2)}
@@ -53,7 +53,7 @@ def _main_path(inputs: tf.Tensor, width: int, stride: int, name: str) -> tf.Tens
 def identity_block(inputs: tf.Tensor, width: int, name: str) -> tf.Tensor:
     """1×1, 3×3 and a four times wider 1×1 convolution, each with batch norm, plus the input, then ReLU.
 
-    inputs is [N, H, W, 4 · width], and so is the output. name is stage and block, such as 2b.
+    inputs is [N, H, W, 4 · width], and so is the output. name is the stage and the block, such as 2b.
     """
     return tf.nn.relu(_main_path(inputs, width, 1, name) + inputs, name=f"res{name}")
 
@@ -97,7 +97,7 @@ def resnet_keras(
             net = slim.conv2d(net, 64, 7, 2, padding="VALID", scope="conv1")
             net = batch_norm(net, activation_fn=tf.nn.relu, scope="bn_conv1")
             border = [row.pool1_padding] * 2
-            net = tf.pad(net, [[0, 0], border, border, [0, 0]])  # zeros are neutral to a maximum behind ReLU
+            net = tf.pad(net, [[0, 0], border, border, [0, 0]])  # zeros do not change a maximum after ReLU
             net = slim.max_pool2d(net, 3, 2, padding="VALID", scope="pool1")
             for stage, (units, width) in enumerate(zip(UNITS, WIDTHS, strict=True), start=2):
                 net = convolutional_block(net, width, 1 if stage == 2 else 2, f"{stage}a")

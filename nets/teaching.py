@@ -1,14 +1,14 @@
-"""Two small nets that teach an idea each, as in posts on cats and dogs. Binary in the posts: one logit, for a sigmoid.
+"""Two small nets from posts on cats and dogs, each for one idea. In the posts they have one logit, for a sigmoid.
 
-`inception_strided`: an inception module (arXiv:1409.4842) right on the picture. Its four branches halve the size, so
-that they could be joined as maps; here each is flattened into 256 units, and the units are joined.
+`inception_strided`: an inception module (arXiv:1409.4842) directly on the picture. Each of its four branches halves the
+size and is flattened into a dense layer of 256 units; these are concatenated.
 
 `residual_cnn`: a residual block, a plain block and a residual block, each of two 3×3 convolutions and a max pool. The
-shortcut (arXiv:1512.03385) is a strided 1×1 convolution to the size behind the pool; the sum stays linear.
+shortcut (arXiv:1512.03385) is a strided 1×1 convolution to the size after the pool; the sum has no activation.
 
-Both with ReLU, SAME padding, Glorot's uniform initializer and zero biases, as Keras has them; no dropout. A strided 1×1
-convolution is computed as a dense one of every second row and column, which is the same: on pictures of 3 channels
-TensorFlow 2.21 with oneDNN crashes in the gradient of the strided one under bf16.
+Both have ReLU, SAME padding, Glorot's uniform initializer and zero biases, as in Keras; no dropout. A strided 1×1
+convolution is computed as an unstrided one of every second row and column, which is equal: on pictures of 3 channels
+under bf16, TensorFlow 2.21 with oneDNN crashes in the gradient of the strided one.
 """
 
 from tfcompat import slim, tf
@@ -67,7 +67,7 @@ def inception_strided(
 def pooled_block(
     inputs: tf.Tensor, width: int, residual: bool, outputs_collections: str | None = None, scope: str | None = None
 ) -> tf.Tensor:
-    """Two 3×3 convolutions and a max pool of 2; with `residual`, plus a strided 1×1 convolution of the input, linear.
+    """Two 3×3 convolutions and a max pool of 2; with `residual`, plus a linear strided 1×1 convolution of the input.
 
     inputs is [N, H, W, C], the output [N, ⌈H/2⌉, ⌈W/2⌉, width].
     """
@@ -82,7 +82,7 @@ def pooled_block(
 def identity_block(inputs: tf.Tensor, scope: str | None = None) -> tf.Tensor:
     """Three 3×3 convolutions, the last linear, plus the input, then ReLU. inputs is [N, H, W, C], so is the output.
 
-    The block to compare pooled_block with: nothing changes size, so the shortcut needs no weights.
+    For comparison with pooled_block: the size does not change, so the shortcut needs no weights.
     """
     width = inputs.shape[3]
     with tf.variable_scope(scope, "identity_block", [inputs]):

@@ -1,13 +1,13 @@
 """VGG: stacks of 3×3 convolutions, each stack followed by a 2×2 max pool, then three dense layers.
 
 Simonyan and Zisserman, Very deep convolutional networks for large-scale image recognition (arXiv:1409.1556), table 1,
-configurations A, B, D and E. Names, initializers and the dense layers stored as convolutions are TF-Slim's: Xavier
-weights where the paper starts deep nets from a trained configuration A, zero biases, SAME convolutions, VALID pools,
-dropout after each of the two hidden dense layers. Larger inputs give a map of logits, which is averaged (§3.2).
+configurations A, B, D and E. Names, initializers and dense layers stored as convolutions are TF-Slim's: Xavier weights
+(the paper starts deep nets from a trained configuration A), zero biases, SAME convolutions, VALID pools, dropout after
+each of the two hidden dense layers. Larger inputs give a map of logits, which is averaged (§3.2).
 
-`vgg_16_transfer` puts a smaller head on the convolutions of VGG-16, for new classes: the whole map of the last pool,
-dropout, 1,024 units, dropout, 1,024 units, classes. It keeps the scope `vgg_16`, so that the convolutions of a
-published checkpoint restore; its dense layers are new.
+`vgg_16_transfer` has the convolutions of VGG-16 and a smaller head for new classes: the whole map of the last pool,
+dropout, 1,024 units, dropout, 1,024 units, classes. Its scope is `vgg_16`, so the convolutions of a published
+checkpoint can be restored; its dense layers are new.
 """
 
 from nets.layers import dense_conv2d, dense_head

@@ -1,10 +1,12 @@
+"""Checkpoints: durable saves, pruning, damaged files, comparison with the variables of a graph."""
+
 import os
 import pathlib
 
 import numpy as np
 import pytest
 
-from checkpoints import CheckpointDirectory, check_restorable, locate, newest_valid, step_of
+from checkpoints import CheckpointDirectory, check_restorable, compare, locate, newest_valid, step_of
 from errors import UserError
 from tfcompat import tf
 
@@ -107,7 +109,7 @@ def test_the_newest_valid_checkpoint_is_found(session, tmp_path, damage, capsys)
     assert ("model.ckpt-3 cannot be read" in capsys.readouterr().err) == (expected == 2)
 
 
-def test_where_none_is_valid_nothing_starts_over(session, tmp_path):
+def test_no_run_starts_over_if_all_checkpoints_are_damaged(session, tmp_path):
     saved(session, tmp_path, [3])
     flip_a_bit(tmp_path)
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
@@ -147,7 +149,14 @@ def test_step_of_a_checkpoint_without_global_step(session, tmp_path):
     assert step_of(saver.save(session, str(tmp_path / "m.ckpt"))) is None
 
 
-def test_what_does_not_fit_is_named(session, tmp_path):
+def test_every_variable_is_in_one_list_of_the_comparison():
+    wanted = {"net/a": [1], "net/b": [2], "net/c": [3], "net/head/w": [4], "net/head/b": [5]}
+    stored = {"net/a": [1], "net/b": [9], "net/head/w": [8], "extra": []}
+    found = compare(stored, wanted, ("net/head",))
+    assert found == (["net/a"], ["net/head/w", "net/head/b"], ["net/c"], ["net/b"], ["extra"])
+
+
+def test_the_error_names_the_variables_that_do_not_fit(session, tmp_path):
     saved(session, tmp_path, [1])
     with tf.Graph().as_default():
         fits = tf.get_variable("weights", [1000])
@@ -158,16 +167,23 @@ def test_what_does_not_fit_is_named(session, tmp_path):
             check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": fits, "biases": other})
     with tf.Graph().as_default(), pytest.raises(UserError, match=r"weights is \[1000\], the net needs \[10\]"):
         check_restorable(str(tmp_path / "model.ckpt-1"), {"weights": tf.get_variable("weights", [10])})
+    with (
+        tf.Graph().as_default(),
+        pytest.raises(UserError, match="nothing of vgg_16; it holds the scopes global_step, w"),
+    ):
+        check_restorable(
+            str(tmp_path / "model.ckpt-1"), {"other": tf.get_variable("other", [10])}, ("other",), "vgg_16"
+        )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros(3, np.float64), "weights is float64, the net needs float32"),
+        (np.zeros(3, np.float64), "weights is float64; the net needs float32"),
         (np.array([1, np.nan, 1], np.float32), "weights is not finite"),
     ],
 )
-def test_other_types_and_what_is_not_finite_are_named(values, message, tmp_path):
+def test_the_error_names_other_types_and_values_that_are_not_finite(values, message, tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         variable = tf.Variable(values, name="weights")
         session.run(variable.initializer)

@@ -1,4 +1,4 @@
-"""The examples run as their pages say, and give what the pages state."""
+"""The examples run with the commands in their pages, and print the figures in the pages."""
 
 import pathlib
 import subprocess
@@ -23,7 +23,7 @@ def is_picture(path):
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 80_000
 
 
-def test_boosting_prints_what_the_page_states(tmp_path):
+def test_boosting_prints_the_table_of_the_page(tmp_path):
     done = run("residual_boosting.py", tmp_path)
     assert done.returncode == 0, done.stderr
     table, rest = done.stdout.split("largest difference between the predictions: ")
@@ -47,7 +47,7 @@ def test_the_trees_are_those_of_gradient_boosting():
     np.testing.assert_allclose(ours[1:], list(theirs.staged_predict(new)), rtol=0, atol=1e-12)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error_before_the_work(tmp_path):
     done = run("residual_boosting.py", tmp_path, "--out", "nowhere/a.png")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -62,7 +62,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):
         (["--steps", "-1", "1"], r"--steps is \[-1, 1\]; it must ascend, from 0"),
     ],
 )
-def test_bad_arguments_are_told(arguments, message, monkeypatch):
+def test_bad_arguments_are_errors(arguments, message, monkeypatch):
     from examples import gradient_norms
 
     monkeypatch.setattr(sys, "argv", ["gradient_norms.py", *arguments])

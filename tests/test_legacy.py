@@ -1,4 +1,4 @@
-"""`python -m tfcompat` runs scripts of 2017 as they are: by the real command, to the accuracy they were written for."""
+"""`python -m tfcompat` runs scripts of 2017 unchanged, with the real command, to their usual accuracy."""
 
 import gzip
 import http.server
@@ -56,7 +56,7 @@ def write_idx(path, values):
 
 @pytest.fixture(scope="module")
 def idx_files(digits, tmp_path_factory):
-    """The digits as MNIST's four files: 28×28, the training pictures six times, each time elsewhere."""
+    """The digits as MNIST's four files: 28×28, the training pictures six times, each time shifted."""
     images, labels = np.pad(digits[0].repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2))), digits[1]
     shifts = [(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1)]
     directory = tmp_path_factory.mktemp("mnist")
@@ -171,8 +171,36 @@ def test_a_script_is_main_and_finds_what_it_imports(tmp_path):
     script.write_text(IMPORTS)
     (tmp_path / "local_neighbour.py").write_text("import tensorflow as tf\nnumber = tf.contrib.slim.__name__\n")
     done = run_legacy(script, "--flag", "x", code=7)
-    told = ["[1. 1. 1.]", "tensorflow.contrib.slim", "__main__", script, [str(script), "--flag", "x"], tmp_path]
-    assert done.stdout.strip() == "|".join(map(str, told))
+    printed = ["[1. 1. 1.]", "tensorflow.contrib.slim", "__main__", script, [str(script), "--flag", "x"], tmp_path]
+    assert done.stdout.strip() == "|".join(map(str, printed))
+
+
+OWN = """
+import config, files, nets, elsewhere
+print(config.name, files.name, nets.name, elsewhere.name)
+"""
+
+
+def test_a_scripts_own_modules_come_before_the_projects(tmp_path):
+    """Run as in docs/migrating.md, with another directory on PYTHONPATH, before or after the project."""
+    home, library = tmp_path / "old", tmp_path / "library"
+    for place in (home / "nets", library):
+        place.mkdir(parents=True)
+    (home / "old.py").write_text(OWN)
+    own = (home / "config.py", home / "nets" / "__init__.py", library / "files.py", library / "elsewhere.py")
+    for path in own:
+        path.write_text(f"name = {path.parent.name + '/' + path.name!r}\n")
+    for paths in ([ROOT, library], [library, ROOT]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tfcompat", "old.py"],
+            cwd=home,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["old/config.py", "library/files.py", "nets/__init__.py", "library/elsewhere.py"]
 
 
 SPAWNING = """
@@ -197,7 +225,7 @@ def test_processes_that_a_script_starts_have_the_old_modules(method, tmp_path):
     assert run_legacy(script, method).stdout.split() == ["0", "tensorflow.contrib.slim"]
 
 
-GONE = """
+REMOVED = """
 import tensorflow as tf
 for code in {codes!r}:
     try:
@@ -215,7 +243,7 @@ except NameError:
     sys.excepthook(*sys.exc_info())
 import of_python_2
 """
-NAMED = {  # what is asked for: the error, what it names, what it says to use
+NAMED = {  # code to the error's type, the name in it, and the alternative in it
     "tf.estimator.Estimator": ("AttributeError", "tf.estimator", "MonitoredTrainingSession"),
     "from tensorflow import estimator": ("ImportError", "tf.estimator", "MonitoredTrainingSession"),
     "from tensorflow.contrib import crf": ("ImportError", "tf.contrib.crf", "tf_slim does not have"),
@@ -240,30 +268,30 @@ NAMED = {  # what is asked for: the error, what it names, what it says to use
 }  # fmt: skip
 
 
-def test_what_is_gone_names_itself_and_its_successor(tmp_path):
+def test_the_error_for_a_removed_name_has_an_alternative(tmp_path):
     script, neighbour = tmp_path / "old.py", tmp_path / "of_python_2.py"
-    script.write_text(GONE.format(codes=list(NAMED)))
+    script.write_text(REMOVED.format(codes=list(NAMED)))
     neighbour.write_text("import tensorflow as tf\nprint tf.__version__\n")
     done = run_legacy(script, code=1)
     for line, (kind, name, instead) in zip(done.stdout.splitlines(), NAMED.values(), strict=True):
-        assert line.startswith(f"{kind} {name} is gone in TensorFlow 2.")
+        assert line.startswith(f"{kind} {name} is not in TensorFlow 2.")
         assert instead in line
     *report, hint, syntax = done.stderr[done.stderr.index("Traceback") :].splitlines()
     places = [f'  File "{script}", line 13, in <module>', f'  File "{script}", line 11, in first']
-    assert [line for line in report if line.startswith("  File")] == places  # nothing of ours among them
+    assert [line for line in report if line.startswith("  File")] == places  # no frame of this project
     assert hint.startswith("hint: xrange was Python 2's; use range")
     assert syntax.startswith(f"error: {neighbour}, line 2: Missing parentheses in call to 'print'")
     assert f"python -m fissix -w {neighbour}" in syntax
 
 
-def test_every_place_that_stands_for_an_old_one_exists():
+def test_every_place_of_an_old_name_exists():
     for place in {*legacy.MOVED.values(), *(home for homes in legacy.HOMES.values() for home in homes)}:
         legacy._at(place)
 
 
 def test_usage(tmp_path, monkeypatch, capsys):
     missing = tmp_path / "missing.py"
-    for arguments, told in (
+    for arguments, message in (
         ([], "usage: python -m tfcompat OLD"),
         ([str(missing)], f"error: {missing} cannot be read"),
     ):
@@ -271,7 +299,7 @@ def test_usage(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as raised:
             main()
         assert raised.value.code == 2
-        assert capsys.readouterr().err.startswith(told)
+        assert capsys.readouterr().err.startswith(message)
 
 
 @pytest.fixture
@@ -282,7 +310,7 @@ def small_mnist(tmp_path):
     return tmp_path
 
 
-def test_mnist_batches_run_over_the_end_of_an_epoch(small_mnist):
+def test_an_mnist_batch_can_span_two_epochs(small_mnist):
     data = mnist.read_data_sets(str(small_mnist), one_hot=True, validation_size=3, seed=1)
     assert [part.num_examples for part in data] == [7, 3, 10]
     assert (data.train.images.shape, data.train.images.dtype, data.train.labels.shape) == (
@@ -310,7 +338,7 @@ def test_mnist_as_bytes_and_numbers(small_mnist):
         mnist.read_data_sets(str(small_mnist), validation_size=11)
 
 
-def test_mnist_files_that_are_missing_are_downloaded(small_mnist, tmp_path_factory, monkeypatch):
+def test_missing_mnist_files_are_downloaded(small_mnist, tmp_path_factory, monkeypatch):
     assert (mnist.URL, mnist.FILES) == (MNIST_URL, MNIST_FILES)
     monkeypatch.setenv("NO_PROXY", "localhost")
     into = tmp_path_factory.mktemp("downloaded")
@@ -334,11 +362,11 @@ def test_mnist_files_that_are_missing_are_downloaded(small_mnist, tmp_path_facto
         server.shutdown()
 
 
-def test_a_damaged_mnist_file_is_told(small_mnist):
+def test_a_damaged_mnist_file_is_an_error(small_mnist):
     path = small_mnist / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match=r"train-images.* is damaged"):
         mnist.read_data_sets(str(small_mnist))
     write_idx(path, np.zeros(3))
-    with pytest.raises(ValueError, match=r"train-images.* is no complete IDX file of unsigned bytes and rank 3"):
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file of unsigned bytes with rank 3"):
         mnist.read_data_sets(str(small_mnist))

@@ -1,4 +1,4 @@
-"""examples/post_mistakes.py: the wrong way costs what docs/what-the-posts-got-wrong.md says, in direction."""
+"""examples/post_mistakes.py: the mistakes have the effects that docs/what-the-posts-got-wrong.md describes."""
 
 import importlib.util
 import pathlib
@@ -19,17 +19,17 @@ def example():
     return module
 
 
-def test_a_swallowed_error_leaves_a_net_that_is_not_trained(example):
+def test_after_a_caught_error_the_net_is_not_trained(example):
     measures = example.bare_except(seed=0, steps=60)
     right, wrong = measures["steps"]
     assert right == 60
-    assert wrong < 23  # the broken file comes in the first pass
+    assert wrong < 23  # the broken file is read in the first epoch
     right, wrong = measures["accuracy of the checkpoint"]
     assert right > 90
     assert wrong < right - 20
 
 
-def test_moving_averages_that_are_never_updated_fail_in_the_evaluation_alone(example):
+def test_without_updates_of_moving_averages_only_the_evaluation_fails(example):
     measures = example.batch_norm_updates(seed=0, steps=60)
     right, wrong = measures["is_training=False"]
     assert right > 90
@@ -49,7 +49,7 @@ def test_the_command_prints_a_table(tmp_path):
     assert float(rows[3].split()[-4]) > 2.2
 
 
-def test_an_unknown_mistake_is_told(example, monkeypatch, capsys):
+def test_an_unknown_mistake_is_an_error(example, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["post_mistakes.py", "softmax"])
     with pytest.raises(SystemExit, match="2"):
         example.main()

@@ -1,6 +1,6 @@
 """tf_slim's own tests for layers, ops, learning and nets, as installed, run on tfcompat.
 
-Run as a program, it runs them and writes what passed and what failed:
+As a program, it runs these tests and writes the names of those that passed and failed:
 
     python tests/test_slim_suite.py RESULT.json
 """
@@ -22,9 +22,9 @@ PASSING = 735
 
 
 @pytest.mark.slow
-def test_tf_slims_own_tests_pass_but_for_the_known_failures(tmp_path):
+def test_tf_slims_own_tests_pass_except_the_known_failures(tmp_path):
     result_path, log_path = tmp_path / "result.json", tmp_path / "progress.txt"
-    with log_path.open("w") as log:  # one line a test: `tail -f` shows how far it is
+    with log_path.open("w") as log:  # one line per test, for `tail -f`
         subprocess.run(
             [sys.executable, __file__, result_path],
             stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(tmp_path)}, timeout=1800,
@@ -49,34 +49,34 @@ class _Result(unittest.TextTestResult):
 
 class _Loader(unittest.TestLoader):
     def getTestCaseNames(self, case):
-        # TensorFlow's TestCase.test_session is a context manager: its name makes it a test that passes without running.
+        # TensorFlow's TestCase.test_session is a context manager, but unittest takes it for a test because of its name.
         return [name for name in super().getTestCaseNames(case) if name != "test_session"]
 
 
 def _error(traceback: str) -> str:
-    """The traceback's line that names the exception; messages may go on for several lines after it."""
+    """The line of the traceback with the exception's name; the message may have several more lines."""
     lines = [line for line in traceback.splitlines() if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
     return lines[-1] if lines else traceback.strip().splitlines()[-1]
 
 
 def main(result_path: str) -> None:
     """Runs the tests and writes {"passed": [id], "skipped": {id: reason}, "failures": {id: exception}}."""
-    sys.path[0] = str(ROOT)  # not tests/, whose folders have the names of packages
+    sys.path[0] = str(ROOT)  # not tests/, because its folders have the names of packages
     import importlib
 
     from absl import flags
 
     from tfcompat import slim
 
-    flags.FLAGS([__file__])  # TensorFlow's test cases ask them for a temporary directory
-    # These tests' set-up calls int() on an array of one element, which NumPy 2.4 refuses: 18 tests would not start.
+    flags.FLAGS([__file__])  # TensorFlow's test cases get a temporary directory from them
+    # The set-up of these tests calls int() on an array of one element, an error in NumPy 2.4: 18 tests would not start.
     learning_test = importlib.import_module("tf_slim.learning_test")
     learning_test.int = lambda number: int(number.item())
 
     slim_root = pathlib.Path(slim.__file__).parent
     paths = sorted(path for pattern in TEST_FILES for path in slim_root.glob(pattern))
     names = [".".join(("tf_slim", *path.relative_to(slim_root).with_suffix("").parts)) for path in paths]
-    # By import and not by name: tf_slim's attributes `layers` and `ops` are not its packages of these names.
+    # By import, not by name: tf_slim's attributes `layers` and `ops` are not the packages of these names.
     suite = unittest.TestSuite(_Loader().loadTestsFromModule(importlib.import_module(name)) for name in names)
     result = unittest.TextTestRunner(verbosity=2, resultclass=_Result).run(suite)
     report = {

@@ -1,4 +1,4 @@
-"""docs/slim-tour.md runs as it is written, and prints what it says: the names of the variables, above all."""
+"""The code in docs/slim-tour.md runs and prints the output in the page, above all the names of the variables."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import pytest
 from tfcompat import tf
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs/slim-tour.md"
-# A Python block, and what it prints where a text block follows.
+# A Python block, and its output if a text block follows.
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 
@@ -22,7 +22,7 @@ def _fresh_graph():
 
 
 @pytest.mark.usefixtures("_fresh_graph")
-def test_the_page_runs_and_prints_what_it_says():
+def test_the_page_runs_and_prints_its_output():
     text = PAGE.read_text()
     names = {"__name__": "slim_tour"}
     stated = 0

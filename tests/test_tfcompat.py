@@ -1,4 +1,4 @@
-"""What the project's users rely on in TF-Slim, on today's TensorFlow."""
+"""The parts of TF-Slim that users rely on, on today's TensorFlow."""
 
 import ast
 import contextlib
@@ -49,7 +49,7 @@ def test_resource_variables_are_on():
 
 
 def names_asked_of_tensorflow():
-    """Yields (TensorFlow module, attribute, where) for all that tf_slim's files name, its tests included."""
+    """Yields (TensorFlow module, attribute, place) for all names in tf_slim's files, including its tests."""
     root = pathlib.Path(slim.__file__).parent
     for path in sorted(root.rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text())))
@@ -77,7 +77,7 @@ def names_asked_of_tensorflow():
                 owner = getattr(owner, attribute, None)
 
 
-def test_every_name_tf_slim_asks_of_tensorflow_is_there_and_no_other_is_put_back():
+def test_every_tensorflow_name_in_tf_slim_exists_and_no_other_is_set_again():
     asked = list(names_asked_of_tensorflow())
     missing = {f"{owner.__name__}.{name}": where for owner, name, where in asked if not hasattr(owner, name)}
     assert missing == {}
@@ -105,7 +105,7 @@ def normalized(mean, variance):
 
 
 def moved(mean, variance, fused):
-    """The moving averages after one update of those given. Fused batch norm corrects the batch's variance by Bessel."""
+    """The moving averages after one update. Fused batch norm applies Bessel's correction to the batch's variance."""
     batch_variance = IMAGES.var((0, 1, 2)) * (COUNT / (COUNT - 1) if fused else 1)
     return (
         DECAY * mean + (1 - DECAY) * IMAGES.mean((0, 1, 2)),
@@ -145,7 +145,7 @@ def test_batch_norm(kind, fused):
             outputs, averages = step(training=True)
             np.testing.assert_allclose(outputs, batch_statistics, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(averages, [mean, variance], rtol=1e-5)
-            # The second step starts where the first has left off; evaluation starts after an update.
+            # The second step starts from the averages of the first; evaluation comes after an update.
             last, (mean, variance) = (mean, variance), moved(mean, variance, fused)
         outputs, averages = step(training=False)
         np.testing.assert_allclose(outputs, normalized(*last), rtol=1e-4, atol=1e-5)
@@ -161,7 +161,7 @@ def test_batch_norm_without_an_updates_collection_updates_in_place(fused):
     np.testing.assert_allclose(averages, moved(np.float32([1, 2]), np.float32([4, 0.5]), fused), rtol=1e-5)
 
 
-def test_batch_norm_is_fused_unless_told_otherwise(graph):
+def test_batch_norm_is_fused_by_default(graph):
     slim.batch_norm(IMAGES)
     assert any(op.type.startswith("FusedBatchNorm") for op in graph.get_operations())
 
@@ -207,7 +207,7 @@ def test_repeat_and_stack_names():
     ]  # fmt: skip
 
 
-def test_arg_scope_sets_what_the_call_leaves_open():
+def test_arg_scope_sets_defaults_of_the_call():
     with (
         slim.arg_scope([slim.conv2d, slim.fully_connected], weights_regularizer=slim.l2_regularizer(0.1)),
         slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm, padding="VALID"),
@@ -230,7 +230,7 @@ def test_arg_scope_sets_what_the_call_leaves_open():
 def test_softmax_cross_entropy(losses):
     logits = np.float32([[2, 0, 1], [0, 0, 0], [5, 1, 1]])
     labels, weights = np.eye(3, dtype=np.float32), np.float32([1, 2, 0])
-    # By name, because the two take them in another order.
+    # By name, because the two have another order of arguments.
     named = {"onehot_labels": tf.constant(labels), "logits": tf.constant(logits), "weights": tf.constant(weights)}
     loss = losses.softmax_cross_entropy(**named)
     per_example = np.log(np.exp(logits).sum(1)) - (logits * labels).sum(1)
@@ -286,7 +286,7 @@ def test_create_train_op():
         before, expected_loss = session.run([[weights, beta], loss])
         np.testing.assert_allclose(session.run(train_op), expected_loss, rtol=1e-6)
         after, mean, step = session.run([[weights, beta], moving_mean, global_step])
-    for old, new in zip(before, after, strict=True):  # each gradient is clipped for itself, and was far longer
+    for old, new in zip(before, after, strict=True):  # each gradient is clipped separately; all are far longer
         np.testing.assert_allclose(np.linalg.norm(new - old), learning_rate * max_norm, rtol=1e-5)
     np.testing.assert_allclose(mean, (1 - DECAY) * IMAGES.mean((0, 1, 2)), rtol=1e-5)
     assert step == 1
@@ -324,7 +324,7 @@ def test_dropout_is_a_function_of_seed_step_and_layer():
 
 
 @pytest.mark.parametrize("keep_prob", [0.2, 0.5, 0.9])
-def test_dropout_keeps_its_share_and_scales_what_it_keeps(keep_prob):
+def test_dropout_keeps_its_share_and_scales_the_kept_units(keep_prob):
     size = 100_000
     inputs = np.random.RandomState(0).uniform(1, 2, size).astype(np.float32)
     outputs = evaluate(dropout(tf.constant(inputs), keep_prob, seed=tf.constant([1, 2])))
@@ -333,7 +333,7 @@ def test_dropout_keeps_its_share_and_scales_what_it_keeps(keep_prob):
     assert abs(kept(outputs).mean() - keep_prob) < 4 * deviation
 
 
-def test_dropout_that_keeps_all_is_identity():
+def test_dropout_with_keep_prob_1_is_identity():
     np.testing.assert_array_equal(evaluate(dropout(tf.constant(IMAGES), 1.0, seed=tf.constant([1, 2]))), IMAGES)
 
 
@@ -375,7 +375,7 @@ def test_dropout_takes_its_seed_from_the_arg_scope():
     with slim.arg_scope([dropout], seed=tf.stack([7, step]), outputs_collections="end_points"):
         with tf.variable_scope("net"):
             first, second = dropout(tf.ones([1000])), dropout(tf.ones([1000]))
-        with tf.variable_scope("other"):  # its layer's own name is that of the first
+        with tf.variable_scope("other"):  # the layer's own name is that of the first
             third = dropout(tf.ones([1000]))
     expected = dropout_of_ones([7, 0], scope="net/Dropout")
     first_mask, *other_masks, expected_mask = map(kept, evaluate([first, second, third, expected]))
@@ -388,7 +388,7 @@ def test_dropout_takes_its_seed_from_the_arg_scope():
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-def test_our_batch_norm_is_slims_where_nothing_is_frozen(is_training):
+def test_our_batch_norm_equals_slims_if_nothing_is_frozen(is_training):
     settings = {"is_training": is_training, "decay": 0.9, "scale": True, "activation_fn": tf.nn.relu}
     with slim.arg_scope([tfcompat.batch_norm], frozen=lambda name: False):
         ours = slim.conv2d(IMAGES, 3, 3, normalizer_fn=tfcompat.batch_norm, normalizer_params=settings, scope="ours")
@@ -402,7 +402,7 @@ def test_our_batch_norm_is_slims_where_nothing_is_frozen(is_training):
         np.testing.assert_allclose(*session.run((ours, theirs)), rtol=1e-6)
 
 
-def test_frozen_batch_norm_keeps_to_its_averages_in_training():
+def test_frozen_batch_norm_uses_its_averages_in_training():
     asked = []
 
     def frozen(name):
@@ -420,6 +420,16 @@ def test_frozen_batch_norm_keeps_to_its_averages_in_training():
     values = evaluate((first, plain, second))
     np.testing.assert_allclose(values[0], values[1] / np.sqrt(1.001), rtol=1e-4, atol=1e-6)  # averages 0 and 1
     np.testing.assert_allclose(values[2].mean((0, 1, 2)), 0, atol=1e-5)  # of the batch
+
+
+def test_upstream_is_all_that_the_operations_are_computed_from(graph):
+    a, b, c = (tf.placeholder(tf.float32, name=name) for name in "abc")
+    with tf.control_dependencies([tf.add(a, 1.0, name="control")]):
+        product = tf.multiply(a, b, name="product")
+    tf.add(product, c, name="later")
+    both = tfcompat.upstream([product.op, c.op])
+    assert {op.name for op in both} == {"a", "b", "product", "c"}
+    assert tfcompat.upstream([]) == set()
 
 
 def test_tf_layers_and_rnn_cells_are_there():

@@ -2,13 +2,14 @@
 
     from tfcompat import batch_norm, dropout, slim, tf
 
-`tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0 with the names
-that TensorFlow has moved since put back where it looks for them. `dropout` takes the place of `slim.dropout`: its mask
-is a pure function of (seed, layer), so that a resumed run drops the same units as one that was never interrupted.
-`batch_norm` takes the place of `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
+`tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0; names that
+TensorFlow has moved since its release are set again where tf_slim looks for them. `dropout` replaces `slim.dropout`:
+its mask is a pure function of (seed, layer), so a resumed run drops the same units as an uninterrupted run.
+`batch_norm` replaces `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
+`upstream` walks a graph.
 
-Everything else in the project gets TensorFlow and tf_slim from here. `python -m tfcompat OLD_SCRIPT.py` runs a script
-of TensorFlow 1 as it is.
+All other modules import TensorFlow and tf_slim from here. `python -m tfcompat OLD_SCRIPT.py` runs a TensorFlow 1 script
+unchanged.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
-# What TensorFlow's C++ runtime writes before that level applies, several lines at every start.
+# TensorFlow's C++ runtime writes these lines at every start, before the level applies.
 NOTICES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"Could not find cuda drivers")
 
 
@@ -29,41 +30,41 @@ NOTICES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", 
 def _without_notices() -> Iterator[None]:
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as heard:
-        os.dup2(heard.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-            heard.seek(0)
+            captured.seek(0)
             sys.stderr.writelines(
-                line.decode(errors="replace") for line in heard if not any(notice in line for notice in NOTICES)
+                line.decode(errors="replace") for line in captured if not any(notice in line for notice in NOTICES)
             )
 
 
-# TensorFlow turns oneDNN on by itself only where the CPU has AVX512_VNNI or newer. On one with AVX2 (Zen 3) training
-# steps of alexnet_v2 and of preact_resnet_20 on 32×32 pictures take 1.7 times as long without it.
+# TensorFlow turns oneDNN on by default only if the CPU has AVX512_VNNI or newer. On a CPU with AVX2 (Zen 3), training
+# steps of alexnet_v2, and of preact_resnet_20 on 32×32 pictures, take 1.7 times as long without it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# tf.layers and tf.nn.rnn_cell, which TensorFlow looks for in Keras, are in Keras 2 only.
+# TensorFlow looks for tf.layers and tf.nn.rnn_cell in Keras; only Keras 2 has them.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 with _without_notices():
     import tensorflow.compat.v1 as tf
 
-# v1 names announce their deprecation one by one; using them is the point here.
+# Without these, every v1 name that is used prints a deprecation warning.
 tf.get_logger().setLevel("ERROR")
 warnings.filterwarnings("ignore", message=r"`(layer\.\w+|tf\.layers\.\w+|tf\.nn\.rnn_cell\.\w+)` is deprecated")
 tf.disable_v2_behavior()
-tf.enable_resource_variables()  # unlike v1's reference variables, a read sees the writes it was ordered after
+tf.enable_resource_variables()  # a read sees all writes before it; with v1's reference variables it may not
 
-# slim.batch_norm's layer class: TensorFlow lazy-loads it under this name, the tf_keras wheel ships it one level down.
+# The layer class of slim.batch_norm: TensorFlow loads it under this name, the tf_keras wheel has it one level deeper.
 sys.modules["tf_keras.legacy_tf_layers.normalization"] = importlib.import_module(
     "tf_keras.src.legacy_tf_layers.normalization"
 )
 
-# What tf_slim 1.1.0 still looks for: (module, name, the module that has it now), all under tensorflow.python.
-# TensorFlow split the large modules up after tf_slim's last release. The reason says what breaks without the row.
+# Names that tf_slim 1.1.0 uses: (module, name, the module that has it now), all under tensorflow.python. TensorFlow
+# split the large modules after tf_slim's last release. The comments say what fails without the row.
 MOVED_NAMES = (
     ("framework.ops", "Tensor", "framework.tensor"),  # batch_norm in every mode; smart_cond
     ("framework.ops", "IndexedSlices", "framework.indexed_slices"),  # create_train_op with clipping or multipliers
@@ -83,7 +84,7 @@ RENAMED = {"variable": "VariableV1"}  # variable_scope.variable was an alias of 
 
 
 def restore_moved_names(rows: Iterable[tuple[str, str, str]]) -> None:
-    """Sets names back where they are missing: for each (module, name, the module that has it now)."""
+    """Sets missing names again in their old modules. Rows are (old module, name, the module that has it now)."""
     for old_place, name, new_place in rows:
         old_module = importlib.import_module(f"tensorflow.python.{old_place}")
         if not hasattr(old_module, name):
@@ -93,9 +94,15 @@ def restore_moved_names(rows: Iterable[tuple[str, str, str]]) -> None:
 
 restore_moved_names(MOVED_NAMES)
 
-import tf_slim as slim  # after the names it needs are back
-from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 within a block, to try an export in
+import tf_slim as slim  # needs the names set above
+from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 in a block, to test an export
 from tensorflow.python.framework import config
+from tensorflow.python.ops.op_selector import get_backward_walk_ops
+
+
+def upstream(operations: list[tf.Operation]) -> set[tf.Operation]:
+    """The given operations and all operations that they are computed from. Control inputs do not count."""
+    return set(get_backward_walk_ops(operations))
 
 
 @contextlib.contextmanager
@@ -122,25 +129,25 @@ def dropout(
 ) -> tf.Tensor:
     """Drops units as a pure function of (seed, layer); kept units are scaled by 1 / keep_prob.
 
-    The training program sets the seed once for all layers, and the layer's scope name is folded in:
+    The training program sets the seed once for all layers. Each layer folds in its scope name:
 
         with slim.arg_scope([dropout], seed=tf.stack([seed, global_step])):
             logits, end_points = net(images, ...)
 
     Args:
-        inputs: floating point tensor of any rank.
+        inputs: float tensor of any rank.
         keep_prob: probability in (0, 1] that a unit is kept.
-        is_training: when false, or a tensor that is false, inputs are returned as they are.
-        seed: integer tensor of shape [2], different at each step.
-        outputs_collections: collection that the output is added to under the scope's name.
+        is_training: if false, or a tensor that is false, the inputs are returned unchanged.
+        seed: integer tensor of shape [2], another one at each step.
+        outputs_collections: collection to which the output is added, under the scope's name.
         scope: name; 'Dropout' by default.
 
     Returns:
         A tensor like `inputs`.
 
     Raises:
-        ValueError: when training without a seed. `slim.dropout` would draw from hidden state there, and a resumed run
-            would differ from an uninterrupted one.
+        ValueError: training without a seed. `slim.dropout` takes random numbers from hidden state then, so a resumed
+            run differs from an uninterrupted one.
 
     Source: Srivastava et al., Dropout, JMLR 15 (2014), with the scaling moved to training.
     """
@@ -153,7 +160,7 @@ def dropout(
                     f"{sc.name}: dropout in training needs a seed; "
                     "set it with slim.arg_scope([dropout], seed=tf.stack([seed, global_step]))"
                 )
-            # Two draws from one seed are identical, so each layer folds its own name in.
+            # Two draws with one seed are identical, so each layer folds in its own name.
             layer_seed = tf.random.fold_in(seed, zlib.crc32(sc.name.encode()) & 0x7FFFFFFF)
             return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=layer_seed)
 
@@ -169,18 +176,18 @@ def batch_norm(
     scope: str | None = None,
     **kwargs: object,
 ) -> tf.Tensor:
-    """slim.batch_norm, which layers can be exempted from in training.
+    """slim.batch_norm, with layers that stay frozen in training.
 
-    The training program says once for all layers which of them it leaves alone:
+    The training program sets once for all layers which of them are frozen:
 
         with slim.arg_scope([batch_norm], frozen=lambda name: name.startswith("vgg_16/conv")):
             logits, end_points = net(images, ...)
 
     Args:
-        inputs: as slim.batch_norm takes it, as are is_training, scope and all further arguments.
-        is_training: whether the batch's statistics are used and the moving averages are updated.
-        frozen: from a layer's variable scope to whether it normalises by its moving averages, and leaves them as they
-            are, in training too.
+        inputs: as in slim.batch_norm, like is_training, scope and all other arguments.
+        is_training: whether to use the batch's statistics and to update the moving averages.
+        frozen: function of a layer's variable scope; true if the layer uses its moving averages in training too, and
+            does not update them.
         scope: name; 'BatchNorm' by default.
 
     Returns:

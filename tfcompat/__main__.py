@@ -1,4 +1,4 @@
-"""Runs a script of TensorFlow 1 as it is, in place of `python OLD_SCRIPT.py`.
+"""Runs a TensorFlow 1 script unchanged, instead of `python OLD_SCRIPT.py`.
 
 python -m tfcompat OLD_SCRIPT.py [ARGUMENTS]
 """
@@ -13,8 +13,11 @@ from multiprocessing import spawn
 from tfcompat import legacy
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+HOME = os.path.dirname(
+    os.path.dirname(HERE)
+)  # this project, whose modules have names that scripts use too: nets, config
 USAGE = "usage: python -m tfcompat OLD_SCRIPT.py [ARGUMENTS of the script]"
-# What Python 2 had, and what has its place.
+# Python 2's names, and what replaces them.
 PYTHON_2 = {
     "basestring": "str", "iteritems": "items", "itervalues": "values", "izip": "zip", "long": "int",
     "raw_input": "input", "reduce": "functools.reduce", "unichr": "chr", "unicode": "str", "xrange": "range",
@@ -24,14 +27,14 @@ PYTHON_2 = {
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
-    """Python's own report of an error that nobody caught, from the script on, with a hint where it is Python 2's."""
+    """Prints an uncaught error as Python does, from the script's frame on, with a hint if it is Python 2 code."""
     script = sys.modules["__main__"].__file__
     while traceback and traceback.tb_frame.f_code.co_filename != script:
         traceback = traceback.tb_next
     frame = traceback
     while frame:
         if frame.tb_next and frame.tb_next.tb_frame.f_code.co_filename.startswith(HERE):
-            frame.tb_next = None  # how a missing name was looked for
+            frame.tb_next = None  # the look-up of a missing name in this package
         frame = frame.tb_next
     if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
         place, line = f"{error.filename}, line {error.lineno}", (error.text or "").strip()
@@ -48,22 +51,21 @@ def _report(kind: type[BaseException], error: BaseException, traceback: types.Tr
 
 
 class _Installed:
-    """What installs the old modules where it is unpickled."""
+    """Installs the old modules when it is unpickled."""
 
     def __reduce__(self) -> tuple:
-        home = os.path.dirname(os.path.dirname(HERE))  # which the directory of the script has displaced in sys.path
-        return exec, (f"import sys; sys.path.append({home!r}); from tfcompat import legacy; legacy.install()",)
+        return exec, (f"import sys; sys.path.append({HOME!r}); from tfcompat import legacy; legacy.install()",)
 
 
 def _install_in_children() -> None:
-    """Processes that are spawned import the script anew, before which they unpickle what is prepared for them."""
+    """Makes spawned processes install the old modules: they unpickle this data before they import the script."""
     prepared = spawn.get_preparation_data
     spawn.get_preparation_data = lambda name: {"tfcompat": _Installed(), **prepared(name)}
-    multiprocessing.set_forkserver_preload([])  # else that server imports the script without what is prepared
+    multiprocessing.set_forkserver_preload([])  # otherwise that server imports the script without this data
 
 
 def main() -> None:
-    """Takes the script's place in this process; what it raises and how it exits is its own."""
+    """Runs the script in this process as `__main__`. Its errors and its exit code are those of the process."""
     if len(sys.argv) < 2:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
@@ -83,7 +85,10 @@ def main() -> None:
     as_main.__file__, as_main.__builtins__ = os.path.abspath(script), builtins
     sys.modules["__main__"] = as_main
     sys.argv = sys.argv[1:]
-    sys.path[0] = os.path.dirname(os.path.realpath(script))  # where Python looks for a script's neighbours
+    # As with `python OLD_SCRIPT.py`, and the project last, if PYTHONPATH has it: the script's own modules come first.
+    others = [place for place in sys.path[1:] if os.path.abspath(place) != HOME]
+    moved = [HOME] if len(others) < len(sys.path[1:]) else []
+    sys.path[:] = [os.path.dirname(os.path.realpath(script)), *others, *moved]
     sys.excepthook = _report
     exec(compile(source, as_main.__file__, "exec", dont_inherit=True), as_main.__dict__)
 

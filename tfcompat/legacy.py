@@ -1,11 +1,11 @@
-"""What scripts of TensorFlow 1 import, put together from today's TensorFlow and tf_slim.
+"""The modules that TensorFlow 1 scripts import, made of today's TensorFlow and tf_slim.
 
     legacy.install()
     import tensorflow as tf, tensorflow.contrib.slim as slim
 
-From then on `tensorflow` is `tensorflow.compat.v1` with tf.contrib and tensorflow.examples. Names that nothing of
-today can stand for raise an error that says what to use instead, where there is something. `tensorflow.python` and
-`tensorflow.compat` stay what they are.
+After install(), `tensorflow` is `tensorflow.compat.v1` with tf.contrib and tensorflow.examples. Names without a
+counterpart today raise an error that names an alternative, if there is one. `tensorflow.python` and
+`tensorflow.compat` do not change.
 """
 
 import functools
@@ -23,7 +23,7 @@ from absl import flags
 import tfcompat
 from tfcompat import tf
 
-# Old module: where its names are now, in this order. Submodules are looked for below the same places.
+# Old module to the places that have its names now, searched in this order. Its submodules are below the same places.
 HOMES = {
     "tensorflow.contrib": (),
     "tensorflow.contrib.data": ("tf.data.experimental", "tf.data"),
@@ -55,7 +55,7 @@ HOMES = {
     "tensorflow.examples.tutorials.mnist.input_data": ("tfcompat.mnist",),
 }  # fmt: skip
 
-# Names that only moved.
+# Single names, and where they are now.
 MOVED = {
     "tensorflow.contrib.deprecated.histogram_summary": "tf.summary.histogram",
     "tensorflow.contrib.deprecated.image_summary": "tf.summary.image",
@@ -73,24 +73,24 @@ MOVED = {
     "tensorflow.contrib.util.make_tensor_proto": "tf.make_tensor_proto",
 }
 
-# What nothing of today can stand for: the longest beginning of a missing name that is here says what to use instead.
+# Alternatives to names without a counterpart. The longest key that a missing name begins with applies.
 NO_CONTRIB = "TensorFlow 2 has no tf.contrib, and tf_slim does not have this part of it"
 INSTEAD = {
-    "tensorflow.estimator": "TensorFlow 2.16 dropped it; run model_fn's graph in a tf.train.MonitoredTrainingSession",
+    "tensorflow.estimator": "TensorFlow 2.16 removed it; run model_fn's graph in a tf.train.MonitoredTrainingSession",
     "tensorflow.contrib": NO_CONTRIB,
     "tensorflow.contrib.eager": "use tf.enable_eager_execution and tf.GradientTape",
-    "tensorflow.contrib.estimator": "TensorFlow 2.16 dropped it; use a tf.train.MonitoredTrainingSession",
+    "tensorflow.contrib.estimator": "TensorFlow 2.16 removed it; use a tf.train.MonitoredTrainingSession",
     "tensorflow.contrib.image": "use tf.image, or tf.raw_ops.ImageProjectiveTransformV3 for transform and rotate",
     "tensorflow.contrib.layers": "use tf.feature_column for its columns; " + NO_CONTRIB,
     "tensorflow.contrib.learn": "use scikit-learn, or a tf.train.MonitoredTrainingSession; of tf.contrib.learn only "
-    "datasets.mnist is here",
+    "datasets.mnist is available",
     "tensorflow.contrib.lookup": "use tf.lookup.StaticHashTable",
     "tensorflow.contrib.opt": "use tf.train's optimizers; " + NO_CONTRIB,
     "tensorflow.contrib.quantize": "use TFLite's post-training quantization",
     "tensorflow.contrib.summary": "use tf.summary",
     "tensorflow.contrib.tpu": "use tf.tpu",
     "tensorflow.contrib.training.HParams": "use types.SimpleNamespace or argparse",
-    "tensorflow.examples": "of TensorFlow's examples only tutorials.mnist.input_data is here",
+    "tensorflow.examples": "of TensorFlow's examples only tutorials.mnist.input_data is available",
     **{
         f"tensorflow.{old}": f"TensorFlow 1.0 renamed it: use tf.{new}"
         for old, new in {
@@ -103,7 +103,7 @@ INSTEAD = {
     },
 }  # fmt: skip
 
-# As tfcompat.MOVED_NAMES: what scripts took from inside TensorFlow and tf_slim does not.
+# As tfcompat.MOVED_NAMES, for names inside TensorFlow that scripts use and tf_slim does not.
 MOVED_INSIDE = (
     ("pywrap_tensorflow", "NewCheckpointReader", "training.py_checkpoint_reader"),
     ("framework.graph_util", "convert_variables_to_constants", "framework.convert_to_constants"),
@@ -111,29 +111,29 @@ MOVED_INSIDE = (
 
 
 def _begins(name: str, table: dict[str, object]) -> str:
-    """The longest beginning of a dotted name that a table has, or nothing."""
+    """The longest beginning of a dotted name that is in a table, or an empty string."""
     while name and name not in table:
         name = name.rpartition(".")[0]
     return name
 
 
 def _message(name: str) -> str:
-    hint = INSTEAD.get(_begins(name, INSTEAD), "neither tensorflow.compat.v1 nor anything else here has it")
-    return f"tf{name.removeprefix('tensorflow')} is gone in TensorFlow {tf.__version__}: {hint}"
+    hint = INSTEAD.get(_begins(name, INSTEAD), "tensorflow.compat.v1 and tf_slim do not have it")
+    return f"tf{name.removeprefix('tensorflow')} is not in TensorFlow {tf.__version__}: {hint}"
 
 
 def _at(place: str) -> object:
-    """What is at a place: below tf by its attributes, elsewhere a module."""
+    """The object at a place: an attribute for tf.…, otherwise a module."""
     first, *rest = place.split(".")
     return functools.reduce(getattr, rest, tf) if first == "tf" else importlib.import_module(place)
 
 
 class OldModule(types.ModuleType):
-    """A module of TensorFlow 1 whose names are looked up, when asked for, where they are now."""
+    """A TensorFlow 1 module that looks up its names, when they are used, in the places that have them now."""
 
     def __init__(self, name: str, homes: Sequence[str] = ()):
         super().__init__(name)
-        self.__path__ = []  # without it `from module import name` would not ask the finder, whose error says more
+        self.__path__ = []  # so that `from module import name` asks the finder, whose error says more
         self._homes = homes
 
     def __getattr__(self, name: str) -> object:
@@ -149,7 +149,7 @@ class OldModule(types.ModuleType):
                     return getattr(home, name)
             if _spec(full_name):
                 return importlib.import_module(full_name)
-            if full_name in sys.modules:  # tensorflow.python and its like
+            if full_name in sys.modules:  # such as tensorflow.python
                 return sys.modules[full_name]
         raise AttributeError(_message(full_name), name=name, obj=self)
 
@@ -158,7 +158,7 @@ class OldModule(types.ModuleType):
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """How to load an old module by its full name, or None where neither HOMES nor the places below have it."""
+    """The spec of an old module by its full name; None if neither HOMES nor the places below have it."""
     homes: Sequence[str] = HOMES.get(name, ())
     if name not in HOMES and not any(old.startswith(f"{name}.") for old in (*HOMES, *MOVED)):
         parent = _begins(name, HOMES)
@@ -172,7 +172,7 @@ def _spec(name: str) -> ModuleSpec | None:
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent does not exist or is no package
+    except ModuleNotFoundError:  # its parent does not exist or is not a package
         return False
 
 
@@ -198,17 +198,19 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Makes `tensorflow` what it was in TensorFlow 1, for all that is imported from here on in this process."""
+    """Makes `tensorflow` the TensorFlow 1 module for all later imports in this process."""
     from tensorflow.python.util import deprecation
 
     tfcompat.restore_moved_names(MOVED_INSIDE)
-    # Scripts ask for "weights:0" by name: a reference variable's value, but a resource variable's handle.
+    # Scripts get "weights:0" by name: of a reference variable the value, of a resource variable only the handle.
     tf.disable_resource_variables()
     for name in flags.FLAGS:
-        flags.FLAGS[name].allow_override = True  # absl's own, such as log_dir, which scripts define too
-    tf.logging.set_verbosity(tf.logging.WARN)  # as TensorFlow 1 began, and
-    tf.get_logger().propagate = False  # tf.app.run has absl log what reaches the root: each line would come twice
-    deprecation._PRINT_DEPRECATION_WARNINGS = False  # the script's warnings, not those about its age
+        flags.FLAGS[name].allow_override = True  # scripts define flags such as log_dir, which absl defines too
+    tf.logging.set_verbosity(tf.logging.WARN)  # the default of TensorFlow 1
+    tf.get_logger().propagate = (
+        False  # after tf.app.run absl logs the root's messages too: each line would be printed twice
+    )
+    deprecation._PRINT_DEPRECATION_WARNINGS = False  # show the script's own warnings only
     real = sys.modules["tensorflow"]
     old = OldModule("tensorflow", ("tf",))
     old.__path__, old.__spec__, old.__file__ = real.__path__, real.__spec__, real.__file__

@@ -1,4 +1,4 @@
-"""MNIST as TensorFlow's tutorials read it: what `tensorflow.examples.tutorials.mnist.input_data` was.
+"""MNIST as TensorFlow's tutorials read it: replaces `tensorflow.examples.tutorials.mnist.input_data`.
 
 mnist = read_data_sets("MNIST_data/", one_hot=True)
 images, labels = mnist.train.next_batch(100)
@@ -14,8 +14,8 @@ import pooch
 
 from tfcompat import tf
 
-URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # LeCun's own place no longer serves them
-FILES = {  # with the checksums of LeCun's files
+URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # LeCun's own site no longer serves the files
+FILES = {  # checksums of LeCun's files
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
     "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
@@ -25,13 +25,13 @@ Datasets = collections.namedtuple("Datasets", ["train", "validation", "test"])
 
 
 class DataSet:
-    """Pictures and labels that are gone through in batches, in a new order for each epoch.
+    """Pictures and labels, in batches, in a new order for each epoch.
 
     Attributes:
         images: float32 [N, 784] in 0 to 1; [N, 28, 28, 1] without `reshape`, uint8 in 0 to 255 with dtype=tf.uint8.
-        labels: uint8 [N]; float64 [N, 10] where they are one-hot.
+        labels: uint8 [N]; float64 [N, 10] if one-hot.
         num_examples: N.
-        epochs_completed: how often next_batch has gone through all N.
+        epochs_completed: how many times next_batch has returned all N.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DataSet:
     ):
         dtype = tf.as_dtype(dtype)
         if dtype not in (tf.uint8, tf.float32):
-            raise TypeError(f"images as {dtype.name}: they can be uint8 or float32")
+            raise TypeError(f"dtype {dtype.name} of the images: must be uint8 or float32")
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} pictures, but {len(labels)} labels")
         if reshape:
@@ -59,14 +59,14 @@ class DataSet:
     def next_batch(
         self, batch_size: int, fake_data: bool = False, shuffle: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The next pictures and labels; where an epoch ends inside the batch, the next one's first fill it up.
+        """The next pictures and labels. If an epoch ends inside the batch, the first ones of the next epoch fill it.
 
-        Raises ValueError for fake_data, and for a batch of more than all pictures.
+        Raises ValueError for fake_data, and for a batch with more pictures than there are.
         """
         if fake_data:
-            raise ValueError("fake_data is not given here; leave it out to get the real pictures")
+            raise ValueError("fake_data is not supported; leave it out to get the real pictures")
         if batch_size > self.num_examples:
-            raise ValueError(f"a batch of {batch_size} asked of {self.num_examples} pictures")
+            raise ValueError(f"batch_size is {batch_size}; there are only {self.num_examples} pictures")
         if self.epochs_completed == self._index_in_epoch == 0 and shuffle:
             self._shuffle()
         start, stop = self._index_in_epoch, self._index_in_epoch + batch_size
@@ -87,12 +87,12 @@ class DataSet:
 
 
 def _read(directory: str, name: str, url: str) -> np.ndarray:
-    """uint8 of the shape that the gzipped IDX file's header gives; the file is downloaded where it is missing."""
+    """A gzipped IDX file as a uint8 array with the shape in its header. Downloads the file if it is missing."""
     path = os.path.join(directory, name)
     if not os.path.exists(path):
         try:
             pooch.retrieve(url + name, FILES[name] if url == URL else None, name, directory, progressbar=True)
-        except (OSError, ValueError) as error:  # no network, or a checksum that differs
+        except (OSError, ValueError) as error:  # no network, or a wrong checksum
             raise OSError(
                 f"{path} is missing, and {url}{name} could not be downloaded ({error}); put MNIST's four files there: "
                 + ", ".join(FILES)
@@ -108,7 +108,7 @@ def _read(directory: str, name: str, url: str) -> np.ndarray:
     magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">i4").tolist()
     data = np.frombuffer(content[start:], np.uint8)
     if magic != 2048 + rank or data.size != np.prod(shape):
-        raise ValueError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
+        raise ValueError(f"{path} is not a complete IDX file of unsigned bytes with rank {rank}")
     return data.reshape(shape)
 
 
@@ -122,24 +122,24 @@ def read_data_sets(
     seed: int | None = None,
     source_url: str = URL,
 ) -> Datasets:
-    """Reads MNIST's four IDX .gz files, or others in that format, from a directory; downloads those that are missing.
+    """Reads MNIST's four IDX .gz files, or others in that format, from a directory; downloads missing files.
 
     Args:
-        train_dir: where the files are or come to.
-        fake_data: not given any more.
-        one_hot: whether labels are rows of ten with a 1 in place of numbers.
+        train_dir: directory of the files, and target of the download.
+        fake_data: not supported.
+        one_hot: labels are rows of ten with a 1, instead of numbers.
         dtype: tf.float32 for pictures in 0 to 1, tf.uint8 for 0 to 255.
-        reshape: whether pictures are rows of 784 in place of [28, 28, 1].
-        validation_size: so many of the first training pictures become the validation set.
-        seed: of the order of batches; the graph's seed by default.
-        source_url: where missing files come from.
+        reshape: pictures are rows of 784, instead of [28, 28, 1].
+        validation_size: number of training pictures, the first ones, that become the validation set.
+        seed: for the order of the pictures; the graph's seed by default.
+        source_url: address of missing files.
 
     Raises:
         OSError: a file is missing and cannot be downloaded.
-        ValueError: a file is damaged, validation_size is more than there is, or fake_data is asked for.
+        ValueError: a damaged file, a validation_size that is too large, or fake_data.
     """
     if fake_data:
-        raise ValueError("fake_data is not given here; leave it out to get the real pictures")
+        raise ValueError("fake_data is not supported; leave it out to get the real pictures")
     train_images, train_labels, test_images, test_labels = (_read(train_dir, name, source_url or URL) for name in FILES)
     if not 0 <= validation_size <= len(train_images):
         raise ValueError(f"validation_size is {validation_size}; there are {len(train_images)} training pictures")

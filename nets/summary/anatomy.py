@@ -1,4 +1,4 @@
-"""A net taken apart: its layers in the order of their computation, with shapes, parameters and multiply-adds."""
+"""The layers of a net, in the order of computation, with shapes, parameters and multiply-adds."""
 
 import dataclasses
 import itertools
@@ -6,10 +6,10 @@ import re
 import sys
 
 import errors
-from nets import NETS
-from tfcompat import tf
+import nets
+from tfcompat import tf, upstream
 
-# Graph operations that make a line, and what it is called.
+# Graph operations that get a line, and the name of their kind.
 KINDS = {
     "Conv2D": "conv",
     "DepthwiseConv2dNative": "depthwise",
@@ -23,8 +23,8 @@ KINDS = {
     "ConcatV2": "concat",
 }
 WEIGHTED = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
-NAMED_BY_AUTHOR = ("Mean", "LRN", "AddV2", "ConcatV2")  # the others are SCOPE/TYPE, of which SCOPE tells them apart
-# Blocks that flat names hold: res2a_branch2b and bn2a_branch2b are in res2a, Conv2d_1_depthwise is in Conv2d_1.
+NAMED_BY_AUTHOR = ("Mean", "LRN", "AddV2", "ConcatV2")  # the others are named SCOPE/TYPE, with a unique SCOPE
+# The block of a name without scopes: res2a_branch2b and bn2a_branch2b are in res2a, Conv2d_1_depthwise in Conv2d_1.
 FLAT_BLOCKS = ((r"(?:res|bn)(\d[a-z])_branch\w+", r"res\1"), (r"(Conv2d_\d+)_(?:depth|point)wise", r"\1"))
 
 
@@ -39,25 +39,25 @@ class Layer:
     shape: list[int]  # of the output: [height, width, channels] or [units]
     inputs: list[int]  # indices of the layers it reads; -1 is the picture
     multiply_adds: int
-    auxiliary: bool  # the logits do not depend on it: it only helps training
+    auxiliary: bool  # the logits do not depend on it; it only helps training
     parameters: int = 0  # trainable
-    moving: int = 0  # averages of batch norm, which are saved but not trained
-    block: str = ""  # unit, module or stack that it is in
+    moving: int = 0  # moving averages of batch norm: saved, but not trained
+    block: str = ""  # unit, module or stack of the layer
 
     @property
     def size(self) -> str:
-        """The output's shape, to read."""
+        """The output's shape as text."""
         return "×".join(f"{side:,}" for side in self.shape)
 
     @property
     def does(self) -> str:
-        """Kind and detail, to read."""
+        """Kind and detail as text."""
         return f"{self.kind} {self.detail}".rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A net's layers in the order of their computation."""
+    """A net's layers in the order of computation."""
 
     title: str
     family: str  # first line of the source file
@@ -72,11 +72,9 @@ class Summary:
 def summarize(name: str, num_classes: int = 1000, image_size: int | None = None) -> Summary:
     """Lists the layers of a registered net, for a picture of image_size pixels (None: the net's default) a side.
 
-    Raises UserError for an unknown net, and where the picture is too small for it.
+    Raises UserError for an unknown net, and if the picture is too small for it.
     """
-    if name not in NETS:
-        raise errors.unknown("net", name, NETS)
-    net = NETS[name]
+    net = nets.find(name)
     side = net.image_size if image_size is None else image_size
     for flag, value in (("--num-classes", num_classes), ("--image-size", side)):
         if not 1 <= value <= 100_000:
@@ -92,10 +90,10 @@ def summarize(name: str, num_classes: int = 1000, image_size: int | None = None)
 
 
 def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Operation], scope: str) -> list[Layer]:
-    needed, everything = _upstream([logits]), _upstream([logits, *ends.values()])
+    needed, everything = upstream([logits]), upstream([logits, *ends.values()])
     counts, variables = _multiply_adds(), tf.global_variables()
     layers: list[Layer] = []
-    owner = {pictures: -1}  # index of the layer that an operation on the data belongs to
+    owner = {pictures: -1}  # operations that depend on the pictures, to the index of their layer
     for op in tf.get_default_graph().get_operations():  # in order of creation: inputs come first
         sources = [owner[tensor.op] for tensor in op.inputs if tensor.op in owner]
         if not sources or op not in everything:
@@ -103,7 +101,7 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
         owner[op] = sources[0]
         name = (op.name if op.type in NAMED_BY_AUTHOR else op.name.rpartition("/")[0]).removeprefix(scope)
         skipped = {
-            "FusedBatchNormV3": layers and name == f"{layers[sources[0]].name}/BatchNorm",  # inside its layer
+            "FusedBatchNormV3": layers and name == f"{layers[sources[0]].name}/BatchNorm",  # counts with its layer
             "Mean": op.inputs[0].shape.as_list()[1:3] == [1, 1],  # nothing to average
             "AddV2": len(sources) == 1,
         }
@@ -122,11 +120,11 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
                     auxiliary=op not in needed,
                 )
             )
-        read = _upstream([tensor.op for tensor in op.inputs if tensor.op not in owner])
+        read = upstream([tensor.op for tensor in op.inputs if tensor.op not in owner])
         for variable in (v for v in variables if v.handle.op in read):
             field = "parameters" if variable.trainable else "moving"
             setattr(layers[owner[op]], field, getattr(layers[owner[op]], field) + variable.shape.num_elements())
-    for end in sorted(ends, key=len):  # the sum that ends a unit is called as the unit, the longest name of it
+    for end in sorted(ends, key=len):  # the sum at the end of a unit gets the unit's longest name
         if (index := owner.get(ends[end], -1)) >= 0 and layers[index].kind in ("add", "concat"):
             layers[index].name = end
     units = sorted((end for end in ends if any(x.name.startswith(f"{end}/") for x in layers)), key=len)
@@ -139,20 +137,10 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
     return layers
 
 
-def _upstream(ops: list[tf.Operation]) -> set[tf.Operation]:
-    """The operations and all that they are computed from."""
-    found, pending = set(), list(ops)
-    while pending:
-        if (op := pending.pop()) not in found:
-            found.add(op)
-            pending += [tensor.op for tensor in op.inputs]
-    return found
-
-
 def _multiply_adds() -> dict[str, int]:
-    """Of the default graph's operations by name: half the floating point operations that TensorFlow's profiler counts.
+    """Multiply-adds of the default graph's operations by name: half of what TensorFlow's profiler counts for each.
 
-    Not its total, which holds biases, pools and the drawing of initial values as well.
+    The profiler's total is not used: it includes biases, pools and the random initial values.
     """
     builder = tf.profiler.ProfileOptionBuilder(tf.profiler.ProfileOptionBuilder.float_operation())
     pending = [tf.profiler.profile(tf.get_default_graph(), cmd="scope", options=builder.with_empty_output().build())]
@@ -181,15 +169,15 @@ def _detail(op: tf.Operation) -> str:
 
 
 def runs(layers: list[Layer]) -> list[list[list[Layer]]]:
-    """The blocks, those that follow one another and are alike put together."""
+    """The blocks of the layers; consecutive equal blocks are in one list."""
 
-    def likeness(block: list[Layer]) -> list:
+    def signature(block: list[Layer]) -> list:
         return [(x.does, x.shape, x.parameters, x.auxiliary, [x.index - i for i in x.inputs]) for x in block]
 
     blocks = [list(block) for _, block in itertools.groupby(layers, key=lambda layer: layer.block)]
-    return [list(run) for _, run in itertools.groupby(blocks, key=likeness)]
+    return [list(run) for _, run in itertools.groupby(blocks, key=signature)]
 
 
 def in_words(number: int) -> str:
-    """1234567 as 1.23 million."""
+    """1234567 becomes 1.23 million."""
     return f"{number / 1e9:,.2f} billion" if number >= 1e9 else f"{number / 1e6:,.2f} million"

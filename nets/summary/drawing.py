@@ -1,4 +1,4 @@
-"""A picture of a net: a box for each chain of layers, a frame for each block, an arrow for each tensor."""
+"""Draws a net: a box for each chain of layers, a frame for each block, an arrow for each tensor."""
 
 import contextlib
 import html
@@ -27,13 +27,13 @@ FONT, SHORTCUT = "Helvetica,Arial,sans-serif", "#c0392b"
 
 
 def draw(summary: Summary) -> bytes:
-    """An SVG picture: a box per chain of layers, a frame per block, an arrow per tensor."""
+    """Draws the net as an SVG file, and returns its content."""
     graph = pygraphviz.AGraph(directed=True, strict=False)
     graph.graph_attr.update(ranksep=0.2, nodesep=0.2, labelloc="t", labeljust="l", fontname=FONT, fontsize=11)
     graph.node_attr.update(shape="plain", fontname=FONT, fontsize=10)
     graph.edge_attr.update(color="#666666", arrowsize=0.6, fontname=FONT, fontsize=9)
     graph.add_node(-1, label=f" picture {summary.picture} ", shape="box", style="rounded", height=0.3)
-    shown, captions = {-1: -1}, {}  # layer to the one drawn for it, block to title of its frame
+    shown, captions = {-1: -1}, {}  # layer to the layer drawn for it; block to the caption of its frame
     for run in runs(summary.layers):
         first, last = (re.sub(r"/bottleneck_v\d$", "", block[0].block) for block in (run[0], run[-1]))
         alike = f"\\l… {last.rpartition('/')[2]}, {len(run)} alike\\l" if len(run) > 1 else ""
@@ -43,7 +43,7 @@ def draw(summary: Summary) -> bytes:
     layers = {x.index: x for x in summary.layers if shown[x.index] == x.index}
     edges = [(shown[i], x.index) for x in layers.values() for i in x.inputs]
     boxes: dict[int, list[Layer]] = {}
-    box_of = {-1: -1}  # a box has the index of its first layer
+    box_of = {-1: -1}  # layer to the first layer of its box
     for x in layers.values():
         source = layers.get(shown[x.inputs[0]])
         reads = [source for source, _ in edges]
@@ -56,7 +56,7 @@ def draw(summary: Summary) -> bytes:
     for i, j in edges:
         if box_of[i] != box_of[j]:
             past = layers[j].kind == "add" and (i < 0 or layers[i].block != layers[j].block)
-            # Of weight 0, so that a unit stands under the one before it, and the shortcut makes the bow.
+            # Weight 0: units stay in one column, and the shortcut is the curved edge.
             look = {"color": SHORTCUT, "fontcolor": SHORTCUT, "label": " shortcut", "weight": 0} if past else {}
             graph.add_edge(box_of[i], box_of[j], **look)
     for block, caption in captions.items():
@@ -67,12 +67,12 @@ def draw(summary: Summary) -> bytes:
         f"{summary.title}\\l{in_words(summary.total('parameters'))} parameters, "
         f"{in_words(summary.total('multiply_adds'))} multiply-adds\\l"
     )
-    with _silence():
+    with _without_stderr():
         return graph.draw(format="svg", prog="dot")
 
 
 def _lines(members: list[Layer]) -> list[list[Layer]]:
-    """Layers of a box, those that do the same put together."""
+    """The layers of a box; consecutive equal layers are in one list."""
     return [list(same) for _, same in itertools.groupby(members, key=lambda x: (x.does, x.shape[-1]))]
 
 
@@ -89,8 +89,8 @@ def _label(members: list[Layer]) -> str:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Without what the font library in pygraphviz's wheel writes about a newer system's settings. Failures raise."""
+def _without_stderr() -> Iterator[None]:
+    """Hides warnings of the font library in pygraphviz's wheel about the system's settings. Errors are still raised."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

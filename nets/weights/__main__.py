@@ -1,7 +1,61 @@
-"""The command python -m nets.weights."""
+"""Inspect checkpoints, convert Keras files, fetch published weights.
+
+    python -m nets.weights inspect CKPT [--net NAME]          which net it fits, what is unused, what is missing
+    python -m nets.weights import FILE --net NAME --out DIR   a Keras file into a checkpoint with TF-Slim's names
+    python -m nets.weights export CKPT --net NAME --out FILE  the reverse: FILE.weights.h5 for keras.applications
+    python -m nets.weights fetch NAME                         published weights into the cache; --init-from NAME also
+                                                              fetches them
+
+CKPT is a run directory, a checkpoint prefix, or a single V1 file (vgg_16.ckpt).
+"""
+
+import argparse
+import os
+from pathlib import Path
 
 import errors
-from nets.weights import main
+import nets
+from checkpoints import locate
+from nets.weights import export_keras, fetch, import_keras, inspect
+from nets.weights.published import PUBLISHED
 
-with errors.reported():
-    main()
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nets.weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    inspecting = commands.add_parser("inspect", help="what a checkpoint holds, and which net it fits")
+    importing = commands.add_parser("import", help="a Keras file into a checkpoint with TF-Slim's names")
+    exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
+    fetching = commands.add_parser("fetch", help="published weights into the cache")
+    for command in (inspecting, exporting):
+        command.add_argument("ckpt", metavar="CKPT", help="run directory, prefix, or V1 file")
+    importing.add_argument("file", metavar="FILE", help=".h5, .weights.h5, .keras, or .npz with Keras's variable names")
+    for command in (inspecting, importing, exporting):
+        command.add_argument("--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS")
+    importing.add_argument("--out", metavar="DIR", required=True, help="directory to make")
+    exporting.add_argument("--out", metavar="FILE", required=True, help="FILE.weights.h5")
+    fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
+    args = parser.parse_args()
+
+    if getattr(args, "net", None):
+        nets.find(args.net)  # before any file is read
+    if args.command == "inspect":
+        print(inspect(locate(args.ckpt, "CKPT"), args.net))
+    elif args.command == "import":
+        unused = import_keras(Path(args.file), args.net, Path(args.out))
+        for name, reason in unused.items():
+            print(f"not used: {name}: {reason}")
+        print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
+    elif args.command == "export":
+        call = export_keras(locate(args.ckpt, "CKPT"), args.net, args.out)
+        print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
+    else:
+        print(inspect(fetch(args.name), PUBLISHED[args.name].net))
+
+
+if __name__ == "__main__":
+    with errors.reported():
+        main()

@@ -1,8 +1,9 @@
-"""Published weights: where they lie, and fetching them into the cache, ready to restore.
+"""Published weights: their addresses, and downloading them into the cache as checkpoints.
 
-TF-Slim's archives hold a checkpoint of TensorFlow's first format, one file. Keras's .h5 files are imported on arrival.
-TF-Slim never published checksums: those here are what other projects pinned for the same addresses (OpenVINO's model
-zoo, Nix and Yocto recipes), Keras's are its own. Where none is known, the size and the checkpoint's own CRCs remain.
+TF-Slim's archives hold a V1 checkpoint, which is one file. Keras's .h5 files are converted after the download.
+TF-Slim never published checksums. The SHA-256 sums here are those that other projects pin for the same addresses
+(OpenVINO's model zoo, Nix and Yocto recipes); the MD5 sums are Keras's own. Without a checksum, only the checkpoint's
+own CRCs are checked.
 """
 
 import shutil
@@ -13,10 +14,12 @@ from typing import NamedTuple
 
 import pooch
 
+from checkpoints import damage
 from errors import UserError, unknown, why_not_fetched
 from files import atomic_directory
+from nets.weights.conversion import import_keras
 
-pooch.get_logger().setLevel("WARNING")  # it would print checksums to copy into code
+pooch.get_logger().setLevel("WARNING")  # by default it prints checksums to copy into code
 
 _SLIM = "http://download.tensorflow.org/models/"
 _MOBILENET = _SLIM + "mobilenet_v1_2018_02_22/mobilenet_v1_"
@@ -24,7 +27,7 @@ _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
 class Published(NamedTuple):
-    """A file of weights."""
+    """A published file with weights."""
 
     net: str  # key of nets.NETS
     url: str
@@ -99,46 +102,66 @@ PUBLISHED = {
 }
 
 
+def fetch(name: str) -> str:
+    """Downloads published weights into the cache, and returns the prefix of their checkpoint. Converts Keras files.
+
+    Raises UserError for a name that is not in PUBLISHED, no network, a wrong checksum, a damaged file.
+    """
+    directory = Path(pooch.os_cache("slimgraph")) / "weights"
+    path = download(name, directory)
+    prefix = path
+    if path.suffix == ".h5":
+        prefix = directory / name / "model.ckpt-0"
+        if not prefix.parent.exists():
+            import_keras(path, PUBLISHED[name].net, prefix.parent)
+    wrong = damage(str(prefix))
+    if wrong:
+        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
+    return str(prefix)
+
+
 def download(name: str, directory: Path) -> Path:
-    """Downloads the file of a key of PUBLISHED and checks it; an archive is unpacked down to its checkpoint.
+    """Downloads and checks a published file, and unpacks the checkpoint of an archive.
 
     Args:
         name: key of PUBLISHED.
-        directory: where the file goes; what is there already is checked and kept.
+        directory: target; a file that is there already is checked and kept.
 
     Returns:
-        The .h5 file, or the checkpoint: one V1 file, or the prefix of a V2 one.
+        The .h5 file, or the checkpoint: a V1 file, or the prefix of a V2 checkpoint.
 
     Raises:
-        UserError: an unknown name, no network, a checksum that differs, an archive without a checkpoint.
+        UserError: an unknown name, no network, a wrong checksum, an archive without a checkpoint.
     """
     if name not in PUBLISHED:
-        raise unknown("file, or name of published weights,", name, PUBLISHED)
+        raise unknown("file or name of published weights", name, PUBLISHED)
     published = PUBLISHED[name]
     file_name = published.url.rsplit("/", 1)[1]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the cache {directory} cannot be made ({error}); XDG_CACHE_HOME chooses another") from None
+        raise UserError(
+            f"the cache {directory} cannot be made ({error}); set XDG_CACHE_HOME to another directory"
+        ) from None
     try:
         show = sys.stderr.isatty()
         path = Path(pooch.retrieve(published.url, published.checksum, file_name, directory, progressbar=show))
-    except (OSError, ValueError) as error:  # no network, or a checksum that differs
+    except (OSError, ValueError) as error:  # no network, or a wrong checksum
         use = "python -m nets.weights import" if file_name.endswith(".h5") else "--init-from, unpacked"
         raise UserError(
-            f"{published.url} could not be downloaded ({why_not_fetched(error)}); with the file at hand, give it to "
-            f"{use}"
+            f"{published.url} could not be downloaded ({why_not_fetched(error)}); if you have the file, "
+            f"give it to {use}"
         ) from None
     return path if path.suffix == ".h5" else _unpacked(path, directory / name)
 
 
 def _unpacked(archive: Path, directory: Path) -> Path:
-    """The checkpoint of a .tar.gz archive, in a directory that appears only when it is complete."""
+    """Unpacks the checkpoint of a .tar.gz archive. The directory appears only when it is complete."""
     if not directory.is_dir():
         try:
             with atomic_directory(directory) as partial, tarfile.open(archive) as tar:
                 for member in tar.getmembers():
-                    name = Path(member.name).name  # whatever folders the archive has
+                    name = Path(member.name).name  # without the archive's folders
                     if member.isfile() and ".ckpt" in name:
                         with tar.extractfile(member) as file, open(partial / name, "wb") as copy:
                             shutil.copyfileobj(file, copy)

@@ -1,4 +1,4 @@
-"""Keras's weights in our nets: the same logits on the same picture, from every kind of file and back."""
+"""Keras's weights in our nets: equal logits on equal pictures, from every kind of file, and back into Keras."""
 
 import functools
 import json
@@ -16,9 +16,10 @@ import pytest
 
 from errors import UserError
 from nets import NETS
-from nets.weights import keras_files
-from nets.weights.keras_files import to_keras, to_slim, write_weights
+from nets.weights import keras_writing
+from nets.weights.keras_layers import to_keras, to_slim
 from nets.weights.keras_reading import read_weights
+from nets.weights.keras_writing import write_weights
 from tfcompat import tf
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/weights/mobilenet_v1_0.25_224_keras_names.npz"
@@ -27,8 +28,8 @@ APPLICATIONS = {MOBILENET: "MobileNet", "resnet50_keras": "ResNet50"}
 SIZES = {MOBILENET: 96, "resnet50_keras": 64, "vgg_16": 224}
 CLASSES = 7
 
-# What the program for Keras starts with. The values depend on the layers' current names alone, so that all files of
-# a net hold the same ones.
+# The start of the Keras program. The values depend only on the layers' current names, so all files of a net have the
+# same values.
 HELPERS = """
 import json, sys, zlib
 import h5py
@@ -37,7 +38,7 @@ import numpy as np
 def values_like(part, shape, rng):
     if part.endswith("kernel"):
         fan_in = np.prod(shape[:2] if part == "depthwise_kernel" else shape[:-1])
-        # He's deviation; uniform numbers come three times as fast as normal ones, and VGG-16 has 138 million.
+        # He's deviation. Uniform numbers are three times as fast as normal ones, and VGG-16 needs 138 million.
         numbers = rng.random(shape, np.float32)
         numbers -= np.float32(0.5)
         numbers *= np.float32(np.sqrt(24 / fan_in))
@@ -115,8 +116,8 @@ for layer in model.layers:
 model.save_weights("resnet50_keras_old.h5")
 build("VGG16", include_top=False).save_weights("vgg_16_no_top.h5")
 """
-# Behind keras_files.KERAS_PROGRAM, in its process, since Keras's import takes longer than all the rest: a fresh model
-# loads what was written. {0} is the directory of the pictures.
+# Runs after keras_writing.KERAS_PROGRAM in the same process, because the import of Keras is the slowest part: a new
+# model loads the written file. {0} is the directory of the pictures.
 AFTER_WRITING = """
 picture = np.load("{0}/" + application + "_picture.npy")
 side = picture.shape[1]
@@ -129,14 +130,14 @@ np.save("{0}/" + application + "_again.npy", fresh(picture, training=False))
 
 
 def picture(net_name):
-    """As our net takes it, [1, side, side, 3]."""
+    """A picture for our net, [1, side, side, 3]."""
     side = SIZES[net_name]
     return np.random.default_rng(side).normal(size=(1, side, side, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A directory with Keras's files, and logits.npz of what Keras computes with them."""
+    """A directory with Keras's files, and the logits that Keras computes with them in logits.npz."""
     directory = tmp_path_factory.mktemp("keras")
     for net_name in SIZES:
         bgr = net_name != MOBILENET
@@ -161,7 +162,7 @@ def imported(path, net_name):
 
 
 def logits_of(net_name, values, inputs):
-    """Our net's, in evaluation mode with these values."""
+    """Our net's logits in evaluation mode with these values."""
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(tf.float32, inputs.shape)
         logits, _ = NETS[net_name].build(images, CLASSES, is_training=False, weight_decay=0.0)
@@ -238,12 +239,12 @@ def test_vgg_19_names_and_shapes(files):
     assert unused == {}
     with pytest.raises(UserError, match=r"not the weights of vgg_16 but of vgg_19"):
         to_slim(layers, "vgg_16")
-    del layers["predictions"]  # and with it fc8 only
+    del layers["predictions"]  # and so only fc8
     assert values.keys() - to_slim(layers, "vgg_19")[0].keys() == {"vgg_19/fc8/weights", "vgg_19/fc8/biases"}
 
 
 def to_keras_again(files, net_name):
-    """Layers for Keras, from the values that came from Keras's file."""
+    """Layers for Keras, from the values of Keras's file."""
     return to_keras({**imported(files / f"{net_name}.weights.h5", net_name)[0], "global_step": np.int64(3)}, net_name)
 
 
@@ -255,14 +256,14 @@ def test_layers_for_keras_are_those_that_came_from_it(files, net_name):
         assert [np.array_equal(a, b) for a, b in zip(layers[name], arrays, strict=True)] == [True] * len(arrays)
 
 
-# Without VGG-16, of half a gigabyte. Each writing starts Keras, which takes longer than all the rest.
+# Without VGG-16, which has half a gigabyte. Each write starts Keras, which is the slowest part.
 @pytest.mark.parametrize("net_name", [MOBILENET, pytest.param("resnet50_keras", marks=pytest.mark.slow)])
 def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, net_name, monkeypatch):
     layers, path = to_keras_again(files, net_name), files / f"{net_name}_again.weights.h5"
     path.write_text("is replaced")
     shutil.copy(files / f"{net_name}_picture.npy", files / f"{APPLICATIONS[net_name]}_picture.npy")
-    program = keras_files.KERAS_PROGRAM + AFTER_WRITING.replace("{0}", str(files))
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", program)
+    program = keras_writing.KERAS_PROGRAM + AFTER_WRITING.replace("{0}", str(files))
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", program)
     write_weights(layers, net_name, path)
     again = read_weights(path)
     assert again.keys() == layers.keys()
@@ -271,7 +272,7 @@ def test_keras_loads_what_it_wrote_for_us_and_computes_the_same(files, net_name,
     assert_same_logits(logits, np.load(files / "logits.npz")[net_name])
 
 
-def test_layers_without_names_are_not_taken_for_another_nets(files):
+def test_layers_without_names_do_not_fit_another_net(files):
     layers = read(files / "resnet50_keras_unnamed.weights.h5")
     assert {f"layers/conv2d_{i}" for i in range(1, 13)} < layers.keys()  # VGG-16 has as many
     message = r"not the weights of vgg_16: expected also layers block1_conv1, .*look like weights of resnet50_keras"
@@ -281,14 +282,14 @@ def test_layers_without_names_are_not_taken_for_another_nets(files):
 
 @functools.cache
 def mobilenet_layers():
-    """Of random numbers, without Keras."""
+    """Layers of random numbers, made without Keras."""
     rng = np.random.default_rng(0)
     shapes = NETS[MOBILENET].variable_shapes(CLASSES)
     return to_keras({name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}, MOBILENET)
 
 
 def write_keras_2(path, layers, weight_names):
-    """An .h5 as Keras 2 wrote it, with any names of arrays; names as the bytes that old h5py gave."""
+    """An .h5 file as Keras 2 writes it, with any array names, which are bytes as in old versions of h5py."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in ("input_1", *layers)]
         file.create_group("input_1").attrs["weight_names"] = []
@@ -304,7 +305,7 @@ def oldest_names(layer, count):
     return [f"{layer}_{part}_1:0" for part in parts]
 
 
-def test_arrays_of_a_keras_2_file_count_by_position(tmp_path):
+def test_arrays_of_a_keras_2_file_are_ordered_by_position(tmp_path):
     path = tmp_path / "weights.h5"
     write_keras_2(path, mobilenet_layers(), oldest_names)
     layers = read_weights(path)
@@ -315,7 +316,7 @@ def test_arrays_of_a_keras_2_file_count_by_position(tmp_path):
 
 
 @pytest.mark.parametrize("spelling", ["{}|{}", "{}/{}:0", "{0}/{0}/{1}:0"])
-def test_npz_counts_by_names(tmp_path, spelling):
+def test_npz_arrays_are_ordered_by_name(tmp_path, spelling):
     parts = {1: ["kernel"], 2: ["kernel", "bias"], 4: ["gamma", "beta", "moving_mean", "moving_variance"]}
     named = {
         spelling.format(layer, "depthwise_kernel" if layer.startswith("conv_dw") and len(arrays) == 1 else part): array
@@ -329,7 +330,7 @@ def test_npz_counts_by_names(tmp_path, spelling):
         np.testing.assert_array_equal(values[name], value, err_msg=name)
 
 
-def test_published_weights_have_a_place_for_every_array():
+def test_every_array_of_published_weights_has_a_variable():
     if not REAL.is_file():
         pytest.skip(f"{REAL} is not there")
     values, unused = imported(REAL, MOBILENET)
@@ -340,7 +341,7 @@ def test_published_weights_have_a_place_for_every_array():
     )
 
 
-def test_what_the_net_does_not_have_is_named():
+def test_arrays_without_a_variable_are_named():
     foreign = {"mine": [np.zeros((2, 3)), np.zeros(3)], "re_lu": [np.zeros(1)]}
     _, unused = to_slim({**mobilenet_layers(), **foreign}, MOBILENET)
     assert unused == dict.fromkeys(["mine/0", "mine/1", "re_lu/0"], f"{MOBILENET} has no such layer")
@@ -379,15 +380,15 @@ def without(layers, *names):
             MOBILENET,
             "expected also layers conv_dw_3; found layers conv1, .* known are vgg_16, ",
         ),
-        (mobilenet_layers, "resnet50_signs", "unknown net with weights in Keras's files 'resnet50_signs': "),
+        (mobilenet_layers, "resnet50_signs", "unknown net with Keras weights 'resnet50_signs': "),
     ],
 )
-def test_what_does_not_fit_is_told_with_both_sides(layers, net_name, message):
+def test_the_error_names_both_sides_of_layers_that_do_not_fit(layers, net_name, message):
     with pytest.raises(UserError, match=re.escape(message).replace(r"\ \.\*\ ", " .* ")):
         to_slim(layers(), net_name)
 
 
-def test_values_that_do_not_fit_are_told_with_both_sides():
+def test_the_error_names_both_sides_of_values_that_do_not_fit():
     values, _ = to_slim(mobilenet_layers(), MOBILENET)
     head = "MobilenetV1/Logits/Conv2d_1c_1x1"
     headless = without(values, f"{head}/weights", f"{head}/biases")
@@ -407,7 +408,7 @@ def test_values_that_do_not_fit_are_told_with_both_sides():
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """Files that are no weights, or no longer."""
+    """Files without weights, and damaged files."""
     directory = tmp_path_factory.mktemp("damaged")
     layers = mobilenet_layers()
     write_keras_2(directory / "whole.h5", layers, oldest_names)
@@ -445,7 +446,7 @@ def test_damaged_and_foreign_files_are_errors(damaged, name):
         read_weights(damaged / name)
 
 
-def test_nothing_is_left_of_a_failed_writing(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     layers = mobilenet_layers()
     (tmp_path / "old.weights.h5").write_text("stays")
     with pytest.raises(UserError, match=r"end with \.weights\.h5"):
@@ -453,15 +454,15 @@ def test_nothing_is_left_of_a_failed_writing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"nowhere/new\.weights\.h5.*is there such a directory"):
         write_weights(layers, MOBILENET, tmp_path / "nowhere" / "new.weights.h5")
     half = "import sys; open(sys.argv[2], 'w').write('half'); print('Traceback'); sys.exit('no space left')"
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", half)
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", half)
     with pytest.raises(UserError, match=r"Keras cannot write it \(no space left\)"):
         write_weights(layers, MOBILENET, tmp_path / "old.weights.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["old.weights.h5"]
     assert (tmp_path / "old.weights.h5").read_text() == "stays"
 
 
-def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_files, "KERAS_PROGRAM", "import sys; open(sys.argv[2], 'w').write(str(sys.argv[3:]))")
+def test_the_model_has_a_top_if_the_layers_have_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_writing, "KERAS_PROGRAM", "import sys; open(sys.argv[2], 'w').write(str(sys.argv[3:]))")
     path = tmp_path / "new.weights.h5"
     for layers, options in (
         (mobilenet_layers(), '{"alpha": 0.25, "include_top": true, "classes": 7}'),
@@ -471,7 +472,7 @@ def test_the_model_that_keras_writes_has_a_top_as_the_layers_have(tmp_path, monk
         assert path.read_text() == str(["MobileNet", options])
 
 
-def test_npz_leaves_the_optimizer_and_refuses_doubles(tmp_path):
+def test_npz_skips_the_optimizer_and_rejects_duplicates(tmp_path):
     kernel, slot = np.ones((3, 3, 3, 8), np.float32), np.full((3, 3, 3, 8), 7, np.float32)
     np.savez(tmp_path / "slots.npz", **{"conv1|kernel": kernel, "optimizer/conv1/kernel": slot})
     assert read_weights(tmp_path / "slots.npz")["conv1"][0].max() == 1
@@ -480,7 +481,7 @@ def test_npz_leaves_the_optimizer_and_refuses_doubles(tmp_path):
         read_weights(tmp_path / "twice.npz")
 
 
-def test_numbers_have_to_be_finite():
+def test_values_have_to_be_finite():
     layers = mobilenet_layers()
     layers["conv1"] = [np.full_like(layers["conv1"][0], np.nan)]
     with pytest.raises(UserError, match="layer conv1 of the file holds numbers that are not finite"):

@@ -1,4 +1,4 @@
-"""VGG-19 by its numbers: half a gigabyte of random weights, saved by Keras and imported."""
+"""VGG-19's logits equal Keras's: half a gigabyte of random weights, saved by Keras and imported."""
 
 import subprocess
 import sys

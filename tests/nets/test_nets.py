@@ -1,4 +1,4 @@
-"""Every registered net: shapes, exact parameter counts, names, and small numbers by hand."""
+"""Every registered net: shapes, exact parameter counts, names, and small results computed by hand."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import errors
-from nets import NETS
+from nets import NETS, find
 from nets.alexnet import grouped_conv2d
 from nets.layers import dense_conv2d, local_response_norm
 from nets.preact_elu import preact_elu_arg_scope, preact_elu_block
@@ -28,11 +28,11 @@ def module(net):
     return getattr(net.function, "func", net.function).__module__
 
 
-NAMES = [name for name, net in NETS.items() if module(net).startswith("nets.")]  # tests elsewhere register their own
-# Deeper nets differ from the shallower of their family by a number in a table, and take long to build.
+NAMES = [name for name, net in NETS.items() if module(net).startswith("nets.")]  # other tests register their own nets
+# A deeper net differs from a shallower one of its family only by a number in a table, and is slow to build.
 DEEP = {name for name in NAMES if name.endswith(("_101", "_152", "_56", "_110", "_164"))}
 SHALLOW_AND_DEEP = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
-# What is costly to look at is looked at in one depth of each family.
+# Slow tests use one depth of each family.
 ONE_OF_EACH = [
     *("alexnet_2012", "alexnet_half", "alexnet_mnist", "alexnet_v2", "vgg_11", "vgg_16_transfer"),
     *("inception_v1", "googlenet_2014", "resnet_v1_50", "resnet_v2_50", "resnet50_signs"),
@@ -54,12 +54,12 @@ class Towers(NamedTuple):
     validation_logits: tf.Tensor
     end_points: dict
     updates: list  # after the training tower
-    validation_updates: list  # that the validation tower added
+    validation_updates: list  # added by the validation tower
 
 
 @functools.cache
 def towers(name):
-    """The net twice over the same variables, as train.py builds it: to train, then to validate. Not to be changed."""
+    """The net, built twice on the same variables as in train.py: for training and validation. Do not change it."""
     net = NETS[name]
     with tf.Graph().as_default() as graph, slim.arg_scope(net.arg_scope(net.weight_decay or 1e-4)):
         inputs = tf.placeholder(tf.float32, [BATCH, net.image_size, net.image_size, net.channels])
@@ -74,13 +74,13 @@ def towers(name):
 
 @functools.cache
 def all_shapes(name):
-    if name in ONE_OF_EACH:  # built anyhow
+    if name in ONE_OF_EACH:  # built in any case
         return {n: list(shape) for n, shape in shapes(towers(name).graph).items()}
     return NETS[name].variable_shapes(CLASSES)
 
 
 def shapes(graph):
-    """Name to shape of all variables, in the order of their creation."""
+    """Names and shapes of all variables, in the order of creation."""
     return {v.op.name: tuple(v.shape.as_list()) for v in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
 
 
@@ -90,7 +90,7 @@ def run(fetches):
         return session.run(fetches)
 
 
-def test_every_registered_net_has_a_golden_count_and_the_other_way_round():
+def test_the_golden_counts_are_those_of_the_registered_nets():
     assert sorted(COUNTS) == sorted(NAMES)
 
 
@@ -114,7 +114,7 @@ def test_trainable_parameters_with_1000_classes(name):
         ("resnet_v1_50", 25_557_032),  # torchvision's resnet50, resnet101 and resnet152
         ("resnet_v1_101", 44_549_160),
         ("resnet_v1_152", 60_192_808),
-        ("resnet50_keras", 25_583_592),  # keras.applications, trainable ones; so are the next
+        ("resnet50_keras", 25_583_592),  # keras.applications, trainable parameters; also below
         ("mobilenet_v1", 4_231_976),
         ("mobilenet_v1_075", 2_585_560),
         ("mobilenet_v1_050", 1_331_592),
@@ -159,10 +159,22 @@ def test_smallest_size_is_the_smallest(name):
 
 
 @pytest.mark.parametrize("name", SHALLOW_AND_DEEP)
+def test_any_size_is_true_if_the_shapes_do_not_depend_on_the_picture_size(name):
+    net = NETS[name]
+    assert (net.variable_shapes(CLASSES, 2 * net.image_size) == all_shapes(name)) == net.any_size
+
+
+def test_find():
+    assert find("vgg_16") is NETS["vgg_16"]
+    with pytest.raises(errors.UserError, match="unknown net 'vgg16': did you mean vgg_16"):
+        find("vgg16")
+
+
+@pytest.mark.parametrize("name", SHALLOW_AND_DEEP)
 def test_new_scopes_hold_exactly_what_depends_on_the_number_of_classes(name):
     in_new_scopes = {n for n in all_shapes(name) if n.startswith(NETS[name].new_scopes)}
     wanted = {n for n, shape in all_shapes(name).items() if shape[-1] == CLASSES}
-    if name == "vgg_16_transfer":  # whose hidden dense layers are new as well
+    if name == "vgg_16_transfer":  # its hidden dense layers are new too
         wanted |= {f"vgg_16/fc{i}/{kind}" for i in (6, 7) for kind in ("weights", "biases")}
     assert in_new_scopes == wanted != set()
 
@@ -174,7 +186,7 @@ def test_the_logits_come_from_the_first_of_the_new_scopes(name):
 
 
 def variables_read(tensor):
-    """Names of the variables that a tensor is computed from."""
+    """Names of the variables that a tensor depends on."""
     found, seen, pending = [], set(), [tensor.op]
     while pending:
         op = pending.pop()
@@ -206,7 +218,7 @@ def test_weight_decay_is_that_of_the_arg_scope(name):
     with slim.arg_scope(NETS[name].arg_scope(0.5)):
         slim.conv2d(tf.ones([1, 2, 2, 1]), 3, 1)
     value, loss = run([tf.trainable_variables()[0], tf.losses.get_regularization_loss()])
-    np.testing.assert_allclose(loss, 0.5 * (value**2).sum() / 2, rtol=1e-5)  # slim.l2_regularizer halves
+    np.testing.assert_allclose(loss, 0.5 * (value**2).sum() / 2, rtol=1e-5)  # slim.l2_regularizer divides by 2
 
 
 def test_preact_resnet_20_variable_names_are_frozen():
@@ -235,12 +247,12 @@ def test_dense_conv2d_is_the_valid_convolution_of_its_variables(side, graph):
         convolved = slim.conv2d(inputs, 6, 3, padding="VALID", **arguments)
     assert dense.shape.as_list() == convolved.shape.as_list() == [2, side - 2, side - 2, 6]
     got, expected = run([dense, convolved])
-    assert 0 < (expected > 0).mean() < 1  # ReLU has cut something
+    assert 0 < (expected > 0).mean() < 1  # some values are zero after ReLU
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def convolution(inputs, weights, stride=1, biases=0.0):
-    """SAME, written out."""
+    """A SAME convolution in NumPy."""
     side = weights.shape[0]
     out = -(-inputs.shape[1] // stride)
     padding = max((out - 1) * stride + side - inputs.shape[1], 0)
@@ -254,13 +266,13 @@ def convolution(inputs, weights, stride=1, biases=0.0):
 
 
 def max_pool(inputs):
-    """2×2 with stride 2, of an even size."""
+    """A 2×2 max pool with stride 2, for even sizes."""
     n, height, width, channels = inputs.shape
     return inputs.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def built(arg_scope, block):
-    """What a block gives for a 4×4×2 picture, and its variables, initialised at random, by name without the scope."""
+    """A block's output for a 4×4×2 picture, and its random variables, by names without the scope."""
     inputs = np.random.default_rng(0).normal(size=(1, 4, 4, 2))
     with slim.arg_scope(arg_scope), slim.arg_scope([batch_norm], is_training=False):
         outputs = block(tf.constant(inputs, tf.float32))
@@ -278,7 +290,7 @@ def built(arg_scope, block):
 
 
 def named(block, *args):
-    """The block, called with these arguments in a variable scope."""
+    """Calls the block with these arguments in a variable scope."""
 
     def call(inputs):
         with tf.variable_scope("block"):
@@ -310,12 +322,12 @@ def test_preact_elu_block_by_hand():
 def test_keras_blocks_by_hand(stride):
     if stride:
         block = named(convolutional_block, 3, stride, "2a")
-    else:  # the width of the output has to be the input's, which 4 · ½ is
+    else:  # the output must be as wide as the input: 4 · ½ = 2
         block = named(lambda x: keras_identity_block(tf.concat([x, -x], 3), 1, "2a"))
     inputs, got, values = built(resnet_keras_arg_scope(), block)
     net = inputs = inputs if stride else np.concatenate([inputs, -inputs], 3)
     for branch in ("2a", "2b", "2c"):
-        layer_stride = max(stride, 1) if branch == "2a" else 1  # the released layout strides in the first 1×1
+        layer_stride = max(stride, 1) if branch == "2a" else 1  # this layout has the stride in the first 1×1
         weights, biases = (values[f"res2a_branch{branch}/{kind}"] for kind in ("weights", "biases"))
         net = normalized(convolution(net, weights, layer_stride, biases), values, f"bn2a_branch{branch}", 1e-3)
         net = net if branch == "2c" else np.maximum(net, 0)
@@ -335,7 +347,7 @@ def test_pooled_block_by_hand(residual):
         net = np.maximum(convolution(net, weights, 1, biases), 0)
     net = max_pool(net)
     assert ("shortcut/weights" in values) == residual
-    if residual:  # linear: negative values stay
+    if residual:  # linear: negative values are kept
         net = net + convolution(inputs, values["shortcut/weights"], 2, values["shortcut/biases"])
         assert net.min() < 0
     np.testing.assert_allclose(got, net, rtol=1e-4, atol=1e-4)
@@ -373,7 +385,7 @@ def test_conv2d_same_is_the_unstrided_output_subsampled(size):
 
 
 def operations(name, *types):
-    """Those types of the training tower's operations, in the order of building."""
+    """The types of the training tower's operations that are among `types`, in the order of creation."""
     ops = [op.type for op in towers(name).graph.get_operations() if not op.name.startswith("validation")]
     return [t for t in ops if t in types]
 
@@ -404,7 +416,7 @@ def test_the_plain_nets_lack_nothing_but_shortcuts():
         ops = towers(name).graph.get_operations()
         return sum(op.type == "AddV2" and "Initializer" not in op.name for op in ops)
 
-    assert additions("preact_resnet_20") - additions("plain_20") == 2 * 9  # one for each unit, in both towers
+    assert additions("preact_resnet_20") - additions("plain_20") == 2 * 9  # one per unit, in both towers
 
 
 @pytest.mark.parametrize(("stride", "bottleneck"), [(1, False), (2, False), (1, True), (2, True)])

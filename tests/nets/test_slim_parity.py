@@ -1,4 +1,4 @@
-"""Ours and tf_slim's own nets: the same variables, checkpoints that go both ways, and the same numbers."""
+"""Our nets and tf_slim's: equal variables, equal numbers, and checkpoints that work in both directions."""
 
 import functools
 
@@ -9,7 +9,7 @@ from tf_slim.nets import alexnet, inception_v1, resnet_v1, resnet_v2, vgg
 from nets import NETS
 from tfcompat import dropout, slim, tf
 
-THEIRS = {  # function, arg scope, arguments that turn their dropout off
+THEIRS = {  # function, arg scope, arguments that turn dropout off
     "alexnet_v2": (alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope, {"dropout_keep_prob": 1.0}),
     "vgg_11": (vgg.vgg_a, vgg.vgg_arg_scope, {"dropout_keep_prob": 1.0}),
     "vgg_16": (vgg.vgg_16, vgg.vgg_arg_scope, {"dropout_keep_prob": 1.0}),
@@ -22,7 +22,7 @@ THEIRS = {  # function, arg scope, arguments that turn their dropout off
         f"resnet_v2_{n}": (getattr(resnet_v2, f"resnet_v2_{n}"), resnet_v2.resnet_arg_scope, {}) for n in (50, 101, 152)
     },
 }
-# Size and number of pictures for the numbers: batch norm in training needs more than one value to a channel.
+# Size and number of the pictures: batch norm in training needs more than one value per channel.
 VALUES = {
     "alexnet_v2": (224, 2),
     "vgg_11": (224, 1),
@@ -55,7 +55,7 @@ def our_logits(name, inputs, is_training):
 
 @functools.cache
 def their_graph(name):
-    """Their net in evaluation. Not to be changed."""
+    """tf_slim's net in evaluation mode. Do not change the result."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
         size = NETS[name].image_size
@@ -80,7 +80,7 @@ def test_initial_values_are_distributed_as_tf_slims(name):
     values = []
     for built in ours, their_graph(name):
         variables = built.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        with tf.Session(graph=built) as session:  # fc6 and fc7 are as fc8, and large
+        with tf.Session(graph=built) as session:  # fc6 and fc7 are like fc8, but large
             small = {v.op.name: v.initial_value for v in variables if np.prod(v.shape.as_list()) < 5e6}
             values.append(session.run(small))
     for variable, expected in values[1].items():
@@ -95,7 +95,7 @@ def test_initial_values_are_distributed_as_tf_slims(name):
 
 
 class Session:
-    """A net in a graph of its own: evaluated, and trained for a step's worth of batch norm."""
+    """A net in its own graph, in evaluation mode, and in training mode with one update of batch norm."""
 
     def __init__(self, build, pictures):
         self.graph = tf.Graph()
@@ -128,10 +128,10 @@ class Session:
         return self.savers[form].save(self.session, str(path), write_meta_graph=False, write_state=False)
 
     def restore(self, path):
-        self.savers[tf.train.SaverDef.V2].restore(self.session, path)  # reads both forms
+        self.savers[tf.train.SaverDef.V2].restore(self.session, path)  # reads both formats
 
     def numbers(self):
-        """Logits in evaluation, logits in training, and the moving averages that the training step leaves."""
+        """Logits in evaluation, logits in training, and the moving averages after the training step."""
         evaluated = self.session.run(self.evaluated)
         trained, _ = self.session.run([self.trained, self.updates])
         return evaluated, trained, self.session.run({n: v for n, v in self.variables.items() if "/moving_" in n})
@@ -139,7 +139,7 @@ class Session:
 
 def assert_equal(got, expected):
     """Within 1e-4 of the largest number."""
-    assert np.std(expected) > 0.01 * np.abs(expected).max(), "the reference says nothing"
+    assert np.std(expected) > 0.01 * np.abs(expected).max(), "the reference is constant"
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
@@ -151,7 +151,7 @@ def test_checkpoints_and_numbers_both_ways(name, tmp_path):
     ours = Session(functools.partial(our_logits, name), pictures)
     theirs.randomize()
     paths = {form: theirs.save(tmp_path / f"v{form}", form) for form in theirs.savers}
-    assert (tmp_path / f"v{tf.train.SaverDef.V1}").is_file()  # the published form: one file
+    assert (tmp_path / f"v{tf.train.SaverDef.V1}").is_file()  # the published format: one file
     expected = theirs.numbers()
     for path in paths.values():
         assert set(tf.train.NewCheckpointReader(path).get_variable_to_shape_map()) == set(ours.variables)
@@ -162,7 +162,7 @@ def test_checkpoints_and_numbers_both_ways(name, tmp_path):
         assert set(averages) == set(expected[2])
         for variable, value in expected[2].items():
             np.testing.assert_allclose(averages[variable], value, rtol=1e-4, atol=1e-4, err_msg=variable)
-    # And back: theirs restores what ours has after the step.
+    # And back: theirs restores our variables after the step.
     back = ours.save(tmp_path / "ours", tf.train.SaverDef.V2)
     theirs.restore(back)
     assert_equal(theirs.numbers()[0], ours.numbers()[0])

@@ -1,4 +1,4 @@
-"""The table and the picture of a net: published counts, layers by hand, what is drawn, mistakes on the command line."""
+"""The table and the drawing of a net: published counts, layers by hand, SVG elements, mistakes on the command line."""
 
 import functools
 import itertools
@@ -13,6 +13,7 @@ import pytest
 
 import errors
 from nets import NETS, summary
+from nets.summary.__main__ import main
 from nets.summary.drawing import draw
 from tfcompat import tf
 
@@ -21,7 +22,7 @@ COUNTS = json.loads((ROOT / "tests" / "golden" / "parameter_counts.json").read_t
 CHEAP = ("alexnet_2012", "vgg_16_transfer", "preact_resnet_20", "mobilenet_v1_025", "lenet", "residual_cnn")
 SVG = "{http://www.w3.org/2000/svg}"
 
-summarized = functools.cache(summary.summarize)  # not to be changed
+summarized = functools.cache(summary.summarize)  # do not change the result
 
 
 @functools.cache
@@ -34,7 +35,7 @@ def texts(element):
 
 
 def groups(root, kind):
-    """Title to element of an SVG's nodes, edges or clusters."""
+    """The titles and elements of an SVG's nodes, edges or clusters."""
     return [(g.find(f"{SVG}title").text, g) for g in root.iter(f"{SVG}g") if g.get("class") == kind]
 
 
@@ -45,11 +46,11 @@ def layer(name, of):
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["nets.summary", *map(str, arguments)])
     with errors.reported():
-        summary.main()
+        main()
 
 
-# MobileNet as in arXiv:1704.04861 (569 and 41 million), VGG as table 1 of arXiv:1409.1556 comes to, ResNet-50 with the
-# stride in the first 1×1, as Keras has it (3.8 billion in arXiv:1512.03385), AlexNet's as its figure comes to.
+# MobileNet as in arXiv:1704.04861 (569 and 41 million), VGG computed from table 1 of arXiv:1409.1556, ResNet-50 with
+# the stride in the first 1×1, as in Keras (3.8 billion in arXiv:1512.03385), AlexNet computed from its figure.
 @pytest.mark.parametrize(
     ("name", "parameters", "multiply_adds"),
     [
@@ -67,7 +68,7 @@ def test_published_totals(name, parameters, multiply_adds):
 
 
 def test_resnet_v1_50_by_hand():
-    """4.09 billion with the stride in the first unit's 3×3. TF-Slim has it in the last unit's: maps shrink sooner."""
+    """TF-Slim has the stride in the last unit's 3×3; with the stride in the first unit's it is 4.09 billion."""
     total, channels = 112**2 * 64 * 7 * 7 * 3 + 2048 * 1000, 64
     for units, width, side in ((3, 64, 56), (4, 128, 28), (6, 256, 14), (3, 512, 7)):
         last = side if side == 7 else side // 2
@@ -78,7 +79,7 @@ def test_resnet_v1_50_by_hand():
     assert summarized("resnet_v1_50").total("parameters") == 25_557_032
 
 
-def test_auxiliary_heads_are_told_apart():
+def test_auxiliary_heads_are_marked():
     net = summarized("googlenet_2014")
     heads = {x.name.partition("/")[0] for x in net.layers if x.auxiliary}
     assert heads == {"aux_4a", "aux_4d"}
@@ -96,7 +97,7 @@ def test_auxiliary_heads_are_told_apart():
 def test_number_of_classes_and_image_size():
     small = summary.summarize("preact_elu", num_classes=10)
     assert small.total("parameters") == 377_482
-    # By hand: gamma is left out, so each batch norm of 64 channels has 64 betas and twice 64 moving averages.
+    # By hand: there is no gamma, so each batch norm of 64 channels has 64 betas and twice 64 moving averages.
     assert small.total("moving") == 10 * 2 * 64
     larger = summary.summarize("preact_elu", num_classes=10, image_size=64)
     assert larger.total("parameters") == 377_482
@@ -125,7 +126,7 @@ def test_a_depthwise_layer_and_a_grouped_one_by_hand():
     assert (grouped.parameters, grouped.multiply_adds) == (25 * 48 * 256 + 256, 27 * 27 * 256 * 25 * 48)
 
 
-def test_batch_norm_has_a_line_only_where_it_stands_alone():
+def test_batch_norm_has_a_line_only_without_a_layer_before_it():
     rows = [(x.name, x.kind) for x in summarized("preact_resnet_20").layers if x.block == "block1/block1_1"]
     kinds = ("preact", "batch norm"), ("conv1", "conv"), ("conv2", "conv")
     assert rows == [(f"block1/block1_1/{n}", kind) for n, kind in kinds] + [("block1/block1_1", "add")]
@@ -141,7 +142,7 @@ def test_layers_add_up_to_the_nets_variables(name):
         net.build(tf.zeros([1, net.image_size, net.image_size, net.channels]), 1000, False, 0.0)
         shapes = {v.op.name.removeprefix(f"{net.scope}/"): v.shape.as_list() for v in tf.global_variables()}
     assert sum(x.moving for x in built.layers) == sum(math.prod(s) for n, s in shapes.items() if "/moving_" in n)
-    # Every weight is used once at every place of the output, in whatever kind of layer.
+    # Every weight is used once at every position of the output, in every kind of layer.
     for path, kernel in shapes.items():
         if path.endswith("weights"):
             x = layer(path.rpartition("/")[0], name)
@@ -163,11 +164,11 @@ def test_the_printed_columns_are_aligned_and_add_up(name):
     end = header.index("output") + len("output")
     assert all(row[end - 1].isdigit() and row[end : end + 1] in ("", " ") for row in rows if "more like it" not in row)
     assert lines[0] == f"{name}, pictures of {summarized(name).picture}, 1,000 classes"
-    assert lines[1].startswith("LeNet as TF-Slim has it" if name == "lenet" else "ResNets for ImageNet in TF-Slim's")
+    assert lines[1].startswith("LeNet as in TF-Slim" if name == "lenet" else "ResNets for ImageNet in TF-Slim's")
     assert max(map(len, lines)) <= 120
 
 
-def test_a_deep_net_tells_units_that_are_alike_once():
+def test_repeated_units_are_printed_once():
     lines = summary.table(summarized("resnet_v1_50")).splitlines()
     (line,) = [line for line in lines if line.startswith("… block3")]
     unit = sum(x.multiply_adds for x in summarized("resnet_v1_50").layers if x.block == "block3/unit_2/bottleneck_v1")
@@ -197,7 +198,7 @@ def test_googlenet_is_drawn_with_four_branches_a_module_and_two_auxiliary_heads(
     assert all(x.size in words for x in modules)
 
 
-def test_branches_side_by_side_are_not_taken_for_repeats():
+def test_parallel_branches_are_not_repeats():
     root, layers = drawn("inception_strided"), summarized("inception_strided").layers
     assert {title for title, _ in groups(root, "cluster")} == {f"cluster_branch{i}" for i in range(4)}
     assert [w.split() for w in texts(root) if w.startswith("fc")] == [["fc"]] * 4
@@ -258,19 +259,19 @@ def test_the_program_prints_and_draws(tmp_path):
         (["vgg_16", "--image-size", 100], "cannot take pictures of 100×100: --image-size must be at least 224"),
         (["lenet", "--image-size", 0], "--image-size 0: must be at least 1 and at most 100,000"),
         (["lenet", "--num-classes", 0], "--num-classes 0: must be at least 1"),
-        (["lenet", "--svg", "lenet.png"], "--svg lenet.png: must end in .svg"),
-        (["lenet", "--svg", "nowhere/lenet.svg"], "--svg nowhere/lenet.svg: there is no directory nowhere"),
-        (["lenet", "--svg", "taken.svg"], "--svg taken.svg: is a directory"),
+        (["lenet", "--svg", "lenet.png"], "--svg lenet.png must be a .svg"),
+        (["lenet", "--svg", "nowhere/lenet.svg"], "--svg nowhere/lenet.svg must be a .svg in a directory"),
+        (["lenet", "--svg", "taken.svg"], "--svg taken.svg must be a .svg"),
         (["vgg_16", "--image-size", 100, "--svg", "vgg.svg"], "cannot take pictures of 100×100"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_leave_nothing(arguments, message, monkeypatch, tmp_path, capsys):
+def test_mistakes_are_one_line_and_leave_no_files(arguments, message, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken.svg").mkdir()
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, *arguments)
     assert stopped.value.code == 2
-    told = capsys.readouterr()
-    assert message in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
     assert [path.name for path in tmp_path.rglob("*")] == ["taken.svg"]

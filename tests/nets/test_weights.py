@@ -1,4 +1,4 @@
-"""The checkpoint doctor, restoring parts of a checkpoint, and fetching published weights."""
+"""Reports on checkpoints, restoring parts of a checkpoint, and fetching published weights."""
 
 import functools
 import hashlib
@@ -15,15 +15,15 @@ import pytest
 from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS, weights
-from nets.weights import fetch, head_width, inspect, plan, published, restorer, write_checkpoint
+from nets.weights import export_keras, fetch, head_width, inspect, published, restorer, write_checkpoint
+from nets.weights.__main__ import main
 from tfcompat import slim, tf
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 LENET = NETS["lenet"]
 
 
 def values(num_classes=10, **changed):
-    """Random values of lenet's variables; a keyword replaces one, None leaves it out."""
+    """Random values of lenet's variables; a keyword replaces one, None removes it."""
     rng = np.random.default_rng(0)
     made = {n: rng.normal(size=s).astype(np.float32) for n, s in LENET.variable_shapes(num_classes).items()}
     made |= {f"LeNet/{name.replace('__', '/')}": value for name, value in changed.items()}
@@ -31,7 +31,7 @@ def values(num_classes=10, **changed):
 
 
 def checkpoint(directory, content, form="V2"):
-    """A checkpoint of these values: V2 as written by us, V1 as TensorFlow's first Saver wrote it."""
+    """A checkpoint of these values: V2 with our writer, V1 with TensorFlow's Saver."""
     path = directory / "model.ckpt"
     if form == "V2":
         write_checkpoint(content, path)
@@ -48,15 +48,8 @@ def checkpoint(directory, content, form="V2"):
 EXTRA = {"global_step": np.int64(7), "LeNet/mean_rgb": np.zeros(3, np.float32)}
 
 
-def test_every_variable_is_accounted_for():
-    wanted = {"net/a": [1], "net/b": [2], "net/c": [3], "net/head/w": [4], "net/head/b": [5]}
-    stored = {"net/a": [1], "net/b": [9], "net/head/w": [8], "extra": []}
-    found = plan(stored, wanted, ("net/head",))
-    assert found == (["net/a"], ["net/head/w", "net/head/b"], ["net/c"], ["net/b"], ["extra"])
-
-
 @pytest.mark.parametrize("form", ["V1", "V2"])
-def test_inspect_tells_what_fits(tmp_path, form):
+def test_inspect_reports_the_net_that_fits(tmp_path, form):
     prefix = checkpoint(tmp_path, values() | EXTRA, form)
     assert (pathlib.Path(prefix).is_file()) == (form == "V1")
     report = inspect(prefix, None)
@@ -70,7 +63,7 @@ def test_inspect_tells_what_fits(tmp_path, form):
     assert f"--net lenet --init-from {prefix}" in report
 
 
-def test_inspect_tells_what_is_missing_and_what_differs(tmp_path):
+def test_inspect_reports_missing_and_differing_variables(tmp_path):
     wrong = values(conv1__weights=np.zeros((3, 3, 1, 32), np.float32), fc3__biases=None)
     report = inspect(checkpoint(tmp_path, wrong), "lenet")
     assert "does not fit lenet" in report
@@ -80,12 +73,12 @@ def test_inspect_tells_what_is_missing_and_what_differs(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "text"), [(1001, "background: label offset 1"), (1000, "label offset 0")])
-def test_the_width_of_the_head_tells_the_label_offset(tmp_path, width, text):
+def test_the_width_of_the_head_decides_the_label_offset(tmp_path, width, text):
     net = NETS["mobilenet_v1_025"]
     content = {n: np.zeros(s, np.float32) for n, s in net.variable_shapes(width).items()}
     prefix = checkpoint(tmp_path, content)
     assert head_width(shapes_of(prefix), net) == width
-    report = inspect(prefix, None)  # which of the four widths it is follows from the shapes
+    report = inspect(prefix, None)  # the shapes decide which of the four widths it is
     assert "fits mobilenet_v1_025\n" in report
     assert text in report
 
@@ -98,7 +91,7 @@ def test_a_scope_that_matches_nothing_is_an_error(tmp_path, net):
 
 
 def restored(prefix, num_classes):
-    """lenet's variables after restoring what fits over zeros."""
+    """lenet's variables: zeros, except those that are restored."""
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = tf.placeholder(tf.float32, [1, 28, 28, 1])
         LENET.build(inputs, num_classes, is_training=False, weight_decay=0.0)
@@ -131,32 +124,32 @@ def test_the_head_stays_fresh_where_the_classes_differ(tmp_path, capsys):
         ({"fc3__biases": None}, "LeNet/fc3/biases is missing"),
     ],
 )
-def test_what_no_new_task_replaces_has_to_fit(tmp_path, changed, text):
+def test_variables_outside_the_head_have_to_fit(tmp_path, changed, text):
     with pytest.raises(UserError, match=text):
         restored(checkpoint(tmp_path, values(**changed)), 5)
 
 
-def test_a_checkpoint_of_another_net_is_refused(tmp_path):
+def test_a_checkpoint_of_another_net_is_an_error(tmp_path):
     with pytest.raises(UserError, match="nothing of LeNet; it holds the scopes Elsewhere"):
         restored(checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)}), 5)
 
 
 @pytest.mark.parametrize("start", [b"\x89HDF\r\n", b"PK\x03\x04"])
-def test_a_file_of_keras_is_sent_to_import(tmp_path, start, monkeypatch):
+def test_the_error_for_a_keras_file_names_import(tmp_path, start, monkeypatch):
     (tmp_path / "weights").write_bytes(start * 100)
     monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path / "weights")])
     with pytest.raises(UserError, match=r"nets\.weights import"):
-        weights.main()
+        main()
 
 
-def test_a_damaged_checkpoint_is_no_good(tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_an_error(tmp_path, monkeypatch):
     prefix = checkpoint(tmp_path, values())
     data = pathlib.Path(f"{prefix}.data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:1000])
     for command in (["inspect", prefix], ["export", prefix, "--net", "lenet", "--out", str(tmp_path / "x.weights.h5")]):
         monkeypatch.setattr(sys, "argv", ["weights", *command])
         with pytest.raises(UserError, match="cannot be read"):
-            weights.main()
+            main()
 
 
 def test_weights_whose_biases_do_not_fit_are_not_evaluated(tmp_path):
@@ -165,7 +158,7 @@ def test_weights_whose_biases_do_not_fit_are_not_evaluated(tmp_path):
     assert "eval.py" not in report
 
 
-def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
     (tmp_path / "vgg_16.ckpt").write_bytes(b"<html>not found</html>" * 100)
     with pytest.raises(UserError, match=r"vgg_16\.ckpt cannot be read"):
         shapes_of(str(tmp_path / "vgg_16.ckpt"))
@@ -173,7 +166,7 @@ def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """An HTTP server on localhost; gives (directory that it serves, its address)."""
+    """An HTTP server on localhost; yields (directory that it serves, its address)."""
     directory = tmp_path / "served"
     directory.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=directory)
@@ -186,7 +179,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def archive(server, tmp_path, monkeypatch):
-    """An archive as TF-Slim published them, of lenet's random weights, under the name lenet; and the cache."""
+    """An archive in TF-Slim's layout with random weights of lenet, published as lenet; and an empty cache."""
     directory, address = server
     (tmp_path / "made").mkdir()
     checkpoint(tmp_path / "made", values(), "V1")
@@ -205,25 +198,25 @@ def test_fetched_weights_restore(archive, tmp_path):
     assert prefix.startswith(str(tmp_path / "cache"))
     for name, value in restored(prefix, 10).items():
         np.testing.assert_array_equal(value, values()[name], err_msg=name)
-    archive.unlink()  # a second time nothing is downloaded
+    archive.unlink()  # the second time nothing is downloaded
     assert fetch("lenet") == prefix
 
 
-def test_a_download_that_differs_from_its_checksum_is_refused(archive, tmp_path):
+def test_a_download_with_a_wrong_checksum_is_an_error(archive, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-10] + b"0123456789")
     with pytest.raises(UserError, match=r"could not be downloaded.*hash"):
         fetch("lenet")
     assert not list((tmp_path / "cache").rglob("*.ckpt*"))
 
 
-def test_a_download_that_is_not_there_is_refused(archive):
+def test_a_download_that_does_not_exist_is_an_error(archive):
     archive.unlink()
     with pytest.raises(UserError, match=r"could not be downloaded.*404"):
         fetch("lenet")
 
 
 @pytest.mark.parametrize("content", ["no tar", "no checkpoint"])
-def test_an_archive_without_a_checkpoint_is_refused(archive, monkeypatch, content, tmp_path):
+def test_an_archive_without_a_checkpoint_is_an_error(archive, monkeypatch, content, tmp_path):
     if content == "no tar":
         archive.write_bytes(b"<html>" * 1000)
     else:
@@ -236,14 +229,14 @@ def test_an_archive_without_a_checkpoint_is_refused(archive, monkeypatch, conten
     assert not list((tmp_path / "cache").rglob("lenet/*"))
 
 
-def test_a_cache_that_went_bad_is_named(archive, tmp_path):
+def test_the_error_names_damaged_files_in_the_cache(archive, tmp_path):
     prefix = pathlib.Path(fetch("lenet"))
     prefix.write_bytes(prefix.read_bytes()[:500])
     with pytest.raises(UserError, match=r"cannot be read .* remove .* and fetch it again"):
         fetch("lenet")
 
 
-def test_an_unknown_name_is_an_error_with_the_nearest():
+def test_the_error_for_an_unknown_name_has_the_nearest_one():
     with pytest.raises(UserError, match="did you mean vgg_16"):
         fetch("vgg16")
 
@@ -252,9 +245,17 @@ def test_published_names_are_of_registered_nets():
     assert {entry.net for entry in published.PUBLISHED.values()} <= set(NETS)
 
 
+def test_values_that_are_not_finite_are_not_exported(tmp_path):
+    net = NETS["mobilenet_v1_025"]
+    content = {n: np.full(s, np.nan, np.float32) for n, s in net.variable_shapes(5).items()}
+    with pytest.raises(UserError, match="Conv2d_0/weights is not finite"):
+        export_keras(checkpoint(tmp_path, content), "mobilenet_v1_025", str(tmp_path / "new.weights.h5"))
+    assert not (tmp_path / "new.weights.h5").exists()
+
+
 def test_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["weights", "inspect", checkpoint(tmp_path, values())])
-    runpy.run_path(str(ROOT / "nets/weights.py"), run_name="__main__")
+    runpy.run_path(str(pathlib.Path(weights.__file__).with_name("__main__.py")), run_name="__main__")
     out, err = capfd.readouterr()
     assert err == ""
     assert "fits lenet" in out
@@ -263,4 +264,4 @@ def test_the_command_line(tmp_path, monkeypatch, capfd):
 def test_a_mistake_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path), "--net", "lenett"])
     with pytest.raises(UserError, match=r"did you mean lenet\?"):
-        weights.main()
+        main()
