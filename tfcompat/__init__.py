@@ -96,6 +96,12 @@ restore_moved_names(MOVED_NAMES)
 import tf_slim as slim  # after the names it needs are back
 from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 within a block, to try an export in
 from tensorflow.python.framework import config
+from tensorflow.python.ops.op_selector import get_backward_walk_ops
+
+
+def upstream(operations: list[tf.Operation]) -> set[tf.Operation]:
+    """The given operations and all operations that they are computed from. Control inputs do not count."""
+    return set(get_backward_walk_ops(operations))
 
 
 @contextlib.contextmanager
