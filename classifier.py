@@ -1,16 +1,9 @@
 """A checkpoint, with all that is needed to evaluate, predict and export.
 
-    classifier = Classifier.load("runs/digits")
-    print(classifier.evaluate("test").summary.top1)
-    for prediction in classifier.predict(["my_pictures"]):
-        print(prediction.file, prediction.top[0])
-
-To use the net in a graph of your own:
-
-    with tf.Graph().as_default(), tf.Session(config=classifier.session_config()) as session:
-        images = tf.placeholder(tf.float32, [None, 8, 8, 1])
-        heads, end_points = classifier.build(images)
-        classifier.restore(session)
+classifier = Classifier.load("runs/digits")
+print(classifier.evaluate("test").summary.top1)
+for prediction in classifier.predict(["my_pictures"]):
+    print(prediction.file, prediction.top[0])
 """
 
 import contextlib
@@ -26,10 +19,10 @@ import config as configuration
 import nets
 from checkpoints import check_restorable, locate, shapes_of, step_of
 from config import CheckpointOptions, Config
-from engine.evaluation import Evaluation, averaged
+from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
-from errors import UserError, unknown
+from errors import UserError
 from files import os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width
@@ -39,10 +32,9 @@ from pipeline.dataset import Dataset, Selection
 from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
-from prediction import heatmaps
-from prediction.features import Features, folder_name
+from prediction.features import Features
 from prediction.pictures import PictureReader, list_pictures
-from prediction.run import Prediction, PredictionRun
+from prediction.run import Prediction, PredictionRun, fetches
 from run_directory import CONFIG_JSON, resolve, run_of
 from tfcompat import op_determinism, tf
 
@@ -90,8 +82,7 @@ class Classifier:
                 classes to evaluate on.
             batch_size: by default the run's, or 64.
 
-        Raises:
-            UserError: a checkpoint that cannot be read, arguments that are missing or contradict the run.
+        Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
         path = os.fspath(path)
         prefix, run = locate(path), run_of(path)
@@ -126,11 +117,6 @@ class Classifier:
         keys = ("ema", "net", "image_size", "preprocessing", "data", "batch_size")
         return cls.load(options.ckpt, **{key: getattr(options, key) for key in keys if hasattr(options, key)})
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In label order."""
-        return self.dataset.class_names
-
     @cached_property
     def step(self) -> int | None:
         """The step that the checkpoint was saved at; None where it does not say."""
@@ -139,8 +125,8 @@ class Classifier:
     @property
     def title(self) -> str:
         """Checkpoint and step, and the training's picture size where another one is used."""
-        size, trained = self.preprocessor.size, self.trained_size
-        other = f", at {size} px, trained at {trained} px" if trained and trained != size else ""
+        size = self.preprocessor.size
+        other = f", at {size} px, trained at {self.trained_size} px" if self.trained_size not in (None, size) else ""
         return f"{self.checkpoint}, step {self.step}{other}"
 
     @contextlib.contextmanager
@@ -190,7 +176,7 @@ class Classifier:
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
         dataset = Dataset.load(data or self.config.input.data)
-        if dataset.class_names != self.class_names:
+        if dataset.class_names != self.dataset.class_names:
             raise UserError(
                 f"{dataset.directory} has other classes than the run was trained on; name its data with --data"
             )
@@ -216,9 +202,8 @@ class Classifier:
             flip: average with the probabilities of the mirror image.
             progress: show a progress bar where standard error is a terminal.
 
-        Raises:
-            UserError: data that cannot be read or have other classes, a checkpoint that does not fit the net or whose
-                outputs are not finite.
+        Raises UserError for data that cannot be read or have other classes, and a checkpoint that does not fit the net
+        or whose outputs are not finite.
         """
         if flip and crops != 1:
             raise UserError(f"--flip with --crops {crops}: ten crops have their mirror images; leave it out")
@@ -227,24 +212,21 @@ class Classifier:
         with self.graph():
             batch_size = min(self.config.input.batch_size, len(index.offsets))
             batches = evaluation_batches(index, self.preprocessor, batch_size, crops=crops)
-            images = batches.images
-            if flip:
-                images = tf.stack([images, tf.reverse(images, [2])], 1)
-                images = tf.reshape(images, [-1, *batches.images.shape[1:]])
-            heads, _ = self.build(images)
+            images = with_mirror_images(batches.images) if flip else batches.images
             views = 2 if flip else crops
-            metrics = {name: per_example(averaged(logits, views), batches.labels) for name, logits in heads.items()}
+            heads = {name: averaged(logits, views) for name, logits in self.build(images)[0].items()}
+            metrics = {name: per_example(logits, batches.labels) for name, logits in heads.items()}
             with tf.Session(config=self.session_config()) as session:
                 self.restore(session)
                 reader = Reader(batches, selection)
                 tables = reader.attempt(session, lambda: evaluate(session, reader, metrics, progress=progress))
-        self._check_finite(*(table.loss for table in tables.values()))
+        self._check_finite([table.loss for table in tables.values()])
         return Evaluation(
             checkpoint=self.checkpoint,
             step=self.step,
             data=selection.dataset.directory,
             split=selection.split,
-            class_names=self.class_names,
+            class_names=self.dataset.class_names,
             image_size=self.preprocessor.size,
             trained_image_size=self.trained_size,
             index=batches.index,
@@ -260,25 +242,14 @@ class Classifier:
             top_k: number of classes to return, or 'all'.
             invert: 'auto', 'yes' or 'no', as predict.py --invert.
 
-        Returns:
-            One Prediction for each picture, in order; where a picture cannot be read, with an error.
-
-        Raises:
-            UserError: no such file, a checkpoint that does not fit the net or whose outputs are not finite.
+        Returns one Prediction for each picture, in order; where it cannot be read, with an error. Raises UserError for
+        a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
         """
         return list(self.stream(list_pictures(files), top_k=top_k, invert=invert))
 
     def features(self, files: Files, end_point: str) -> Features:
         """The outputs of a layer for pictures, flattened. Raises UserError as `predict`, and for an unknown name."""
-        found = list(self.stream(list_pictures(files), end_point=end_point))
-        readable = [each for each in found if not each.error]
-        vectors = [each.features for each in readable]
-        return Features(
-            values=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
-            files=[each.file for each in readable],
-            labels=[folder_name(each.file) for each in readable],
-            errors={each.file: each.error for each in found if each.error},
-        )
+        return Features.of(self.stream(list_pictures(files), end_point=end_point))
 
     def stream(
         self,
@@ -298,38 +269,29 @@ class Classifier:
         with self.graph() as graph:
             batch = self.inputs()
             heads, end_points = self.build(batch)
-            fetches = {"probabilities": tf.nn.softmax(heads[""])}
-            if end_point is not None:
-                if end_point not in end_points:
-                    raise unknown("end point", end_point, end_points)
-                fetches["features"] = tf.reshape(end_points[end_point], [tf.shape(batch)[0], -1])
-            if cam:
-                fetches["cam"] = heatmaps.class_activation_map(batch, heads[""])
+            wanted = fetches(batch, heads[""], end_points, end_point=end_point, cam=cam)
             session = tf.Session(graph=graph, config=self.session_config())
             reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
             self.restore(session)
-        run = PredictionRun(session, fetches, batch, reader, self.class_names, None if top_k == "all" else top_k)
+        run = PredictionRun(session, wanted, batch, reader, self.dataset.class_names, None if top_k == "all" else top_k)
         return run.predictions(iter(files), self.config.input.batch_size, self._check_finite)
 
-    def _check_finite(self, *values: np.ndarray) -> None:
-        if not all(np.isfinite(each).all() for each in values):
+    def _check_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
             raise UserError(f"{self.checkpoint}: the net's outputs are not finite; its weights are too large")
 
 
 def _of_run(run: str, trained: Config, given: Mapping[str, Any]) -> Config:
     """The options of a run, with those that are given. Raises UserError where they contradict the run."""
-    path, flat = os.path.join(run, CONFIG_JSON), trained.flat()
-    for key in ("net", "preprocessing"):
-        if key in given and given[key] != flat[key]:
+    flat, fixed = trained.flat(), ["net", "preprocessing"]
+    if not getattr(nets.find(trained.network.net), "any_size", True):
+        fixed.append("image_size")
+    for key in fixed:
+        if given.get(key, flat[key]) != flat[key]:
             raise UserError(
-                f"{configuration.flag(key)} {given[key]} contradicts {path}, which says {flat[key]}; leave it out"
+                f"{configuration.flag(key)} {given[key]} contradicts {run}/{CONFIG_JSON}, which says {flat[key]}; "
+                "leave it out"
             )
-    size = given.get("image_size", trained.input.image_size)
-    if size != trained.input.image_size and not getattr(nets.find(trained.network.net), "any_size", True):
-        raise UserError(
-            f"--image-size {size}: the weights of {trained.network.net} are for the {trained.input.image_size} px that "
-            f"{path} says; leave it out"
-        )
     return trained.replace(**given)
 
 

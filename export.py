@@ -106,8 +106,8 @@ def export(classifier: Classifier, format: str, directory: "str | os.PathLike", 
             print(f"comparing on {len(files)} {origin}", flush=True)
             print(f"{classifier.title}: {classifier.config.network.net}", flush=True)
             if input == "jpeg":
-                save_file_model(exported.graph, classifier.preprocessor, classifier.class_names, partial)
-                compare_files(classifier.class_names, exported, partial)
+                save_file_model(exported.graph, classifier.preprocessor, classifier.dataset.class_names, partial)
+                compare_files(classifier.dataset.class_names, exported, partial)
             else:
                 formats.WRITERS[format](exported.graph, partial)
                 compare(format, exported, partial)
@@ -151,7 +151,9 @@ def freeze(classifier: Classifier, files: list[bytes], origin: str) -> Exported:
 
 def write_metadata(classifier: Classifier, shape: list[int], format: str, input: str, directory: Path) -> None:
     """Writes labels.txt and metadata.json."""
-    labels = ["\\n".join(name.splitlines()) for name in classifier.class_names]  # names of folders may have line breaks
+    labels = [
+        "\\n".join(name.splitlines()) for name in classifier.dataset.class_names
+    ]  # names of folders may have line breaks
     (directory / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     height, width, channels = shape
     metadata = {
@@ -168,7 +170,7 @@ def write_metadata(classifier: Classifier, shape: list[int], format: str, input:
         "checkpoint": classifier.checkpoint,
         "step": classifier.step,
         "averaged_weights": classifier.ema,
-        "classes": classifier.class_names,
+        "classes": classifier.dataset.class_names,
     }
     text = json.dumps(metadata, indent=1, ensure_ascii=False) + "\n"
     (directory / "metadata.json").write_text(text, encoding="utf-8")

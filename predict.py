@@ -121,7 +121,7 @@ def chosen(
     options: PredictOptions, files: list[str], classifier: Classifier
 ) -> list[tuple[str, contextlib.AbstractContextManager]]:
     """The writers that the options ask for, each with the name of its output."""
-    printed = writers.json_list() if options.json else writers.table(files, classifier.class_names)
+    printed = writers.json_list() if options.json else writers.table(files, classifier.dataset.class_names)
     kinds = {"csv": writers.csv_file, "sheet": writers.sheets, "explain": writers.overlays, "out": writers.feature_file}
     paths = {key: getattr(options, key) for key in kinds}
     return [

@@ -12,6 +12,11 @@ from engine.metrics import PerExample, Summary, interval, summarize
 from tfcompat import tf
 
 
+def with_mirror_images(images: tf.Tensor) -> tf.Tensor:
+    """Each picture of [N, H, W, C], then its mirror image: [2 * N, H, W, C]."""
+    return tf.reshape(tf.stack([images, tf.reverse(images, [2])], 1), [-1, *images.shape[1:]])
+
+
 def averaged(logits: tf.Tensor, views: int) -> tf.Tensor:
     """Logits [N, classes] whose softmax is the mean over the views of those of [N * views, classes]."""
     if views == 1:

@@ -3,10 +3,14 @@ TensorFlow."""
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from prediction.run import Prediction
 
 
 class Features(NamedTuple):
@@ -16,6 +20,19 @@ class Features(NamedTuple):
     files: list[str]
     labels: list[str]  # names of the folders that the files are in
     errors: dict[str, str]  # files that cannot be read, which are left out, to the reason
+
+    @classmethod
+    def of(cls, predictions: Iterable["Prediction"]) -> "Features":
+        """Collects the features of predictions."""
+        vectors, files, errors = [], [], {}
+        for prediction in predictions:
+            if prediction.error:
+                errors[prediction.file] = prediction.error
+            else:
+                vectors.append(prediction.features)
+                files.append(prediction.file)
+        values = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+        return cls(values, files, list(map(folder_name, files)), errors)
 
 
 def folder_name(file: str) -> str:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from errors import unknown
+from prediction.heatmaps import class_activation_map
 from prediction.pictures import PictureReader
 from tfcompat import op_determinism, tf
 
@@ -25,11 +27,28 @@ class Prediction:
     cam: np.ndarray | None = field(default=None, repr=False)  # float32 [h, w], 0 to 1: the class activation map
 
 
+def fetches(
+    batch: tf.Tensor, logits: tf.Tensor, end_points: Mapping[str, tf.Tensor], *, end_point: str | None, cam: bool
+) -> dict[str, tf.Tensor]:
+    """Probabilities [N, classes] of a batch; features [N, D] of an end point and cam [N, h, w] if they are asked for.
+
+    Raises UserError for an unknown end point.
+    """
+    found = {"probabilities": tf.nn.softmax(logits)}
+    if end_point is not None:
+        if end_point not in end_points:
+            raise unknown("end point", end_point, end_points)
+        found["features"] = tf.reshape(end_points[end_point], [tf.shape(batch)[0], -1])
+    if cam:
+        found["cam"] = class_activation_map(batch, logits)
+    return found
+
+
 class PredictionRun(NamedTuple):
     """A session with a restored net."""
 
     session: tf.Session
-    fetches: Mapping[str, tf.Tensor]  # probabilities; if they are asked for, features and cam
+    fetches: Mapping[str, tf.Tensor]  # of `fetches`
     batch: tf.Tensor  # placeholder of the net's inputs
     reader: PictureReader
     class_names: Sequence[str]

@@ -6,7 +6,6 @@ With --signal, the process sends itself that signal once N steps of this process
 on after that.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -21,7 +20,7 @@ if __name__ == "__main__":
 import errors
 import eval as evaluation
 import export
-import train
+import train as training
 from nets import NETS, Net
 from presets import parse_command_line
 from tfcompat import batch_norm, dropout, slim, tf
@@ -60,16 +59,16 @@ def configured(*args):
     return parse_command_line([*ARGUMENTS, *args])
 
 
+def train(config):
+    return training.train(config).exit_code
+
+
 def evaluated(ckpt, **options):
-    defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
-    defaults |= {"crops": 1, "on_error": "stop", "ema": False, "flip": False, "top_k": 5}
-    defaults |= {"per_image": None, "confusion": None, "mistakes": None}
-    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options})).evaluation
+    return evaluation.evaluate(evaluation.EvalOptions(str(ckpt), **options))[1].summary
 
 
 def exported(ckpt, format, **options):
-    defaults = {"input": "images", "out": None, "ema": False, "net": None, "image_size": None, "preprocessing": None}
-    return export.export(argparse.Namespace(ckpt=str(ckpt), format=format, **{**defaults, **options}))
+    return export.main(export.ExportOptions(str(ckpt), format=format, **options))
 
 
 def picture_folder(directory, classes=("cat", "dog"), count=12):
@@ -106,4 +105,4 @@ if __name__ == "__main__":
         send_signal_at(arguments[1], int(arguments[3]), hang)
         arguments = arguments[4 + hang :]
     with errors.reported():
-        sys.exit(train.train(configured(*arguments)))
+        sys.exit(train(configured(*arguments)))
