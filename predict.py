@@ -48,7 +48,7 @@ def parse_command_line(args: list[str]) -> PredictOptions:
     """The arguments of this program. Raises UserError without a picture, and for a value that is out of its range."""
     found = parse(PredictOptions, "predict.py", __doc__, args)
     if not found.pictures:
-        raise errors.UserError("no picture is named; give files or folders after the options")
+        raise errors.UserError("no picture is named; give files or folders")
     return found
 
 
