@@ -75,9 +75,8 @@ class Classifier:
         Args:
             path: run directory, checkpoint prefix, or file of the V1 format.
             ema: use the EMA weights.
-            net: name in NETS, for a checkpoint without run directory.
+            net, preprocessing: for a checkpoint without run directory, its name in NETS and its family.
             image_size: height and width of the net's input; by default the run's, or the net's own.
-            preprocessing: family, for a checkpoint without run directory; by default the net's own.
             data: shards that name the classes of a checkpoint without run directory; for a run, other shards of its
                 classes to evaluate on.
             batch_size: by default the run's, or 64.
@@ -87,10 +86,7 @@ class Classifier:
         path = os.fspath(path)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
-        given |= {"data": data, "batch_size": batch_size}
-        given = {key: value for key, value in given.items() if value is not None}
-        trained = configuration.load(os.path.join(run, CONFIG_JSON)) if run else None
-        config = resolve(_of_run(run, trained, given) if run else _alone(path, given))
+        config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size})
         record, inputs, stored = nets.find(config.network.net), config.input, shapes_of(prefix)
         if ema and not any(name.endswith(f"/{AVERAGE}") for name in stored):
             raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
@@ -108,7 +104,7 @@ class Classifier:
             outputs=1 if width == 1 and classes == 2 else classes + background,
             background=background,
             ema=ema,
-            trained_size=trained.input.image_size if trained else None,
+            trained_size=trained_size,
         )
 
     @classmethod
@@ -119,7 +115,7 @@ class Classifier:
 
     @cached_property
     def step(self) -> int | None:
-        """The step that the checkpoint was saved at; None where it does not say."""
+        """The step that the checkpoint was saved at; None where it is unknown."""
         return step_of(self.checkpoint)
 
     @property
@@ -172,14 +168,13 @@ class Classifier:
         return session_config(self.config.run.compute_threads, self.config.run.precision)
 
     def selection(self, split: str | None = None, *, data: str | None = None, on_error: str = "stop") -> Selection:
-        """The records that `evaluate` reads, with the same arguments. Raises UserError where the classes differ."""
+        """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
         dataset = Dataset.load(data or self.config.input.data)
         if dataset.class_names != self.dataset.class_names:
-            raise UserError(
-                f"{dataset.directory} has other classes than the run was trained on; name its data with --data"
-            )
+            where = dataset.directory
+            raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")
         return Selection(dataset, split or ("test" if dataset.size("test") else "validation"), on_error, intact=True)
 
     def evaluate(
@@ -197,9 +192,7 @@ class Classifier:
         Args:
             split: train, validation or test; by default test, or validation where the data have no test split.
             data: directory of other shards of the same classes.
-            on_error: at a corrupt record, 'stop' with an error that names it, or 'skip' it.
-            crops: 10 averages the probabilities of corners, centre and their mirror images.
-            flip: average with the probabilities of the mirror image.
+            on_error, crops, flip: as the options of eval.py.
             progress: show a progress bar where standard error is a terminal.
 
         Raises UserError for data that cannot be read or have other classes, and a checkpoint that does not fit the net
@@ -235,14 +228,10 @@ class Classifier:
         )
 
     def predict(self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto") -> list[Prediction]:
-        """Predicts pictures of any kind and size. `stream` does the same with the memory of one batch.
+        """Predicts pictures of any kind and size; `stream` does the same with the memory of one batch.
 
-        Args:
-            files: pictures, and folders whose pictures are taken.
-            top_k: number of classes to return, or 'all'.
-            invert: 'auto', 'yes' or 'no', as predict.py --invert.
-
-        Returns one Prediction for each picture, in order; where it cannot be read, with an error. Raises UserError for
+        files are pictures and folders of pictures, top_k is a number of classes or 'all', invert as predict.py has it.
+        Returns one Prediction for each picture, in order; with an error where it cannot be read. Raises UserError for
         a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
         """
         return list(self.stream(list_pictures(files), top_k=top_k, invert=invert))
@@ -281,28 +270,25 @@ class Classifier:
             raise UserError(f"{self.checkpoint}: the net's outputs are not finite; its weights are too large")
 
 
-def _of_run(run: str, trained: Config, given: Mapping[str, Any]) -> Config:
-    """The options of a run, with those that are given. Raises UserError where they contradict the run."""
+def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Config, int | None]:
+    """The options of a checkpoint, with those that are given, and the picture size of its training. Raises UserError."""
+    given = {key: value for key, value in given.items() if value is not None}
+    if run is None:
+        if "net" not in given:
+            raise UserError(
+                f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
+                f"needed; python -m nets.weights inspect {path} names it"
+            )
+        return resolve(Config.of(**given)), None
+    trained = configuration.load(os.path.join(run, CONFIG_JSON))
     flat, fixed = trained.flat(), ["net", "preprocessing"]
     if not getattr(nets.find(trained.network.net), "any_size", True):
         fixed.append("image_size")
     for key in fixed:
         if given.get(key, flat[key]) != flat[key]:
-            raise UserError(
-                f"{configuration.flag(key)} {given[key]} contradicts {run}/{CONFIG_JSON}, which says {flat[key]}; "
-                "leave it out"
-            )
-    return trained.replace(**given)
-
-
-def _alone(path: str, given: Mapping[str, Any]) -> Config:
-    """The options of a checkpoint without run directory."""
-    if "net" not in given:
-        raise UserError(
-            f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
-            f"needed; python -m nets.weights inspect {path} names it"
-        )
-    return Config.of(**given)
+            says = f"{run}/{CONFIG_JSON}, which says {flat[key]}; leave it out"
+            raise UserError(f"{configuration.flag(key)} {given[key]} contradicts {says}")
+    return resolve(trained.replace(**given)), trained.input.image_size
 
 
 def _numbered(prefix: str, name: str, net: Net, width: int | None) -> Dataset:

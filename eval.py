@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, optional, options, parse
+from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -71,13 +71,9 @@ WORST = 10  # classes that are printed otherwise
 
 def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
     """Evaluates what the options ask for. Prints the checkpoint and the data to standard error."""
-    for flag, path, suffix in (
-        ("--per-image", options.per_image, ".csv"),
-        ("--confusion", options.confusion, ".png"),
-        ("--mistakes", options.mistakes, ".png"),
-    ):
-        if path is not None:
-            check_output(flag, path, suffix)
+    for key, suffix in (("per_image", ".csv"), ("confusion", ".png"), ("mistakes", ".png")):
+        if getattr(options, key) is not None:
+            check_output(flag(key), getattr(options, key), suffix)
     figures_named = [os.path.realpath(path) for path in (options.confusion, options.mistakes) if path]
     if len(figures_named) > len(set(figures_named)):
         raise errors.UserError(f"--confusion and --mistakes are both {options.mistakes}; name two files")

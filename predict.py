@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, optional, options, parse
+from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -102,13 +102,9 @@ def predict(options: PredictOptions) -> int:
 
 def check_outputs(files: list[str], options: PredictOptions) -> None:
     """Raises UserError, before any work, for outputs that cannot be written or would replace a picture."""
-    for flag, path, suffix in (
-        ("--csv", options.csv, ".csv"),
-        ("--sheet", options.sheet, ".png"),
-        ("--out", options.out, ".npz"),
-    ):
-        if path is not None:
-            check_output(flag, path, suffix)
+    for key, suffix in (("csv", ".csv"), ("sheet", ".png"), ("out", ".npz")):
+        if getattr(options, key) is not None:
+            check_output(flag(key), getattr(options, key), suffix)
     if (options.features is None) != (options.out is None):
         raise errors.UserError("--features END_POINT and --out FILE.npz belong together; name both")
     pictures = set(map(os.path.realpath, files))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
@@ -27,14 +27,6 @@ def averaged(logits: tf.Tensor, views: int) -> tf.Tensor:
 COLUMNS = ("precision", "recall", "f1-score", "support")
 
 
-class Records(Protocol):
-    """The part of the pipeline's Index that an evaluation uses."""
-
-    def place(self, row: int) -> tuple[str, int]: ...  # noqa: D102
-    def example(self, row: int) -> object: ...  # noqa: D102
-    def pictures(self, rows: Sequence[int], channels: int) -> list[np.ndarray]: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """The result of Classifier.evaluate."""
@@ -46,7 +38,7 @@ class Evaluation:
     class_names: tuple[str, ...]  # in label order
     image_size: int
     trained_image_size: int | None  # None where it is unknown
-    index: Records = field(repr=False)  # the records, in the order of the tables
+    index: Any = field(repr=False)  # the pipeline's Index of the records, in the order of the tables
     channels: int
     tables: Mapping[str, PerExample] = field(repr=False)  # of the main head, "", and of auxiliary heads by name
 

@@ -62,7 +62,7 @@ def binary(tmp_path_factory):
         for label, name in enumerate(("cat", "dog")):
             (place / "pictures" / split / name).mkdir(parents=True)
             for i in range(count):
-                level = rng.normal(100 + 40 * label, 40)
+                level = rng.normal(100 + 40 * label, 20)
                 pixels = np.clip(rng.normal(level, 20, (12, 12, 3)), 0, 255).astype(np.uint8)
                 cv2.imwrite(str(place / "pictures" / split / name / f"{split}{i}.png"), pixels)
     arguments = ("--dataset", "folder", "--source", str(place / "pictures"), "--head", "sigmoid", "--data")

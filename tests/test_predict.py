@@ -60,11 +60,11 @@ def digits_run(digits_data, tmp_path_factory):
         "--run-dir",
         str(directory),
         "--total-steps",
-        "80",
+        "200",
         "--validate-every-steps",
-        "80",
+        "200",
     )
-    assert train(configured(*options, "--snapshot-every-steps", "80")) == 0
+    assert train(configured(*options, "--snapshot-every-steps", "200")) == 0
     return directory
 
 
@@ -210,9 +210,9 @@ def test_top_k_must_be_a_number_or_all(k, capsys):
 
 
 def test_a_checkpoint_without_run_directory(run, digits_run, digits_data, pictures, tmp_path, capsys):
-    for file in digits_run.glob("model.ckpt-80.*"):
+    for file in digits_run.glob("model.ckpt-200.*"):
         shutil.copy(file, tmp_path)
-    named = ("--ckpt", tmp_path / "model.ckpt-80", "--net", "tiny", "--top-k", "all", "--json")
+    named = ("--ckpt", tmp_path / "model.ckpt-200", "--net", "tiny", "--top-k", "all", "--json")
     predicted(*named, "--data", digits_data, pictures / "cat/0.jpg")
     (found,) = json.loads(capsys.readouterr().out)
     assert sorted(entry["label"] for entry in found["predictions"]) == [str(i) for i in range(10)]
