@@ -271,7 +271,7 @@ class Classifier:
 
 
 def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Config, int | None]:
-    """The options of a checkpoint, with those that are given, and the picture size of its training. Raises UserError."""
+    """The options of a checkpoint, with those that are given, and the training size. Raises UserError."""
     given = {key: value for key, value in given.items() if value is not None}
     if run is None:
         if "net" not in given:

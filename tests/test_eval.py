@@ -311,6 +311,19 @@ def test_a_config_that_cannot_be_read_is_named(binary, tmp_path):
         evaluated(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["eval", "predict", "export"])
+def test_help_and_mistakes_are_answered_without_tensorflow(name, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit(9)")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    required = ["--ckpt", "x", *(["--format", "onnx"] if name == "export" else [])]
+    for arguments, code in ((["--help"], 0), ([*required, "--image-size", "0"], 2), ([*required, "--no-such"], 2)):
+        command = [sys.executable, ROOT / f"{name}.py", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert code or "--image-size N" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_two_figures_need_two_files(tmp_path):
     with pytest.raises(UserError, match="--confusion and --mistakes are both"):
         evaluated("nowhere", confusion=str(tmp_path / "a.png"), mistakes=str(tmp_path / "." / "a.png"))
