@@ -1,146 +1,299 @@
-"""A trained net as evaluation, prediction and export find it: one checkpoint, and all that must be known to use it.
+"""A checkpoint, with all that is needed to evaluate, predict and export.
 
-net = classifier.find(args)  # of arguments.checkpoint_parser
-heads, end_points = net.build(images)
-with tf.Session(config=net.session_config()) as session:
-    net.restore(session)
+classifier = Classifier.load("runs/digits")
+print(classifier.evaluate("test").summary.top1)
+for prediction in classifier.predict(["my_pictures"]):
+    print(prediction.file, prediction.top[0])
 """
 
-import argparse
-import dataclasses
+import contextlib
 import os
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
 
 import config as configuration
-from checkpoints import check_restorable, locate, shapes_of
-from engine.metrics import class_logits
-from engine.session import make_deterministic, session_config
+import nets
+from checkpoints import check_restorable, locate, shapes_of, step_of
+from config import CheckpointOptions, Config
+from engine.evaluation import Evaluation, averaged, with_mirror_images
+from engine.metrics import class_logits, evaluate, per_example
+from engine.session import session_config
 from errors import UserError
 from files import os_errors_as_user_errors
-from nets import NETS, Net
+from nets import Net
 from nets.weights import head_width
-from pipeline import statistics
-from pipeline.dataset import DATASET_JSON, load_dataset
-from pipeline.preprocess import PREPROCESSINGS
+from pipeline.batches import evaluation_batches
+from pipeline.corruption import Reader
+from pipeline.dataset import Dataset, Selection
+from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
-from run_directory import CONFIG_JSON, run_of
-from tfcompat import tf
+from pipeline.tfrecord import DATASET_JSON
+from prediction.features import Features
+from prediction.pictures import PictureReader, list_pictures
+from prediction.run import Prediction, PredictionRun, fetches
+from run_directory import CONFIG_JSON, resolve, run_of
+from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
+Files = "str | os.PathLike | Iterable[str | os.PathLike]"
 
 
-class Trained(NamedTuple):
-    """A checkpoint and what it is of."""
+@dataclass(frozen=True)
+class Classifier:
+    """A trained net. No method changes the caller's default graph, and none prints."""
 
-    prefix: str  # of the checkpoint
-    run: str | None  # its run directory
-    config: configuration.Config  # resolved: of the run, or of what the command line says of a checkpoint alone
-    dataset: dict  # dataset.json of what it was trained on; of a checkpoint alone, of --data, or numbers for names
-    statistics: Statistics  # of the training pictures
+    checkpoint: str  # prefix
+    run: str | None  # its run directory; None for a checkpoint alone
+    config: Config  # of the run, resolved; of a checkpoint alone the defaults and the arguments of `load`
+    net: Net
+    dataset: Dataset  # that it was trained on; of a checkpoint alone that of `data`, or with numbers as class names
+    preprocessor: Preprocessor
     outputs: int  # of the net's heads: one for each class, one more with a background, 1 for a sigmoid unit
     background: bool  # whether the first output is none of the classes
-    ema: bool  # whether the averages of the weights stand in for them
+    ema: bool  # whether EMA weights are used
+    trained_size: int | None  # height and width of the training's inputs; None where it is unknown
+
+    @classmethod
+    @os_errors_as_user_errors()
+    def load(
+        cls,
+        path: "str | os.PathLike",
+        *,
+        ema: bool = False,
+        net: str | None = None,
+        image_size: int | None = None,
+        preprocessing: str | None = None,
+        data: str | None = None,
+        batch_size: int | None = None,
+    ) -> "Classifier":
+        """Finds and checks a checkpoint; `restore` reads its weights.
+
+        Args:
+            path: run directory, checkpoint prefix, or file of the V1 format.
+            ema: use the EMA weights.
+            net, preprocessing: for a checkpoint without run directory, its name in NETS and its family.
+            image_size: height and width of the net's input; by default the run's, or the net's own.
+            data: shards that name the classes of a checkpoint without run directory; for a run, other shards of its
+                classes to evaluate on.
+            batch_size: by default the run's, or 64.
+
+        Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
+        """
+        path = os.fspath(path)
+        prefix, run = locate(path), run_of(path)
+        given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
+        config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size})
+        record, inputs, stored = nets.find(config.network.net), config.input, shapes_of(prefix)
+        if ema and not any(name.endswith(f"/{AVERAGE}") for name in stored):
+            raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
+        width = head_width(stored, record)
+        dataset = Dataset.load(run or data) if run or data else _numbered(prefix, config.network.net, record, width)
+        classes = len(dataset.class_names)
+        background = run is None and width == classes + 1
+        return cls(
+            checkpoint=prefix,
+            run=run,
+            config=config,
+            net=record,
+            dataset=dataset,
+            preprocessor=Preprocessor(inputs.preprocessing, inputs.image_size, dataset.channels, dataset.statistics),
+            outputs=1 if width == 1 and classes == 2 else classes + background,
+            background=background,
+            ema=ema,
+            trained_size=trained_size,
+        )
+
+    @classmethod
+    def of(cls, options: CheckpointOptions) -> "Classifier":
+        """Loads the checkpoint that the options of a command name. Raises UserError as `load`."""
+        keys = ("ema", "net", "image_size", "preprocessing", "data", "batch_size")
+        return cls.load(options.ckpt, **{key: getattr(options, key) for key in keys if hasattr(options, key)})
+
+    @cached_property
+    def step(self) -> int | None:
+        """The step that the checkpoint was saved at; None where it is unknown."""
+        return step_of(self.checkpoint)
 
     @property
-    def net(self) -> Net:
-        """Its registry record."""
-        return NETS[self.config.net]
+    def title(self) -> str:
+        """Checkpoint and step, and the training's picture size where another one is used."""
+        size = self.preprocessor.size
+        other = f", at {size} px, trained at {self.trained_size} px" if self.trained_size not in (None, size) else ""
+        return f"{self.checkpoint}, step {self.step}{other}"
 
-    @property
-    def class_names(self) -> list[str]:
-        """In label order."""
-        return self.dataset["class_names"]
+    @contextlib.contextmanager
+    def graph(self) -> Iterator[tf.Graph]:
+        """Within a block, the default graph is a new one with the run's seed, and ops are deterministic."""
+        with op_determinism(), tf.Graph().as_default() as graph:
+            tf.set_random_seed(self.config.run.seed)
+            yield graph
+
+    def inputs(self) -> tf.Tensor:
+        """A placeholder of preprocessed pictures, float32 [N, size, size, C]."""
+        size = self.preprocessor.size
+        return tf.placeholder(tf.float32, [None, size, size, self.preprocessor.channels])
 
     def build(self, images: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """The net as it is evaluated, on preprocessed pictures [N, H, W, C].
+        """Builds the net in evaluation mode, on preprocessed pictures [N, H, W, C].
 
-        Returns:
-            Logits [N, classes] of the main head, "", and of auxiliary heads by their names; the end points.
+        Returns logits [N, classes] of the main head, "", and of auxiliary heads by their names; and the end points,
+        among them the main head's "logits". Raises UserError where the pictures are too small.
         """
         logits, end_points = self.net.build(images, self.outputs, False, 0.0)
         heads = {"": logits}
         for name in self.net.auxiliary:
             heads[name.removesuffix("/logits")] = end_points[f"{self.net.scope}/{name}"]
         first = int(self.background)
-        return {name: class_logits(head[:, first:]) for name, head in heads.items()}, end_points
+        heads = {name: class_logits(head[:, first:]) for name, head in heads.items()}
+        return heads, {"logits": heads[""], **end_points}
+
+    def end_points(self) -> list[str]:
+        """Names of the net's end points, that `features` takes."""
+        with self.graph():
+            return list(self.build(self.inputs())[1])
 
     def restore(self, session: tf.Session) -> None:
         """Restores the variables of the session's graph. Raises UserError where the checkpoint does not fit them."""
         with session.graph.as_default():
             names = {f"{v.op.name}/{AVERAGE}" if self.ema else v.op.name: v for v in tf.global_variables()}
-            check_restorable(self.prefix, names)
-            tf.train.Saver(names).restore(session, self.prefix)
+            check_restorable(self.checkpoint, names)
+            tf.train.Saver(names).restore(session, self.checkpoint)
 
     def session_config(self) -> tf.ConfigProto:
         """Threads and precision of the run."""
-        return session_config(self.config.compute_threads, self.config.precision)
+        return session_config(self.config.run.compute_threads, self.config.run.precision)
 
+    def selection(self, split: str | None = None, *, data: str | None = None, on_error: str = "stop") -> Selection:
+        """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
+        if not (data or self.dataset.directory):
+            raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
+        dataset = Dataset.load(data or self.config.input.data)
+        if dataset.class_names != self.dataset.class_names:
+            where = dataset.directory
+            raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")
+        return Selection(dataset, split or ("test" if dataset.size("test") else "validation"), on_error, intact=True)
 
-@os_errors_as_user_errors()
-def find(args: argparse.Namespace, data: str | None = None, batch_size: int | None = None) -> Trained:
-    """What --ckpt and, without a run directory, the flags beside it name.
+    def evaluate(
+        self,
+        split: str | None = None,
+        *,
+        data: str | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
+        crops: int = 1,
+        flip: bool = False,
+        progress: bool = False,
+    ) -> Evaluation:
+        """Evaluates every picture of a split once.
 
-    Args:
-        args: of arguments.checkpoint_parser.
-        data: directory that describes the classes of a checkpoint without run directory. Of a run, other shards of the
-            same classes.
-        batch_size: in the place of the run's own, or of 64.
+        Args:
+            split: train, validation or test; by default test, or validation where the data have no test split.
+            data: directory of other shards of the same classes.
+            on_error, crops, flip: as the options of eval.py.
+            progress: show a progress bar where standard error is a terminal.
 
-    Raises:
-        UserError: a checkpoint that cannot be read or is of another net, flags that are missing or contradict the run.
-    """
-    prefix, run = locate(args.ckpt), run_of(args.ckpt)
-    named = {key: getattr(args, key) for key in ("net", "image_size", "preprocessing")}
-    named = {
-        key: value for key, value in {**named, "data": data, "batch_size": batch_size}.items() if value is not None
-    }
-    config = _of_run(run, named) if run else _alone(args.ckpt, named)
-    configuration.validate(config, NETS, PREPROCESSINGS)
-    config = configuration.resolve(config, NETS)
-    make_deterministic(config.seed)
-
-    stored, net = shapes_of(prefix), NETS[config.net]
-    if args.ema and not any(name.endswith(f"/{AVERAGE}") for name in stored):
-        raise UserError(f"--ema: {prefix} holds no averages; train with --ema-decay 0.999 to keep them")
-    width = head_width(stored, net)
-    if run:
-        dataset = load_dataset(run)
-    elif data:
-        dataset = load_dataset(data)
-    elif width is None:
-        raise UserError(f"{prefix} holds no head of {config.net}; python -m nets.weights inspect tells what it fits")
-    else:  # the published heads are of ImageNet's 1,000 classes, most with a background before them
-        names = list(map(str, range({1: 2, 1001: 1000}.get(width, width))))
-        dataset = {"class_names": names, "channels": net.channels}
-    classes = len(dataset["class_names"])
-    background = run is None and width == classes + 1
-    return Trained(
-        prefix,
-        run,
-        config,
-        dataset,
-        statistics.load(run or data, dataset) if run or data else Statistics(),
-        1 if width == 1 and classes == 2 else classes + background,
-        background,
-        args.ema,
-    )
-
-
-def _of_run(run: str, named: dict) -> configuration.Config:
-    config = configuration.load(os.path.join(run, CONFIG_JSON))
-    for key in ("net", "image_size", "preprocessing"):
-        if key in named and named[key] != getattr(config, key):
-            raise UserError(
-                f"--{key.replace('_', '-')} {named[key]} contradicts {run}/{CONFIG_JSON}, which says "
-                f"{getattr(config, key)}; leave it out"
-            )
-    return dataclasses.replace(config, **named)
-
-
-def _alone(ckpt: str, named: dict) -> configuration.Config:
-    if "net" not in named:
-        raise UserError(
-            f"{ckpt} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
-            f"needed; python -m nets.weights inspect {ckpt} tells which"
+        Raises UserError for data that cannot be read or have other classes, and a checkpoint that does not fit the net
+        or whose outputs are not finite.
+        """
+        if flip and crops != 1:
+            raise UserError(f"--flip with --crops {crops}: ten crops have their mirror images; leave it out")
+        selection = self.selection(split, data=data, on_error=on_error)
+        index = selection.index()
+        with self.graph():
+            batch_size = min(self.config.input.batch_size, len(index.offsets))
+            batches = evaluation_batches(index, self.preprocessor, batch_size, crops=crops)
+            images = with_mirror_images(batches.images) if flip else batches.images
+            views = 2 if flip else crops
+            heads = {name: averaged(logits, views) for name, logits in self.build(images)[0].items()}
+            metrics = {name: per_example(logits, batches.labels) for name, logits in heads.items()}
+            with tf.Session(config=self.session_config()) as session:
+                self.restore(session)
+                reader = Reader(batches, selection)
+                tables = reader.attempt(session, lambda: evaluate(session, reader, metrics, progress=progress))
+        self._check_finite([table.loss for table in tables.values()])
+        return Evaluation(
+            checkpoint=self.checkpoint,
+            step=self.step,
+            data=selection.dataset.directory,
+            split=selection.split,
+            class_names=self.dataset.class_names,
+            image_size=self.preprocessor.size,
+            trained_image_size=self.trained_size,
+            index=batches.index,
+            channels=self.dataset.channels,
+            tables=tables,
         )
-    return configuration.Config(**named)
+
+    def predict(self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto") -> list[Prediction]:
+        """Predicts pictures of any kind and size; `stream` does the same with the memory of one batch.
+
+        files are pictures and folders of pictures, top_k is a number of classes or 'all', invert as predict.py has it.
+        Returns one Prediction for each picture, in order; with an error where it cannot be read. Raises UserError for
+        a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
+        """
+        return list(self.stream(list_pictures(files), top_k=top_k, invert=invert))
+
+    def features(self, files: Files, end_point: str) -> Features:
+        """The outputs of a layer for pictures, flattened. Raises UserError as `predict`, and for an unknown name."""
+        return Features.of(self.stream(list_pictures(files), end_point=end_point))
+
+    def stream(
+        self,
+        files: Iterable[str],
+        *,
+        top_k: int | Literal["all"] = 5,
+        invert: str = "auto",
+        end_point: str | None = None,
+        cam: bool = False,
+    ) -> Iterator[Prediction]:
+        """Predicts picture files batch by batch, as `predict`; the net is built and restored before it returns.
+
+        end_point names a layer whose outputs become `Prediction.features`; cam adds class activation maps.
+        """
+        if top_k != "all" and top_k < 1:
+            raise UserError(f"--top-k is {top_k}; it must be at least 1, or all")
+        with self.graph() as graph:
+            batch = self.inputs()
+            heads, end_points = self.build(batch)
+            wanted = fetches(batch, heads[""], end_points, end_point=end_point, cam=cam)
+            session = tf.Session(graph=graph, config=self.session_config())
+            reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
+            self.restore(session)
+        run = PredictionRun(session, wanted, batch, reader, self.dataset.class_names, None if top_k == "all" else top_k)
+        return run.predictions(iter(files), self.config.input.batch_size, self._check_finite)
+
+    def _check_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            raise UserError(f"{self.checkpoint}: the net's outputs are not finite; its weights are too large")
+
+
+def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Config, int | None]:
+    """The options of a checkpoint, with those that are given, and the training size. Raises UserError."""
+    given = {key: value for key, value in given.items() if value is not None}
+    if run is None:
+        if "net" not in given:
+            raise UserError(
+                f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
+                f"needed; python -m nets.weights inspect {path} names it"
+            )
+        return resolve(Config.of(**given)), None
+    trained = configuration.load(os.path.join(run, CONFIG_JSON))
+    flat, fixed = trained.flat(), ["net", "preprocessing"]
+    if not getattr(nets.find(trained.network.net), "any_size", True):
+        fixed.append("image_size")
+    for key in fixed:
+        if given.get(key, flat[key]) != flat[key]:
+            says = f"{run}/{CONFIG_JSON}, which says {flat[key]}; leave it out"
+            raise UserError(f"{configuration.flag(key)} {given[key]} contradicts {says}")
+    return resolve(trained.replace(**given)), trained.input.image_size
+
+
+def _numbered(prefix: str, name: str, net: Net, width: int | None) -> Dataset:
+    """A data set without records, whose classes are numbers, for a head of `width` outputs."""
+    if width is None:
+        raise UserError(f"{prefix} holds no head of {name}; python -m nets.weights inspect names the nets that it fits")
+    classes = {1: 2, 1001: 1000}.get(width, width)  # published heads: ImageNet's classes, most with a background
+    return Dataset("", tuple(map(str, range(classes))), net.channels, {}, Statistics(), {})

@@ -1,4 +1,4 @@
-"""Exports in their runtimes beside the checkpoint's own evaluation graph, turn by turn.
+"""Measures exports in their runtimes beside the evaluation graph of the checkpoint, in turns.
 
     python benchmarks/export_runtimes.py [NET …] [--batches 1,32] [--rounds N] [--threads N]
 
@@ -38,7 +38,7 @@ RUNTIMES = {  # column, and the format that it runs
 
 
 def loaded(runtime: str, directory: Path, name: str, threads: int) -> Callable:
-    """What calls a net in one runtime: images to outputs by name."""
+    """A function that runs a net in one runtime: from images to outputs by name."""
     if runtime == "SavedModel":  # before anything imports tfcompat, which turns TensorFlow 2's behaviour off
         import tensorflow as tf
 
@@ -61,33 +61,23 @@ def loaded(runtime: str, directory: Path, name: str, threads: int) -> Callable:
 
 
 def evaluation(prefix: Path, name: str, threads: int) -> Callable:
-    """The checkpoint as eval.py builds it, with normalisation and softmax."""
-    from classifier import find
+    """The checkpoint as eval.py builds it, with normalization and softmax."""
+    from classifier import Classifier
     from engine.session import session_config
-    from pipeline.preprocess import PREPROCESSINGS
-    from pipeline.statistics import Statistics
     from tfcompat import tf
 
-    net = find(arguments(prefix, name))
-    with tf.Graph().as_default() as graph:
-        tf.set_random_seed(0)
-        size = net.config.image_size
-        images = tf.placeholder(tf.float32, [None, size, size, net.net.channels])
-        normalized = PREPROCESSINGS[net.config.preprocessing].normalize(images, size, Statistics())
-        logits = net.build(normalized)[0][""]
+    classifier = Classifier.load(prefix, net=name)
+    with classifier.graph() as graph:
+        images = classifier.inputs()
+        logits = classifier.build(classifier.preprocessor.normalize(images))[0][""]
         outputs = {"logits": logits, "probabilities": tf.nn.softmax(logits)}
         session = tf.Session(graph=graph, config=session_config(threads))
-        net.restore(session)
+        classifier.restore(session)
     return lambda given: session.run(outputs, {images: given})
 
 
-def arguments(prefix: Path, name: str) -> argparse.Namespace:
-    """The command line that names a checkpoint without run directory."""
-    return argparse.Namespace(ckpt=str(prefix), ema=False, net=name, image_size=None, preprocessing=None)
-
-
 def serve(runtime: str, directory: Path, name: str, threads: int, connection: Connection) -> None:
-    """A process: loads a net, answers each batch with what it took in seconds and what came out."""
+    """A process: loads a net, and answers each batch with the seconds it took and the outputs."""
     run = loaded(runtime, directory, name, threads)
     connection.send("ready")
     while (images := connection.recv()) is not None:
@@ -97,28 +87,27 @@ def serve(runtime: str, directory: Path, name: str, threads: int, connection: Co
 
 
 def export(name: str, place: Path) -> tuple[dict[str, float], np.ndarray]:
-    """Exports a net with random weights. Runs in a process of its own: protobufs are slow to give memory back.
+    """Exports a net with random weights. Runs in its own process: protobufs are slow to release memory.
 
     Returns sizes in MB by format, and pictures of noise as evaluation cuts them.
     """
-    from classifier import find
-    from export import freeze, pictures_of
+    from classifier import Classifier
+    from export import freeze, samples
     from exporting.formats import WRITERS
     from nets import NETS
     from nets.weights import write_checkpoint
-    from tfcompat import tf
 
     random, values = np.random.default_rng(0), {}
     for variable, shape in NETS[name].variable_shapes(CLASSES).items():
         kind = variable.rpartition("/")[2]
-        if kind in ("gamma", "moving_variance"):  # as of a net that was trained
+        if kind in ("gamma", "moving_variance"):  # as of a trained net
             value = random.uniform(0.5, 1.5, shape)
         else:
             value = random.normal(0, np.sqrt(2 / np.prod(shape[:-1])) if kind.endswith("weights") else 0.1, shape)
         values[variable] = value.astype(np.float32)
     write_checkpoint(values, place / "model.ckpt-0")
-    net = find(arguments(place / "model.ckpt-0", name))
-    made = freeze(net, *pictures_of(net))
+    classifier = Classifier.load(place / "model.ckpt-0", net=name)
+    made = freeze(classifier, *samples(classifier))
     sizes = {}
     for format, save in WRITERS.items():
         began = time.perf_counter()
@@ -126,7 +115,6 @@ def export(name: str, place: Path) -> tuple[dict[str, float], np.ndarray]:
         save(made.graph, place / format)
         sizes[format] = sum(file.stat().st_size for file in (place / format).rglob("*") if file.is_file()) / 1e6
         print(f"{name}: {format} in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-    tf.reset_default_graph()
     return sizes, made.images
 
 

@@ -1,4 +1,4 @@
-"""A frozen graph, from `images` to `logits` and `probabilities`, in the formats of the runtimes that read it."""
+"""Writes a frozen graph, from `images` to `logits` and `probabilities`, in the formats of several runtimes."""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +13,7 @@ LARGE = 2**20  # numbers in a matrix
 
 
 def save_model(graph: tf.GraphDef, directory: Path) -> None:
-    """A SavedModel with one signature."""
+    """Writes a SavedModel with one signature."""
     _save_model(for_any_batch(graph), directory)
 
 
@@ -27,15 +27,15 @@ def _save_model(graph: tf.GraphDef, directory: Path) -> None:
 
 
 def save_frozen(graph: tf.GraphDef, directory: Path) -> None:
-    """A GraphDef."""
+    """Writes a GraphDef."""
     (directory / FROZEN).write_bytes(for_any_batch(graph).SerializeToString())
 
 
 def for_any_batch(graph: tf.GraphDef) -> tf.GraphDef:
-    """The graph for TensorFlow itself, with large matrices as the defaults of placeholders.
+    """The graph for TensorFlow itself, where large matrices become defaults of placeholders.
 
-    oneDNN keeps a constant matrix in the layout that is best for the first batch it sees, and lays it out anew at each
-    step of another size: alexnet_v2 took 124 ms for one picture after a batch of 8, and takes 14 to 25 so.
+    oneDNN keeps a constant matrix in the layout that is best for the first batch, and converts it at each step with
+    another batch size: alexnet_v2 takes 124 ms for one picture after a batch of 8, and 14 to 25 ms with this change.
     """
     free = tf.GraphDef()
     free.CopyFrom(graph)
@@ -58,21 +58,21 @@ def _large_matrices(graph: tf.GraphDef) -> list[tf.NodeDef]:
 
 
 def save_tflite(graph: tf.GraphDef, directory: Path) -> None:
-    """float32 throughout, with the SavedModel's signature."""
+    """Writes a float32 TFLite model with the SavedModel's signature."""
     with tempfile.TemporaryDirectory() as saved:
         _save_model(graph, Path(saved))
-        with eager_mode():  # TensorFlow 1's converter leaves the signature out
+        with eager_mode():  # the converter of TensorFlow 1 omits the signature
             model = tf.compat.v2.lite.TFLiteConverter.from_saved_model(saved).convert()
     (directory / TFLITE).write_bytes(model)
 
 
 def save_onnx(graph: tf.GraphDef, directory: Path) -> None:
-    """With the outputs' names, and `images` in NHWC."""
+    """Writes an ONNX model with the names of the outputs, and `images` in NHWC."""
     import onnx
     import tf2onnx  # takes a second
 
-    # The converter copies all constants again and again, 24 GB for VGG-16. Large matrices, which it would not change,
-    # are inputs to it and take their place in the end.
+    # The converter copies all constants many times, 24 GB for VGG-16. Large matrices, which it does not change, are
+    # inputs during the conversion and are put back after it.
     small, matrices = tf.GraphDef(), {}
     small.CopyFrom(graph)
     for node in _large_matrices(small):

@@ -1,29 +1,29 @@
-"""From a session's graph to one without variables, which other runtimes read.
+"""Converts the graph of a session to one without variables, which other runtimes read.
 
-What does not depend on the inputs is a constant: variables, and all that is computed of them alone, such as the halves
-of weights that are split for two groups. Batch norm goes into the convolution before it, where there is one: that of
-pre-activation has none.
+Values that do not depend on the inputs become constants: variables, and results that are computed from variables alone,
+such as the halves of weights that are split for two groups. Batch norm is folded into the convolution before it, where
+there is one; batch norm of pre-activation has none.
 """
 
 from collections import Counter
 
 import numpy as np
 
-from tfcompat import tf
+from tfcompat import tf, upstream
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 BATCH_NORM = "FusedBatchNormV3"
 
 
 def frozen(session: tf.Session, inputs: list[tf.Tensor], outputs: list[tf.Tensor]) -> tf.GraphDef:
-    """The graph from placeholders to outputs, which keep their names; each output is an operation's first."""
+    """The graph from placeholders to outputs, which keep their names; an output is the first of its operation."""
     dependent = _dependent(inputs, outputs)
     constants = {
         _name(tensor, dependent): tensor for op in dependent for tensor in op.inputs if tensor.op not in dependent
     }
     values = session.run(constants)
     nodes = []
-    for op in session.graph.get_operations():  # in the order they were made, so inputs come first
+    for op in session.graph.get_operations():  # inputs come first
         if op in dependent:
             node = tf.NodeDef()
             node.CopyFrom(op.node_def)
@@ -40,29 +40,22 @@ def frozen(session: tf.Session, inputs: list[tf.Tensor], outputs: list[tf.Tensor
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
     graph.node.extend(nodes)
     names = [tensor.op.name for tensor in outputs]
-    # Identities go, such as those that dropout leaves.
+    # Removes identities, such as those that dropout leaves.
     return tf.graph_util.remove_training_nodes(tf.graph_util.extract_sub_graph(graph, names), names)
 
 
 def _dependent(inputs: list[tf.Tensor], outputs: list[tf.Tensor]) -> set[tf.Operation]:
     """Operations between inputs and outputs, both included."""
-    after, waiting = set(), [tensor.op for tensor in inputs]
-    while waiting:
-        op = waiting.pop()
-        if op not in after:
-            after.add(op)
-            waiting += [user for tensor in op.outputs for user in tensor.consumers()]
-    between, waiting = set(), [tensor.op for tensor in outputs]
-    while waiting:
-        op = waiting.pop()
-        if op in after and op not in between:
+    needed = upstream([tensor.op for tensor in outputs])
+    between = needed & {tensor.op for tensor in inputs}
+    for op in outputs[0].graph.get_operations():  # in the order they were built in, so inputs come first
+        if op in needed and any(tensor.op in between for tensor in op.inputs):
             between.add(op)
-            waiting += [tensor.op for tensor in op.inputs]
     return between
 
 
 def _name(tensor: tf.Tensor, dependent: set[tf.Operation]) -> str:
-    """What a node of the frozen graph calls its input: a variable's value is called as the variable."""
+    """The name of a node's input in the frozen graph; the value of a variable gets the name of the variable."""
     if tensor.op in dependent:
         return tensor.name.removesuffix(":0")
     if tensor.op.type == "ReadVariableOp":
@@ -71,9 +64,9 @@ def _name(tensor: tf.Tensor, dependent: set[tf.Operation]) -> str:
 
 
 def _fold_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> None:
-    """Scales the weights of convolutions instead of what they give. Changes both arguments.
+    """Scales the weights of convolutions instead of their outputs. Changes both arguments.
 
-    In TensorFlow's optimize_for_inference the same takes half a minute for inception_v1: it goes by single numbers.
+    TensorFlow's optimize_for_inference takes half a minute for this in inception_v1: it loops over single numbers.
     """
     by_name = {node.name: node for node in nodes}
     uses = Counter(name for node in nodes for name in node.input)
@@ -89,7 +82,7 @@ def _fold_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> 
         if before is None or before.op not in CONVOLUTIONS or uses[before.name] != 1 or before.input[1] not in values:
             continue
         weights = values[before.input[1]]
-        depthwise = before.op == "DepthwiseConv2dNative"  # [H, W, C, multiplier], which gives C * multiplier channels
+        depthwise = before.op == "DepthwiseConv2dNative"  # [H, W, C, multiplier], with C * multiplier outputs
         folded = weights * (scale.reshape(weights.shape[2:]) if depthwise else scale)
         before.input[1] = f"{before.name}/folded_weights"
         values[before.input[1]] = folded.astype(np.float32)
@@ -105,10 +98,10 @@ def _fold_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> 
 
 
 def _subtract_mean_as_batch_norm(nodes: list[tf.NodeDef], values: dict[str, np.ndarray]) -> None:
-    """Writes placeholder - mean, of each channel, as a batch norm. Changes both arguments.
+    """Replaces placeholder - mean, for the mean of each channel, by a batch norm. Changes both arguments.
 
-    The difference is the same, but OpenCV 5.0 subtracts a vector rightly from a single picture only: from three it
-    gives other numbers, from seven an error.
+    The result is the same, but OpenCV 5.0 subtracts a vector correctly from a single picture only: with three pictures
+    it gives other numbers, with seven an error.
     """
     placeholders = {node.name for node in nodes if node.op == "Placeholder"}
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Exported nets as their users run them: each function loads one from its directory, and gives what calls it.
+"""Runs exported nets as their users do: each function loads one from its directory and returns a function to call.
 
     run = onnx_runtime(directory)
     run(images)["probabilities"]
@@ -15,23 +15,23 @@ from tfcompat import eager_mode, tf
 
 FROZEN, TFLITE, ONNX = "frozen_graph.pb", "model.tflite", "model.onnx"
 OUTPUTS = ("logits", "probabilities")
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # what the net is given, to its outputs by name
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]  # from the net's inputs to its outputs by name
 
 
-def tensorflow_2(directory: Path, given: str = "images") -> Run:
-    """A SavedModel as plain TensorFlow 2 loads it."""
+def tensorflow_2(directory: Path, argument: str = "images") -> Run:
+    """A SavedModel in TensorFlow 2. `argument` is the name of the signature's argument."""
     with eager_mode():
         function = tf.compat.v2.saved_model.load(str(directory)).signatures["serving_default"]
 
     def run(inputs: np.ndarray) -> dict[str, np.ndarray]:
         with eager_mode():
-            return {name: value.numpy() for name, value in function(**{given: tf.constant(inputs)}).items()}
+            return {name: value.numpy() for name, value in function(**{argument: tf.constant(inputs)}).items()}
 
     return run
 
 
 def session(directory: Path, threads: int = 0) -> Run:
-    """A frozen graph in a session. threads: of each of the two pools, 0 for one a core."""
+    """A frozen graph in a session. `threads` is the size of both thread pools, 0 for one thread per core."""
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(tf.GraphDef.FromString((directory / FROZEN).read_bytes()), name="")
@@ -41,13 +41,13 @@ def session(directory: Path, threads: int = 0) -> Run:
 
 
 def opencv(directory: Path, names: Sequence[str] = OUTPUTS) -> Run:
-    """A frozen graph in OpenCV's dnn. Raises RuntimeError, which names the operation, where it lacks one.
+    """A frozen graph in OpenCV's dnn. Raises RuntimeError that names the operation that OpenCV lacks.
 
-    It gives a graph's last output only, so each of `names` is a net of its own: for the logits one without the softmax.
+    OpenCV returns the last output of a graph only, so each of `names` is loaded as its own net.
     """
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it logs, the error says
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error says the same
     graph = tf.GraphDef.FromString((directory / FROZEN).read_bytes())
     nets = {}
     try:
@@ -55,7 +55,7 @@ def opencv(directory: Path, names: Sequence[str] = OUTPUTS) -> Run:
             part = tf.graph_util.extract_sub_graph(graph, [name])
             nets[name] = cv2.dnn.readNetFromTensorflow(np.frombuffer(part.SerializeToString(), np.uint8))
     except cv2.error as error:
-        raise RuntimeError(_told(error)) from None
+        raise RuntimeError(_message(error)) from None
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = {}
@@ -64,14 +64,14 @@ def opencv(directory: Path, names: Sequence[str] = OUTPUTS) -> Run:
             try:
                 outputs[name] = net.forward()
             except cv2.error as error:
-                raise RuntimeError(_told(error)) from None
+                raise RuntimeError(_message(error)) from None
         return outputs
 
     return run
 
 
-def _told(error: "cv2.error") -> str:  # noqa: F821
-    """OpenCV's words in one line, with its function, which names the operation."""
+def _message(error: "cv2.error") -> str:  # noqa: F821
+    """OpenCV's message in one line, with its function, which names the operation."""
     return " ".join(f"{error.func}: {error.err}".split())
 
 

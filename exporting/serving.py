@@ -1,22 +1,36 @@
-"""Picture files to pixels within an exported graph, which meets files that nobody has looked at before."""
+"""A SavedModel that takes picture files. It rejects files that are no pictures, and those that are too large."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporting import formats
 from pipeline.images import MAX_PIXELS
-from pipeline.pictures import Picture
-from pipeline.preprocess import PREPROCESSINGS
-from pipeline.statistics import Statistics
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PNG_HEADER_BYTES = 33
-# A PNG of MAX_PIXELS takes 1 GB while it is decoded and resized.
-AT_A_TIME = 2
+PARALLEL = 2  # pictures decoded at a time: a PNG of MAX_PIXELS takes 1 GB while it is decoded and resized
 
 
-def cut_files(encoded: tf.Tensor, channels: int, preprocessing: str, size: int, statistics: Statistics) -> tf.Tensor:
-    """What evaluation takes of pictures: string [N], JPEG or PNG, to float32 [N, H, W, C], 0 to 255.
+def save_file_model(graph: tf.GraphDef, preprocessor: Preprocessor, class_names: Sequence[str], path: Path) -> None:
+    """Writes a SavedModel from picture files, string [N], to all class names and their probabilities, [N, classes], the
+    most probable first."""
+    with tf.Graph().as_default():
+        files = tf.placeholder(tf.string, [None], "files")
+        images, graph = cut_files(files, preprocessor), formats.for_any_batch(graph)
+        (probabilities,) = tf.import_graph_def(graph, {"images": images}, ["probabilities:0"], name="")
+        probabilities, labels = tf.math.top_k(probabilities, len(class_names))
+        outputs = {"classes": tf.gather(tf.constant(class_names), labels), "probabilities": probabilities}
+        with tf.Session() as session:
+            tf.saved_model.simple_save(session, str(path), {"files": files}, outputs)
 
-    In the running graph, InvalidArgumentError says which of them is no such file, or promises more than MAX_PIXELS:
-    that is read from the header, before anything is decoded.
+
+def cut_files(encoded: tf.Tensor, preprocessor: Preprocessor) -> tf.Tensor:
+    """The pixels that evaluation uses of JPEG and PNG files: string [N] to float32 [N, H, W, C], 0 to 255.
+
+    When the graph runs, InvalidArgumentError names the first file that is neither, or whose header has more than
+    MAX_PIXELS; the header is checked before anything is decoded.
     """
 
     @tf.autograph.experimental.do_not_convert
@@ -26,13 +40,14 @@ def cut_files(encoded: tf.Tensor, channels: int, preprocessing: str, size: int, 
         is_png &= tf.equal(tf.strings.substr(data, 0, len(PNG_START)), PNG_START)
         known = tf.Assert(tf.image.is_jpeg(data) | is_png, ["picture", number, "of the batch is neither JPEG nor PNG"])
         with tf.control_dependencies([known]):
-            picture = Picture.of(tf.identity(data), channels)
+            picture = preprocessor.picture(tf.identity(data))
         sides = tf.cast(picture.height, tf.int64), tf.cast(picture.width, tf.int64)
         sound = (sides[0] > 0) & (sides[1] > 0) & (sides[0] * sides[1] <= MAX_PIXELS)
-        told = ["picture", number, "of the batch promises height and width", *sides, f"; at most {MAX_PIXELS:,} pixels"]
-        with tf.control_dependencies([tf.Assert(sound, told)]):
+        message = ["the header of picture", number, "of the batch has height and width", *sides]
+        message.append(f"; at most {MAX_PIXELS:,} pixels are allowed")
+        with tf.control_dependencies([tf.Assert(sound, message)]):
             picture = picture._replace(encoded=tf.identity(data))
-        return PREPROCESSINGS[preprocessing].cut(picture, size, statistics)
+        return preprocessor.cut(picture)
 
     numbers = tf.range(tf.shape(encoded)[0])
-    return tf.map_fn(cut, (encoded, numbers), dtype=tf.float32, parallel_iterations=AT_A_TIME)
+    return tf.map_fn(cut, (encoded, numbers), dtype=tf.float32, parallel_iterations=PARALLEL)

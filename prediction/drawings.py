@@ -1,10 +1,11 @@
-"""Drawings made like the training pictures of a net that knows light strokes on black, such as MNIST's.
+"""Redraws pictures for a net that was trained on light strokes on black, such as MNIST.
 
-MNIST's digits were scaled, aspect kept and antialiased, to fit a box of 20×20 pixels, which was placed into 28×28 so
-that the centre of mass lies in the middle (LeCun, Cortes and Burges, yann.lecun.org/exdb/mnist). `redrawn` does the
-same to a drawing of any size and of any two colours. Strokes that would become thinner than any of MNIST's are
-thickened before: of 500 test digits enlarged to 560 pixels, thinned to a line and drawn with a pen of 5 pixels, a net
-with 98.95 % on the first 2,000 as they are read 90.0 % without this and 97.6 % with it. Free of TensorFlow.
+MNIST's digits are scaled, with their aspect and antialiased, to fit a box of 20×20 pixels, which is placed in 28×28
+pixels so that the centre of mass is in the middle (LeCun, Cortes and Burges, yann.lecun.org/exdb/mnist). `redrawn` does
+the same to a drawing of any size and any two colours. Strokes that would become thinner than any of MNIST's are
+thickened first. Measured on 500 test digits that were enlarged to 560 pixels, thinned to a line and drawn with a pen of
+5 pixels: a net with 98.95 % on the first 2,000 original digits reaches 90.0 % without this and 97.6 % with it. Free of
+TensorFlow.
 """
 
 import cv2
@@ -13,10 +14,10 @@ import numpy as np
 from pipeline.images import ImageError
 from pipeline.statistics import Statistics
 
-DARK = 25  # grey levels, a tenth of white: what still counts as black
+DARK = 25  # grey levels, a tenth of white: up to this, a pixel counts as black
 THINNEST = 0.1  # of the box: 2 of 20 pixels; 95 % of MNIST's digits have strokes of 2.8 or more
 LARGEST = 1000  # pixels of the longer side; thickening takes time with its fourth power, a minute at 5,000
-FAINT = 0.2  # of the strongest ink; what is weaker, as paper's grain and JPEG's ripples, does not count for the box
+FAINT = 0.2  # of the strongest ink; weaker ink, such as grain of paper and JPEG artefacts, does not count for the box
 
 
 def border(picture: np.ndarray) -> np.ndarray:
@@ -25,10 +26,11 @@ def border(picture: np.ndarray) -> np.ndarray:
 
 
 def box_side(statistics: Statistics) -> int | None:
-    """The side of the box that strokes fill in training pictures that are light strokes on black, else None.
+    """The side of the box that strokes fill in training pictures that are light strokes on black; else None.
 
-    Such are square pictures of one channel whose mean is black along most of the border. Where it is so along all of
-    it the pictures have margins, as MNIST's; else the box is the picture, as of scikit-learn's digits.
+    Training pictures count as such if they are square, have one channel, and their mean is black along most of the
+    border. If it is black along all of it, they have margins as MNIST has; else the box is the whole picture, as in
+    scikit-learn's digits.
     """
     if statistics.pixels is None:
         return None
@@ -48,28 +50,28 @@ def is_like(picture: np.ndarray, statistics: Statistics) -> bool:
 
 
 def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None = None) -> np.ndarray:
-    """Light strokes on black, cut out, scaled to the box and centred.
+    """Redraws a drawing as light strokes on black, cut out, scaled to the box and centred.
 
     Args:
         picture: uint8 [H, W, 1], strokes on an even ground.
         side: height and width of the result.
-        box: what the longer side of the strokes is scaled to.
-        dark_strokes: whether the strokes are darker than the ground; None finds out.
+        box: length that the longer side of the strokes is scaled to.
+        dark_strokes: whether the strokes are darker than the ground; None guesses.
 
     Returns:
         uint8 [side, side, 1].
 
     Raises:
-        ImageError: nothing is drawn.
+        ImageError: there are no strokes.
     """
     ink = picture[..., 0].astype(np.float32)
     ink -= np.median(border(ink))
-    # Strokes cover less than the ground does, and so pull the mean to their side.
+    # Strokes cover less than the ground does, so the mean is between the ground and the strokes.
     if dark_strokes or (dark_strokes is None and ink.mean() < 0):
         ink = -ink
     strongest = float(ink.max())
     if strongest <= DARK:
-        raise ImageError("no strokes are on it that differ from its ground; what is transparent counts as white")
+        raise ImageError("it has no strokes that differ from its ground; transparent parts count as white")
     ink = _cut(np.clip(ink / strongest, 0, 1))
     if max(ink.shape) > LARGEST:
         height, width = (max(1, round(length * LARGEST / max(ink.shape))) for length in ink.shape)
@@ -84,9 +86,9 @@ def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None 
     scale = box / max(ink.shape)
     height, width = (max(1, round(length * scale)) for length in ink.shape)
     ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    ink *= 255 / ink.max()  # thin strokes of a large drawing have become faint
+    ink *= 255 / ink.max()  # thin strokes of a large drawing become faint
     result = np.zeros((side, side, 1), np.uint8)
-    if box == side:  # no margins: nowhere to move the centre of mass to
+    if box == side:  # no margins: the centre of mass cannot be moved
         top, left = ((side - length) // 2 for length in ink.shape)
     else:
         top, left = (
@@ -98,6 +100,6 @@ def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None 
 
 
 def _cut(ink: np.ndarray) -> np.ndarray:
-    """The smallest box that holds all ink of [H, W] that is not faint."""
+    """The smallest part of [H, W] that holds all ink that is not faint."""
     rows, columns = (np.flatnonzero((ink > FAINT).any(axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -1,9 +1,43 @@
-"""Feature vectors of pictures in a .npz file, written without holding them in memory. Free of TensorFlow."""
+"""Feature vectors of pictures: as arrays, or in a .npz file that is written without holding them in memory. Free of
+TensorFlow."""
 
+import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from prediction.run import Prediction
+
+
+class Features(NamedTuple):
+    """The outputs of a layer for N pictures."""
+
+    values: np.ndarray  # float32 [N, D], flattened
+    files: list[str]
+    labels: list[str]  # names of the folders that the files are in
+    errors: dict[str, str]  # files that cannot be read, which are left out, to the reason
+
+    @classmethod
+    def of(cls, predictions: Iterable["Prediction"]) -> "Features":
+        """Collects the features of predictions."""
+        vectors, files, errors = [], [], {}
+        for prediction in predictions:
+            if prediction.error:
+                errors[prediction.file] = prediction.error
+            else:
+                vectors.append(prediction.features)
+                files.append(prediction.file)
+        values = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+        return cls(values, files, list(map(folder_name, files)), errors)
+
+
+def folder_name(file: str) -> str:
+    """The name of the folder that a file is in."""
+    return Path(os.path.abspath(file)).parent.name
 
 
 class FeatureFile:
@@ -22,7 +56,7 @@ class FeatureFile:
         return self
 
     def add(self, vector: np.ndarray, file: str, label: str) -> None:
-        """Takes in float32 [D] of a file."""
+        """Adds the features of a file, float32 [D]."""
         self.rows.write(np.ascontiguousarray(vector, np.float32).data)
         self.width = len(vector)
         self.files.append(file)

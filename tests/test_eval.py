@@ -1,26 +1,29 @@
-"""What eval.py tells of a run: of a net with an auxiliary head, on two classes and on ten."""
+"""Evaluation: of a net with an auxiliary head, on two classes and on ten; from Python and by eval.py."""
 
-import argparse
 import collections
 import csv
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-import eval as evaluation
+import eval as command
+import predict
+from classifier import Classifier
+from engine.evaluation import Evaluation
+from engine.metrics import PerExample
 from errors import UserError
 from nets import NETS, Net
-from predict import parse_command_line as predict_arguments
-from predict import predict
 from tfcompat import slim, tf
 from tiny_net import configured, evaluated, tiny, tiny_arg_scope, train
 
@@ -59,7 +62,7 @@ def binary(tmp_path_factory):
         for label, name in enumerate(("cat", "dog")):
             (place / "pictures" / split / name).mkdir(parents=True)
             for i in range(count):
-                level = rng.normal(100 + 40 * label, 40)
+                level = rng.normal(100 + 40 * label, 20)
                 pixels = np.clip(rng.normal(level, 20, (12, 12, 3)), 0, 255).astype(np.uint8)
                 cv2.imwrite(str(place / "pictures" / split / name / f"{split}{i}.png"), pixels)
     arguments = ("--dataset", "folder", "--source", str(place / "pictures"), "--head", "sigmoid", "--data")
@@ -70,39 +73,37 @@ def binary(tmp_path_factory):
 
 
 def options(ckpt, *flags):
-    sys.argv = ["eval.py", "--ckpt", str(ckpt), *flags]
-    return evaluation.parse_command_line()
+    return command.parse_command_line(["--ckpt", str(ckpt), *flags])
 
 
 @pytest.fixture(scope="module")
 def result(binary, tmp_path_factory):
-    """The evaluation of that run with all its files, which lie beside each other."""
+    """The classifier of that run, its evaluation, and the directory of all files that eval.py writes."""
     out = tmp_path_factory.mktemp("out")
     places = ("--per-image", str(out / "images.csv"), "--confusion", str(out / "c.png"))
     args = options(binary, *places, "--mistakes", str(out / "m.png"))
-    found = evaluation.run_evaluation(args)
-    evaluation.write(found, args)
-    return found, out
+    classifier, found = command.evaluate(args)
+    command.write(classifier, found, args)
+    return classifier, found, out
 
 
 def test_the_table_of_pictures_recomputes_to_the_same_counts(result):
-    found, out = result
+    _, found, out = result
     with open(out / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     right = [row["label"] == row["prediction"] for row in rows]
-    assert len(rows) == found.evaluation.examples == 50
-    assert sum(right) / 50 == found.evaluation.top1
-    assert 0.5 < found.evaluation.top1 < 1.0  # there is something to tell apart
+    assert len(rows) == found.summary.examples == 50
+    assert sum(right) / 50 == found.summary.top1
+    assert 0.5 < found.summary.top1 < 1.0  # there are right and wrong predictions
     assert [row["file"].split("/")[1] for row in rows] == [row["label"] for row in rows]  # the folder is the class
     assert len({row["file"] for row in rows}) == 50
     # Of two classes the probability of the other is what is left, so even the loss follows.
     own = [
         float(row["probability"]) if r else 1 - float(row["probability"]) for row, r in zip(rows, right, strict=True)
     ]
-    assert -np.mean(np.log(own)) == pytest.approx(found.evaluation.loss, rel=1e-4)
+    assert -np.mean(np.log(own)) == pytest.approx(found.summary.loss, rel=1e-4)
     counts = collections.Counter((row["label"], row["prediction"]) for row in rows)
-    told = evaluation.as_json(found, 5)["classes"]
-    for row, other in zip(told, ("dog", "cat"), strict=True):
+    for row, other in zip(found.as_dict()["classes"], ("dog", "cat"), strict=True):
         hits, name = counts[row["name"], row["name"]], row["name"]
         assert row["precision"] == pytest.approx(hits / (hits + counts[other, name]))
         assert row["recall"] == pytest.approx(hits / (hits + counts[name, other]))
@@ -110,30 +111,30 @@ def test_the_table_of_pictures_recomputes_to_the_same_counts(result):
 
 
 def test_two_classes_have_a_roc_curve(result):
-    found, out = result
+    _, found, out = result
     with open(out / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     scores = [abs((row["prediction"] == "cat") - float(row["probability"])) for row in rows]
     expected = roc_auc_score([row["label"] == "dog" for row in rows], scores)
-    assert evaluation.as_json(found, 5)["roc_auc"] == pytest.approx(expected, abs=1e-3)
-    assert f"ROC AUC {found.roc_auc:.4f}, dog as the positive class" in evaluation.as_text(found, 5)
+    assert found.as_dict()["roc_auc"] == pytest.approx(expected, abs=1e-3)
+    assert f"ROC AUC {found.roc_auc:.4f}, dog as the positive class" in command.as_text(found, 5)
 
 
-def test_an_auxiliary_head_is_told_on_its_own(binary, result):
-    found, _ = result
-    head = evaluation.as_json(found, 5)["heads"]["aux"]
-    assert head["loss"] != found.evaluation.loss
-    assert "auxiliary head aux: top-1" in evaluation.as_text(found, 5)
-    reader = tf.train.NewCheckpointReader(found.net.prefix)  # by hand, from the pixels
+def test_an_auxiliary_head_is_reported(binary, result):
+    _, found, _ = result
+    head = found.as_dict()["heads"]["aux"]
+    assert head["loss"] != found.summary.loss
+    assert "auxiliary head aux: top-1" in command.as_text(found, 5)
+    reader = tf.train.NewCheckpointReader(found.checkpoint)  # by hand, from the pixels
     weights, biases = (reader.get_tensor(f"two_heads/aux/logits/{name}")[..., 0] for name in ("weights", "biases"))
-    pictures = evaluation.montage.stored_pictures(found.index, range(50), 3)
+    pictures = found.pictures(range(50))
     inputs = np.stack([cv2.resize(p, (8, 8), interpolation=cv2.INTER_LINEAR) for p in np.float32(pictures)]) / 255
     prediction = inputs.reshape(50, -1) @ weights + biases > 0
     assert head["top1"] == pytest.approx(np.mean(prediction == found.table.label), abs=0.021)  # one may be on the edge
 
 
 def test_pictures_and_tensorboard(binary, result):
-    found, out = result
+    _, found, out = result
     assert all(cv2.imread(str(out / name)).size for name in ("c.png", "m.png"))
     events = [
         value
@@ -143,29 +144,28 @@ def test_pictures_and_tensorboard(binary, result):
     ]
     assert {value.tag for value in events} == {"loss/cross_entropy", "accuracy/top1", "confusion", "mistakes"}
     top1 = next(value.simple_value for value in events if value.tag == "accuracy/top1")
-    assert top1 == pytest.approx(found.evaluation.top1)
+    assert top1 == pytest.approx(found.summary.top1)
 
 
 def test_batch_sizes_flips_and_top_k(binary, result):
-    found, _ = result
+    _, found, _ = result
     for size in (1, 7, 100):
         again = evaluated(binary, batch_size=size)
-        assert again[2:] == found.evaluation[2:]
-        assert again.loss == pytest.approx(found.evaluation.loss, rel=1e-6)
+        assert again[2:] == found.summary[2:]
+        assert again.loss == pytest.approx(found.summary.loss, rel=1e-6)
     flipped = evaluated(binary, flip=True)
     assert flipped.loss == pytest.approx(evaluated(binary, flip=True, batch_size=7).loss, rel=1e-6) != again.loss
     with pytest.raises(UserError, match="ten crops have their mirror images"):
         evaluated(binary, flip=True, crops=10)
     with pytest.raises(UserError, match="--top-k is 0"):
-        evaluated(binary, top_k=0)
+        options(binary, "--top-k", "0")
 
 
 def test_flipping_averages_probabilities(binary):
-    """Of a net that sees one side only, the mirror image says what the other side would."""
-    args = options(binary, "--flip")
-    found = evaluation.run_evaluation(args)
-    net = found.net
-    pictures = np.float32(evaluation.montage.stored_pictures(found.index, range(50), 3))
+    """Compares with the mean of the probabilities for the pictures and for their mirror images."""
+    net = Classifier.load(binary)
+    found = net.evaluate(flip=True)
+    pictures = np.float32(found.pictures(range(50)))
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         images = tf.compat.v2.image.resize(pictures, [8, 8]) / 255.0
@@ -176,28 +176,102 @@ def test_flipping_averages_probabilities(binary):
     np.testing.assert_allclose(found.table.confidence, both.max(1), rtol=1e-5)
 
 
-def test_what_cannot_be_written_is_told_first(binary, tmp_path):
+def test_files_that_cannot_be_written_are_reported_first(binary, tmp_path):
     for flags in (("--per-image", "nowhere/a.csv"), ("--confusion", "a.jpg"), ("--mistakes", str(tmp_path))):
         with pytest.raises(UserError, match=f"{flags[0]} .* must be a"):
-            evaluation.run_evaluation(options(binary, *flags))
+            command.evaluate(options(binary, *flags))
 
 
 def test_ten_classes(tmp_path, digits_data):
     """Against scikit-learn, and top-3 against sorted probabilities."""
     place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--total-steps", "20")
     assert train(configured(*place, "--net", "tiny", "--validate-every-steps", "20")) == 0
-    found = evaluation.run_evaluation(options(tmp_path / "run", "--top-k", "3"))
-    told = evaluation.as_json(found, 3)
+    _, found = command.evaluate(options(tmp_path / "run", "--top-k", "3"))
+    values = found.as_dict(3)
     expected = precision_recall_fscore_support(found.table.label, found.table.prediction, zero_division=0)
-    columns = ([row[key] for row in told["classes"]] for key in ("precision", "recall", "f1-score", "support"))
-    for column, values in zip(columns, expected, strict=True):
-        np.testing.assert_allclose(column, values)
-    assert told["top1"] < told["top3"] < 1
-    assert told["top3"] == np.mean(found.table.rank < 3)
-    assert "roc_auc" not in told
-    json.dumps(told)
-    assert isinstance(told["step"], int)
-    assert argparse.Namespace(**vars(options("x"))).top_k == 5
+    columns = ([row[key] for row in values["classes"]] for key in ("precision", "recall", "f1-score", "support"))
+    for column, wanted in zip(columns, expected, strict=True):
+        np.testing.assert_allclose(column, wanted)
+    assert values["top1"] < values["top3"] < 1
+    assert values["top3"] == np.mean(found.table.rank < 3)
+    assert "roc_auc" not in values
+    json.dumps(values)
+    assert isinstance(values["step"], int)
+    assert options("x").top_k == 5
+
+
+def by_hand(names, labels, predictions):
+    """An evaluation of the given labels and predictions."""
+    columns = dict.fromkeys(PerExample._fields, np.zeros(len(labels), np.float32))
+    columns |= {"label": np.array(labels), "prediction": np.array(predictions), "rank": np.zeros(len(labels), int)}
+    return Evaluation(
+        checkpoint="model.ckpt-1",
+        step=1,
+        data="data",
+        split="test",
+        class_names=tuple(names),
+        image_size=16,
+        trained_image_size=8,
+        index=None,
+        channels=1,
+        tables={"": PerExample(**columns)},
+    )
+
+
+def test_the_macro_average_is_over_the_classes_that_occur():
+    found = by_hand("abcd", labels=[0, 0, 0, 0, 2, 2], predictions=[0, 0, 1, 2, 2, 2])
+    # a: precision 1, recall 1/2, F1 2/3; c: precision 2/3, recall 1, F1 4/5; b is predicted but absent, d neither
+    expected = {"precision": 5 / 6, "recall": 3 / 4, "f1-score": 11 / 15, "support": 6, "classes": 2}
+    assert found.macro_average() == pytest.approx(expected)
+    assert found.as_dict()["macro_average"] == found.macro_average()
+    assert found.per_class()["b"] == {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}
+    assert re.search(r"^mean of 2 classes +83.33% +75.00% +73.33% +6$", command.as_text(found, 5), re.MULTILINE)
+
+
+def test_of_many_classes_the_worst_that_occur_are_printed():
+    names = [f"class {i}" for i in range(40)]
+    lines = command.as_text(by_hand(names, [*range(12), 12], [*range(12), 3]), 5).splitlines()
+    assert lines[0] == "the 10 worst of 40 classes; --json prints all"
+    assert [line[:9].strip() for line in lines[2:5]] == ["class 12", "class 3", "class 0"]
+    assert lines[12].startswith("mean of 13 classes ")
+
+
+def test_another_size_than_the_training(tmp_path, digits_data):
+    """A net of any size is evaluated at another one, and says so; one that flattens the picture is not."""
+    options = ("--data", digits_data, "--total-steps", "2", "--run-dir")
+    assert train(configured(*options, str(tmp_path / "any"), "--net", "preact_resnet_20", "--image-size", "8")) == 0
+    classifier, found = command.evaluate(command.EvalOptions(str(tmp_path / "any"), image_size=16, split="validation"))
+    assert classifier.end_points()[0] == "logits"
+    values, line = found.as_dict(), "evaluated at 16 px, trained at 8 px"
+    assert (values["image_size"], values["trained_image_size"]) == (16, 8)
+    assert line in command.as_text(found, 5).splitlines()
+    same = Classifier.load(tmp_path / "any", image_size=8).evaluate("validation")
+    assert found.summary.loss != same.summary.loss
+    assert line not in command.as_text(same, 5)
+    assert train(configured(*options, str(tmp_path / "flat"))) == 0
+    with pytest.raises(UserError, match=r"does not fit the net: tiny/logits/weights is \[256, 10\], the net needs"):
+        evaluated(tmp_path / "flat", image_size=16)
+    for contradiction in ({"net": "preact_resnet_20"}, {"preprocessing": "vgg"}):
+        with pytest.raises(UserError, match=r"contradicts .*config\.json, which says .*; leave it out"):
+            evaluated(tmp_path / "flat", **contradiction)
+
+
+def test_a_net_of_one_size_keeps_it(binary, monkeypatch):
+    fixed = types.SimpleNamespace(**vars(NETS["tiny_with_two_heads"]), any_size=False)
+    monkeypatch.setitem(NETS, "tiny_with_two_heads", fixed)
+    with pytest.raises(UserError, match=r"--image-size 16 contradicts .*config\.json, which says 8; leave it out"):
+        Classifier.load(binary, image_size=16)
+
+
+def test_python_gets_data_and_keeps_its_graph(binary, capfd):
+    with tf.Graph().as_default() as graph:
+        classifier = Classifier.load(binary)
+        found = classifier.evaluate("validation", flip=True)
+        assert tf.get_default_graph() is graph
+        assert graph.get_operations() == []
+    assert found.summary.examples == 12
+    assert found.as_dict(1)["top1"] == found.summary.top1 == found.top_k(1)
+    assert capfd.readouterr().out == ""
 
 
 def test_weights_that_overflow_are_an_error(binary, tmp_path):
@@ -213,7 +287,7 @@ def test_weights_that_overflow_are_an_error(binary, tmp_path):
         evaluated(tmp_path / "run")
     cv2.imwrite(str(tmp_path / "a.png"), np.full((12, 12, 3), 200, np.uint8))
     with pytest.raises(UserError, match=r"model\.ckpt-40: the net's outputs are not finite"):
-        predict(predict_arguments(["--ckpt", str(tmp_path / "run"), str(tmp_path / "a.png")]))
+        predict.predict(predict.parse_command_line(["--ckpt", str(tmp_path / "run"), str(tmp_path / "a.png")]))
 
 
 @pytest.mark.filterwarnings(
@@ -223,10 +297,10 @@ def test_a_full_disk_costs_tensorboard_only(result, capsys):
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        evaluation.write_events(result[0], {})
+        command.write_events(*result[:2], {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert "TensorBoard gets nothing: " in capsys.readouterr().err
+    assert "nothing is added to TensorBoard: " in capsys.readouterr().err
 
 
 def test_a_config_that_cannot_be_read_is_named(binary, tmp_path):
@@ -235,6 +309,19 @@ def test_a_config_that_cannot_be_read_is_named(binary, tmp_path):
     (tmp_path / "run/config.json").symlink_to("/proc/self/mem")  # a file, but reading from its start fails
     with pytest.raises(UserError, match="Input/output error"):
         evaluated(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["eval", "predict", "export"])
+def test_help_and_mistakes_are_answered_without_tensorflow(name, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit(9)")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    required = ["--ckpt", "x", *(["--format", "onnx"] if name == "export" else [])]
+    for arguments, code in ((["--help"], 0), ([*required, "--image-size", "0"], 2), ([*required, "--no-such"], 2)):
+        command = [sys.executable, ROOT / f"{name}.py", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert code or "--image-size N" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_two_figures_need_two_files(tmp_path):

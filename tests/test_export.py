@@ -1,4 +1,4 @@
-"""export.py: what it writes runs in the programs that it is for, and equals the checkpoint's evaluation."""
+"""Export: each format runs in its programs, and equals the evaluation of the checkpoint."""
 
 import dataclasses
 import json
@@ -14,16 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
-import classifier
 import export
-from errors import UserError
+from classifier import Classifier
+from errors import UserError, reported
 from exporting import formats, runtimes
+from exporting.samples import PICTURES
 from nets import NETS
 from nets.weights import write_checkpoint
 from pipeline.images import encode_png
-from pipeline.pictures import Picture
-from pipeline.preprocess import PREPROCESSINGS
-from pipeline.statistics import Statistics
+from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 from tiny_net import configured, exported, train
 
@@ -40,39 +39,30 @@ def place(tmp_path_factory, digits_data):
     steps = ("--total-steps", "20", "--validate-every-steps", "20", "--snapshot-every-steps", "20")
     assert train(configured("--run-dir", run, "--data", digits_data, *steps, "--ema-decay", "0.9")) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "LARGE", 1000)  # its matrix of 256×10 goes the ways of AlexNet's
+        patch.setattr(formats, "LARGE", 1000)  # its matrix of 256×10 is treated as AlexNet's
         for format in export.FORMATS:
             exported(run, format)
         exported(run, "saved_model", input="jpeg")
-    net = classifier.find(arguments(run))
-    (directory / "five.png").write_bytes(export.pictures_of(net)[0][3])
+    (directory / "five.png").write_bytes(export.samples(Classifier.load(run))[0][3])
     return directory
-
-
-def arguments(ckpt, **options):
-    values = {"net": None, "image_size": None, "preprocessing": None, "ema": False, "ckpt": str(ckpt), **options}
-    return type("Arguments", (), values)
 
 
 def evaluated(ckpt, files, **options):
     """Probabilities [N, classes] by the graph that eval.py builds, each picture by itself."""
-    return evaluated_by(classifier.find(arguments(ckpt, **options)), files)
+    return evaluated_by(Classifier.load(ckpt, **options), files)
 
 
 def evaluated_by(net, files):
-    with tf.Graph().as_default():
-        tf.set_random_seed(0)
+    with net.graph():
         file = tf.placeholder(tf.string, [])
-        picture = Picture.of(file, net.dataset["channels"])
-        family = PREPROCESSINGS[net.config.preprocessing]
-        logits = net.build(family(picture, net.config.image_size, None, net.statistics)[tf.newaxis])[0][""]
+        logits = net.build(net.preprocessor.evaluate(net.preprocessor.picture(file))[tf.newaxis])[0][""]
         with tf.Session() as session:
             net.restore(session)
             return np.concatenate([session.run(tf.nn.softmax(logits), {file: data}) for data in files])
 
 
 def clients(directory, snippets):
-    """What snippets of docs/export.md, each after the one that cuts pictures, call probabilities or print."""
+    """The output of snippets of docs/export.md, each run after the one that cuts pictures, and their probabilities."""
     code = "\n".join(
         f"{CUT}\n{snippet}\nimport json; print(json.dumps(np.asarray(globals().pop('probabilities', None)).tolist()))"
         for snippet in snippets
@@ -105,7 +95,7 @@ def test_clients_without_tensorflow_get_the_checkpoints_probabilities(place):
         np.testing.assert_allclose(json.loads(line)[0], expected, atol=1e-6)
 
 
-def test_what_lies_beside_the_net(place):
+def test_labels_and_metadata(place):
     for format in export.FORMATS:
         directory = place / "runs/digits/export" / format
         assert (directory / "labels.txt").read_text().split() == list("0123456789")
@@ -128,7 +118,7 @@ def test_a_class_is_one_line_of_labels(place, tmp_path):
     assert json.loads((out / "metadata.json").read_text())["classes"] == dataset["class_names"]
 
 
-def test_batch_norm_is_folded_and_dropout_gone(place):
+def test_batch_norm_is_folded_and_dropout_removed(place):
     graph = tf.GraphDef.FromString((place / "runs/digits/export/frozen/frozen_graph.pb").read_bytes())
     kinds = [node.op for node in graph.node if node.op != "Const"]
     assert kinds.count("Conv2D") == 1
@@ -143,7 +133,7 @@ def test_a_large_matrix_is_no_constant_to_tensorflow(place):
     assert [kinds[node.input[1]] for node in graph.node if node.op == "MatMul"] == ["PlaceholderWithDefault"]
 
 
-def test_the_averages_of_the_weights(place, tmp_path):
+def test_ema_weights(place, tmp_path):
     run, files = place / "runs/digits", [(place / "five.png").read_bytes()]
     out = exported(run, "onnx", ema=True, out=str(tmp_path / "out"))
     pixels = cv2.imread(str(place / "five.png"), cv2.IMREAD_GRAYSCALE)[None, :, :, None].astype(np.float32)
@@ -169,15 +159,29 @@ def weights_of(outputs, channels=3, name="tiny", size=8):
     return values
 
 
+def test_python_exports_and_keeps_its_graph(place, tmp_path):
+    with tf.Graph().as_default() as graph:
+        classifier = Classifier.load(place / "runs/digits")
+        out = export.export(classifier, "onnx", tmp_path / "out")
+        assert tf.get_default_graph() is graph
+        assert graph.get_operations() == []
+    assert out == tmp_path / "out"
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.float32)
+    made, by_command = (runtimes.onnx_runtime(path)(pixels) for path in (out, place / "runs/digits/export/onnx"))
+    np.testing.assert_array_equal(made["logits"], by_command["logits"])
+    with pytest.raises(UserError, match="unknown format 'onx': did you mean onnx"):
+        export.export(classifier, "onx", tmp_path / "other")
+
+
 @pytest.mark.parametrize(("outputs", "classes"), [(1, 2), (1001, 1000), (5, 5)], ids=["sigmoid", "background", "five"])
 def test_a_checkpoint_without_run_directory(outputs, classes, tmp_path, capsys):
     write_checkpoint(weights_of(outputs), tmp_path / "model.ckpt-7")
     options = {"net": "tiny", "image_size": 8, "preprocessing": "vgg"}
     out = exported(tmp_path / "model.ckpt-7", "frozen", out=str(tmp_path / "out"), **options)
-    told = capsys.readouterr().out
-    assert "noise" in told
-    assert re.search("OpenCV's dnn: probabilities differ", told)  # the mean of each channel, which it cannot subtract
-    assert "other numbers" not in told
+    printed = capsys.readouterr().out
+    assert "noise" in printed
+    assert re.search("OpenCV's dnn: probabilities differ", printed)  # it cannot subtract a mean of each channel
+    assert "other numbers" not in printed
     picture = np.random.default_rng(1).integers(0, 256, (9, 9, 3)).astype(np.uint8)  # its centre is what is cut
     found = runtimes.session(out)(picture[None, :8, :8].astype(np.float32))
     expected = evaluated(tmp_path / "model.ckpt-7", [encode_png(picture).data], **options)
@@ -193,13 +197,13 @@ def test_a_checkpoint_without_run_directory(outputs, classes, tmp_path, capsys):
 
 def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
     """Of digits of 8×8, for a net of 12×12."""
-    net = classifier.find(arguments(place / "runs/digits"))
+    net = Classifier.load(place / "runs/digits")
     write_checkpoint(weights_of(10, channels=1, size=12), tmp_path / "model.ckpt-7")
-    config = dataclasses.replace(net.config, preprocessing="standardize", image_size=12)
-    net = net._replace(prefix=str(tmp_path / "model.ckpt-7"), config=config)
-    files, _ = export.pictures_of(net)
-    made = export.freeze(net, files, "digits")
-    assert made.images.shape == (export.PICTURES, 8, 8, 1)
+    preprocessor = dataclasses.replace(net.preprocessor, name="standardize", size=12)
+    net = dataclasses.replace(net, checkpoint=str(tmp_path / "model.ckpt-7"), preprocessor=preprocessor)
+    files, origin = export.samples(net)
+    made = export.freeze(net, files, origin)
+    assert made.images.shape == (PICTURES, 8, 8, 1)
     formats.save_tflite(made.graph, tmp_path)
     found = runtimes.litert(tmp_path)(made.images)["probabilities"]
     np.testing.assert_allclose(found, evaluated_by(net, files), atol=1e-6)
@@ -212,17 +216,17 @@ def test_pictures_are_cut_as_evaluation_cuts_them(preprocessing, channels, tmp_p
     picture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (5, 7, channels)), (90, 60))
     data = encode_png(picture.astype(np.uint8)).data
     (tmp_path / "picture.png").write_bytes(data)
-    family, client = PREPROCESSINGS[preprocessing], {}
+    preprocessor, client = Preprocessor(preprocessing, 32, channels), {}
     colours = {1: "grey", 3: "RGB"}[channels]
-    metadata = {"height": 32, "width": 32, "channels": colours, **family.rule(32)}
+    metadata = {"height": 32, "width": 32, "channels": colours, **preprocessor.describe()}
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     exec(CUT, client)
     with tf.Session() as session:
-        expected = session.run(family.cut(Picture.of(tf.constant(data), channels), 32, Statistics()))
+        expected = session.run(preprocessor.cut(preprocessor.picture(tf.constant(data))))
     np.testing.assert_allclose(client["cut"](str(tmp_path / "picture.png"), tmp_path), expected, atol=0.01)
 
 
-def test_what_opencv_lacks_is_told_and_is_no_failure(tmp_path, capsys):
+def test_an_operation_that_opencv_lacks_is_reported_and_is_no_failure(tmp_path, capsys):
     write_checkpoint(weights_of(5), tmp_path / "model.ckpt-7")
     options = {"net": "tiny", "image_size": 8, "preprocessing": "cifar"}
     out = exported(tmp_path / "model.ckpt-7", "frozen", out=str(tmp_path / "out"), **options)
@@ -230,7 +234,7 @@ def test_what_opencv_lacks_is_told_and_is_no_failure(tmp_path, capsys):
     assert "OpenCV's dnn cannot run this net: parseMean: Unsupported mode of reduce_mean" in capsys.readouterr().out
 
 
-# What is wrong is told, and leaves nothing
+# Errors, after which nothing is left
 
 
 @pytest.mark.parametrize(
@@ -244,12 +248,12 @@ def test_what_opencv_lacks_is_told_and_is_no_failure(tmp_path, capsys):
         ["--format", "saved_model", "--out", "\udcff"],
     ],
 )
-def test_a_command_that_makes_no_sense_ends_with_2(options, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "runs/digits", *options])
-    with pytest.raises(SystemExit) as caught:
-        export.parse_command_line()
+def test_a_wrong_command_ends_with_2(options, capsys):
+    with pytest.raises(SystemExit) as caught, reported():
+        export.parse_command_line(["--ckpt", "runs/digits", *options])
     assert caught.value.code == 2
-    assert "usage" in capsys.readouterr().err
+    wrong = options[-1] if options else "--format"
+    assert ascii(wrong).strip("'") in capsys.readouterr().err
 
 
 def test_a_directory_that_holds_something_is_left_alone(place):
@@ -276,12 +280,12 @@ def test_a_net_that_gives_other_numbers_is_not_left(place, tmp_path, monkeypatch
     assert not list((tmp_path / "made").iterdir())
 
 
-def test_a_net_that_gives_no_numbers_is_told_and_not_left(place, tmp_path):
+def test_a_net_whose_outputs_are_not_finite_is_not_left(place, tmp_path):
     run, out = tmp_path / "run", tmp_path / "made/out"
     shutil.copytree(place / "runs/digits", run, ignore=shutil.ignore_patterns("model.ckpt*", "best", "export"))
     reader = tf.train.NewCheckpointReader(str(place / "runs/digits/model.ckpt-20"))
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    values["tiny/logits/weights"] = np.full_like(values["tiny/logits/weights"], 3e38)  # finite, and their sums are not
+    values["tiny/logits/weights"] = np.full_like(values["tiny/logits/weights"], 3e38)  # finite, but their sums are not
     write_checkpoint(values, run / "model.ckpt-20")
     with pytest.raises(export.ExportError, match="itself gives logits that are not finite"):
         exported(run, "frozen", out=str(out))
@@ -291,8 +295,9 @@ def test_a_net_that_gives_no_numbers_is_told_and_not_left(place, tmp_path):
 TERMINATED = """
 import os, runpy, signal, sys
 import tiny_net
-from exporting import runtimes
-runtimes.litert = lambda directory: os.kill(os.getpid(), signal.SIGTERM)
+from exporting import comparison
+terminate = lambda directory: os.kill(os.getpid(), signal.SIGTERM)
+comparison.RUNTIMES["tflite"] = [("LiteRT", terminate, True)]
 runpy.run_path(tiny_net.export.__file__, run_name="__main__")
 """
 
@@ -306,7 +311,7 @@ def test_it_can_be_terminated_and_leaves_nothing(place, tmp_path):
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "made").iterdir())
-    assert not list(tmp_path.glob("tmp*"))  # where it is made of a SavedModel
+    assert not list(tmp_path.glob("tmp*"))  # the SavedModel that it is converted from
 
 
 @pytest.mark.parametrize("format", ["frozen", "saved_model"])
@@ -322,7 +327,7 @@ def test_a_full_disk_leaves_nothing(format, place, tmp_path):
     assert not list((tmp_path / "made").iterdir())
 
 
-# Files that nobody has looked at
+# Hostile files
 
 SENDING = """
 import glob, resource, sys
@@ -371,12 +376,12 @@ def test_hostile_files_are_refused_and_cost_little(place, tmp_path):
     assert done.returncode == 0, done.stderr
     *lines, peak = done.stdout.splitlines()
     assert len(lines) == len(paths)
-    told = {pathlib.Path(line.split()[1]).name: line for line in lines if line.startswith("refused")}
-    assert set(files) - set(told) == {"bomb.png"}
+    refused = {pathlib.Path(line.split()[1]).name: line for line in lines if line.startswith("refused")}
+    assert set(files) - set(refused) == {"bomb.png"}
     for name in ("large.png", "large.jpg", "no_size.png", "negative.png"):
-        assert "promises height and width" in told[name], told[name]
+        assert "[of the batch has height and width]" in refused[name], refused[name]
     for name in ("empty", "header.png", "text.png"):
-        assert "[picture] [1] [of the batch is neither JPEG nor PNG]" in told[name], told[name]
+        assert "[picture] [1] [of the batch is neither JPEG nor PNG]" in refused[name], refused[name]
     assert any(line.startswith("answered 2 10") and "bomb.png" in line for line in lines)
     assert int(peak) < 1000, f"{peak} MB"  # 384 for the bomb
 
@@ -393,6 +398,6 @@ def test_families_in_all_formats(name, tmp_path, capsys):
     write_checkpoint(weights_of(5, net.channels, name, net.image_size), tmp_path / "model.ckpt-7")
     for format in export.FORMATS:
         exported(tmp_path / "model.ckpt-7", format, net=name, out=str(tmp_path / format))
-    told = capsys.readouterr().out
-    assert told.count("differ by up to") == 5  # OpenCV's dnn, too
-    assert not re.search("cannot run|gives other numbers", told)
+    printed = capsys.readouterr().out
+    assert printed.count("differ by up to") == 5  # OpenCV's dnn, too
+    assert not re.search("cannot run|gives other numbers", printed)

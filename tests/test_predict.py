@@ -1,6 +1,5 @@
 """predict.py with one tiny net trained on a folder of pictures, and one on digits."""
 
-import argparse
 import csv
 import io
 import json
@@ -17,11 +16,14 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from errors import UserError
+from classifier import Classifier
+from errors import UserError, reported
 from pipeline import montage
 from pipeline.convert import convert
 from pipeline.images import encode_png
-from predict import listed, parse_command_line, predict
+from predict import parse_command_line, predict
+from prediction.pictures import list_pictures
+from tfcompat import tf
 from tiny_net import configured, picture_folder, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -58,11 +60,11 @@ def digits_run(digits_data, tmp_path_factory):
         "--run-dir",
         str(directory),
         "--total-steps",
-        "80",
+        "200",
         "--validate-every-steps",
-        "80",
+        "200",
     )
-    assert train(configured(*options, "--snapshot-every-steps", "80")) == 0
+    assert train(configured(*options, "--snapshot-every-steps", "200")) == 0
     return directory
 
 
@@ -71,11 +73,9 @@ def predicted(*words):
 
 
 def evaluated(run, split, table):
-    """What eval.py --per-image writes: file to its row."""
-    options = dict.fromkeys(("data", "batch_size", "net", "image_size", "preprocessing", "confusion", "mistakes"))
-    options |= {"ckpt": str(run), "split": split, "per_image": str(table), "on_error": "stop", "ema": False}
-    arguments = argparse.Namespace(**options, crops=1, flip=False, top_k=5)
-    evaluation.write(evaluation.run_evaluation(arguments), arguments)
+    """The rows of eval.py --per-image, by file."""
+    options = evaluation.EvalOptions(str(run), split=split, per_image=str(table))
+    evaluation.write(*evaluation.evaluate(options), options)
     with table.open(newline="") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
 
@@ -115,7 +115,7 @@ def test_json_is_all_that_standard_output_gets(run, pictures, capsys):
         assert first + second == pytest.approx(1, abs=1e-6)
 
 
-def test_what_is_damaged_is_named_and_the_others_go_on(run, pictures, tmp_path, capsys):
+def test_damaged_pictures_are_reported_and_the_others_predicted(run, pictures, tmp_path, capsys):
     (tmp_path / "cut.jpg").write_bytes((pictures / "cat/1.jpg").read_bytes()[:300])
     (tmp_path / "text\n.png").write_text("no picture")
     os.mkfifo(tmp_path / "waits.png")
@@ -139,7 +139,7 @@ def test_names_that_are_no_text_and_files_without_end(run, pictures, tmp_path, c
     assert (tmp_path / "s.png").exists()
 
 
-def test_what_cannot_be_written_is_named_and_nothing_else(run, pictures, tmp_path, monkeypatch):
+def test_outputs_that_cannot_be_written_are_reported(run, pictures, tmp_path, monkeypatch):
     words = ("--ckpt", run, pictures / "cat/0.jpg", "--csv", tmp_path / "p.csv", "--explain", tmp_path / "e")
     read, write = os.pipe()
     os.close(read)
@@ -169,8 +169,8 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = [str(tmp_path / name) for name in ("a.gif", "b/1.jpg", "b/2.PNG")]
-    assert listed([str(tmp_path)]) == named
-    assert listed([str(tmp_path / "plain"), str(tmp_path / "b"), str(tmp_path / ".hidden.png")]) == [
+    assert list_pictures([str(tmp_path)]) == list_pictures(tmp_path) == named
+    assert list_pictures([str(tmp_path / "plain"), str(tmp_path / "b"), str(tmp_path / ".hidden.png")]) == [
         *(str(tmp_path / "plain"), *named[1:], str(tmp_path / ".hidden.png"))
     ]
 
@@ -187,11 +187,12 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
         (("{picture}", "--data", "{empty}"), "names the classes itself; leave it out"),
         (("{picture}", "--invert", "yes"), "not trained on light strokes on black"),
         (("{picture}", "--explain", "{run}"), "exists and is not empty"),
-        (("{picture}", "--batch-size", "0"), "batch-size"),
+        (("{picture}", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
+        ((), "no picture is named"),
         (("{png}", "--sheet", "{png}"), "is one of the pictures; choose another name"),
     ],
 )
-def test_mistakes_are_told_and_nothing_is_written(words, message, run, pictures, tmp_path):
+def test_mistakes_are_reported_and_nothing_is_written(words, message, run, pictures, tmp_path):
     places = {"empty": tmp_path, "picture": pictures / "cat/0.jpg", "run": run, "png": pictures / "cat/small0.png"}
     with pytest.raises(UserError, match=message):
         predicted("--ckpt", run, *(word.format(**places) for word in words))
@@ -200,16 +201,18 @@ def test_mistakes_are_told_and_nothing_is_written(words, message, run, pictures,
 
 @pytest.mark.parametrize("k", ["0", "-1", "many"])
 def test_top_k_must_be_a_number_or_all(k, capsys):
-    with pytest.raises(SystemExit) as failure:
+    with pytest.raises(SystemExit) as failure, reported():
         parse_command_line(["--ckpt", "run", "a.png", "--top-k", k])
     assert failure.value.code == 2
-    assert f"'{k}' is neither a number from 1 nor 'all'" in capsys.readouterr().err
+    errors = {"many": "parsing --top-k: no type matching INT|{all}"}
+    assert errors.get(k, f"--top-k is {k}; it must be at least 1") in capsys.readouterr().err
+    assert parse_command_line(["--ckpt", "run", "a.png", "--top-k", "all"]).top_k == "all"
 
 
 def test_a_checkpoint_without_run_directory(run, digits_run, digits_data, pictures, tmp_path, capsys):
-    for file in digits_run.glob("model.ckpt-80.*"):
+    for file in digits_run.glob("model.ckpt-200.*"):
         shutil.copy(file, tmp_path)
-    named = ("--ckpt", tmp_path / "model.ckpt-80", "--net", "tiny", "--top-k", "all", "--json")
+    named = ("--ckpt", tmp_path / "model.ckpt-200", "--net", "tiny", "--top-k", "all", "--json")
     predicted(*named, "--data", digits_data, pictures / "cat/0.jpg")
     (found,) = json.loads(capsys.readouterr().out)
     assert sorted(entry["label"] for entry in found["predictions"]) == [str(i) for i in range(10)]
@@ -243,7 +246,7 @@ def test_each_picture_is_explained_though_names_repeat(run, pictures, tmp_path):
     for path in made:
         pixels = cv2.imread(str(path)).astype(int)
         assert pixels.shape == (224, 224, 3)
-        assert np.abs(pixels - pixels.mean(2, keepdims=True)).max() > 60  # the heat's colours
+        assert np.abs(pixels - pixels.mean(2, keepdims=True)).max() > 60  # the colors of the map
 
 
 def test_many_pictures_fill_several_sheets_up_to_a_limit(tmp_path, capsys, monkeypatch):
@@ -289,9 +292,33 @@ def test_drawings_are_read_as_the_digits_that_a_net_knows(digits_run, digits_dat
     assert agree["auto"] == agree["yes"] > 0.7 > 0.4 > agree["no"]
 
 
+def test_python_gets_predictions_and_features(run, pictures, tmp_path, capfd):
+    (tmp_path / "damaged.png").write_bytes((pictures / "cat/small0.png").read_bytes()[:50])
+    files = [pictures / "dog", tmp_path / "damaged.png", str(pictures / "cat/0.jpg")]
+    with tf.Graph().as_default() as graph:
+        classifier = Classifier.load(run, batch_size=5)
+        predictions = classifier.predict(files, top_k=1)
+        features = classifier.features(files, "logits")
+        stream = classifier.stream([str(pictures / "cat/0.jpg")], cam=True)
+        first = next(stream)  # the stream is not closed yet
+        assert tf.get_default_graph() is graph
+        assert graph.get_operations() == []
+    assert capfd.readouterr().out == ""
+    assert [each.file for each in predictions] == list_pictures(files)
+    (damaged,) = (each for each in predictions if each.error)
+    assert (damaged.file, damaged.top) == (str(tmp_path / "damaged.png"), [])
+    assert first.top[0] == pytest.approx(predictions[-1].top[0])
+    assert first.cam.max() == 1
+    assert features.values.shape == (len(predictions) - 1, 2)
+    assert features.labels == ["dog"] * (len(predictions) - 2) + ["cat"]
+    assert features.errors == {damaged.file: damaged.error}
+    labels = [classifier.dataset.class_names[row.argmax()] for row in features.values]
+    assert labels == [each.top[0][0] for each in predictions if not each.error]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not ODD.is_dir(), reason="the odd pictures are not here")
-def test_odd_pictures_are_told_or_named_within_bounds(run):
+def test_odd_pictures_are_predicted_or_reported_within_bounds(run):
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; import tiny_net, predict; "
     code += f"sys.exit(predict.predict(predict.parse_command_line(['--ckpt', {str(run)!r}, {str(ODD)!r}, '--json'])))"
     limit = 6 * 2**30  # of addresses, of which TensorFlow takes many
@@ -303,9 +330,9 @@ def test_odd_pictures_are_told_or_named_within_bounds(run):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert done.returncode == 1
-    told = len(json.loads(done.stdout))
+    predictions = len(json.loads(done.stdout))
     named = len(re.findall(rf"^{re.escape(str(ODD))}\S+: \w", done.stderr, re.MULTILINE))
-    assert told > 80
+    assert predictions > 80
     assert named > 20
-    assert told + named == len(list(ODD.iterdir()))
+    assert predictions + named == len(list(ODD.iterdir()))
     assert "Traceback" not in done.stderr

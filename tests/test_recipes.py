@@ -126,7 +126,7 @@ def test_averages_have_their_own_evaluation(run):
 
 def test_a_run_without_averages_says_so(tmp_path, digits_data):
     directory = trained(tmp_path, digits_data, steps=1)
-    with pytest.raises(UserError, match="holds no averages; train with --ema-decay"):
+    with pytest.raises(UserError, match="holds no EMA weights; train with --ema-decay"):
         evaluated(directory, ema=True)
 
 

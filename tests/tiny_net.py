@@ -6,7 +6,6 @@ With --signal, the process sends itself that signal once N steps of this process
 on after that.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -72,15 +71,11 @@ def planned(*args):
 
 
 def evaluated(ckpt, **options):
-    defaults = {"split": None, "data": None, "batch_size": None, "net": None, "image_size": None, "preprocessing": None}
-    defaults |= {"crops": 1, "on_error": "stop", "ema": False, "flip": False, "top_k": 5}
-    defaults |= {"per_image": None, "confusion": None, "mistakes": None}
-    return evaluation.run_evaluation(argparse.Namespace(ckpt=str(ckpt), **{**defaults, **options})).evaluation
+    return evaluation.evaluate(evaluation.EvalOptions(str(ckpt), **options))[1].summary
 
 
 def exported(ckpt, format, **options):
-    defaults = {"input": "images", "out": None, "ema": False, "net": None, "image_size": None, "preprocessing": None}
-    return export.export(argparse.Namespace(ckpt=str(ckpt), format=format, **{**defaults, **options}))
+    return export.main(export.ExportOptions(str(ckpt), format=format, **options))
 
 
 def picture_folder(directory, classes=("cat", "dog"), count=12):

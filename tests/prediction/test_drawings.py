@@ -1,4 +1,4 @@
-"""Drawings made like MNIST's digits."""
+"""Drawings redrawn like MNIST's digits."""
 
 import time
 
@@ -9,14 +9,14 @@ from sklearn.datasets import load_digits
 
 from pipeline.images import ImageError
 from pipeline.statistics import Statistics
-from prediction import drawings as drawn
+from prediction import drawings
 
 
 def written(digit, side=28, thickness=2, margin=4):
     """A digit, light on black, as MNIST's."""
     picture = np.zeros((280, 280), np.uint8)
     cv2.putText(picture, str(digit), (60, 220), cv2.FONT_HERSHEY_SIMPLEX, 8, 255, thickness * 10, cv2.LINE_AA)
-    return drawn.redrawn(picture[..., None], side, side - 2 * margin, False)
+    return drawings.redrawn(picture[..., None], side, side - 2 * margin, False)
 
 
 def statistics_of(pictures):
@@ -26,21 +26,21 @@ def statistics_of(pictures):
 LIKE_MNIST = statistics_of([written(digit) for digit in range(10)])
 
 
-def test_the_training_pictures_tell_the_box():
-    assert drawn.box_side(LIKE_MNIST) == 20
+def test_the_box_follows_from_the_training_pictures():
+    assert drawings.box_side(LIKE_MNIST) == 20
     digits = np.rint(load_digits().images * 255 / 16)[..., None]
-    assert drawn.box_side(statistics_of(digits)) == 8  # they have no margin
-    assert all(drawn.is_like(picture, statistics_of(digits)) for picture in digits)
-    assert drawn.box_side(statistics_of(255 - digits)) is None  # dark on white
-    assert drawn.box_side(statistics_of(digits.repeat(3, 3))) is None  # colours
-    assert drawn.box_side(statistics_of([np.full((28, 28, 1), 90)])) is None
-    assert drawn.box_side(Statistics()) is None
+    assert drawings.box_side(statistics_of(digits)) == 8  # they have no margin
+    assert all(drawings.is_like(picture, statistics_of(digits)) for picture in digits)
+    assert drawings.box_side(statistics_of(255 - digits)) is None  # dark on white
+    assert drawings.box_side(statistics_of(digits.repeat(3, 3))) is None  # colours
+    assert drawings.box_side(statistics_of([np.full((28, 28, 1), 90)])) is None
+    assert drawings.box_side(Statistics()) is None
 
 
-def test_pictures_like_the_training_pictures_are_known():
-    assert drawn.is_like(written(3), LIKE_MNIST)
-    assert not drawn.is_like(255 - written(3), LIKE_MNIST)
-    assert not drawn.is_like(written(3, side=56), LIKE_MNIST)
+def test_pictures_like_the_training_pictures_are_recognized():
+    assert drawings.is_like(written(3), LIKE_MNIST)
+    assert not drawings.is_like(255 - written(3), LIKE_MNIST)
+    assert not drawings.is_like(written(3, side=56), LIKE_MNIST)
 
 
 @pytest.mark.parametrize("digit", range(10))
@@ -49,7 +49,7 @@ def test_size_place_and_colours_of_a_drawing_do_not_matter(digit):
     large = cv2.resize(small, None, fx=10, fy=10, interpolation=cv2.INTER_CUBIC)
     large = np.pad(large, ((0, 90), (200, 40)))[..., None]
     for picture in (large, 255 - large, 60 + large // 2, 200 - large // 2):
-        again = drawn.redrawn(picture, 28, 20)
+        again = drawings.redrawn(picture, 28, 20)
         # The centre of mass may be rounded to the next pixel.
         assert cv2.matchTemplate(np.pad(again[..., 0], 1), small[..., 0], cv2.TM_CCOEFF_NORMED).max() > 0.97
 
@@ -59,7 +59,7 @@ def test_strokes_fill_the_box_about_the_middle_and_are_as_thick_as_mnists(thickn
     picture = np.full((800, 600, 1), 255, np.uint8)
     cv2.line(picture, (100, 100), (300, 600), 0, thickness)
     cv2.line(picture, (300, 600), (400, 600), 0, thickness)
-    made = drawn.redrawn(picture, 28, 20)
+    made = drawings.redrawn(picture, 28, 20)
     assert (made.shape, made.dtype, made.max()) == ((28, 28, 1), np.uint8, 255)
     rows, columns, _ = np.nonzero(made)
     assert np.ptp(rows) + 1 == 20
@@ -72,17 +72,17 @@ def test_strokes_fill_the_box_about_the_middle_and_are_as_thick_as_mnists(thickn
 
 def test_the_polarity_can_be_forced():
     picture = written(3)
-    np.testing.assert_array_equal(drawn.redrawn(picture, 28, 20), drawn.redrawn(picture, 28, 20, False))
-    inside_out = drawn.redrawn(np.pad(picture, ((9, 9), (9, 9), (0, 0)), constant_values=255), 28, 20, True)
-    assert np.median(drawn.border(inside_out[..., 0])) == 0
+    np.testing.assert_array_equal(drawings.redrawn(picture, 28, 20), drawings.redrawn(picture, 28, 20, False))
+    inside_out = drawings.redrawn(np.pad(picture, ((9, 9), (9, 9), (0, 0)), constant_values=255), 28, 20, True)
+    assert np.median(drawings.border(inside_out[..., 0])) == 0
 
 
 @pytest.mark.parametrize(
     "picture", [np.full((30, 40, 1), 255), np.full((1, 1, 1), 7), 100 + np.eye(50)[..., None] * 20]
 )
-def test_nothing_drawn_is_told(picture):
-    with pytest.raises(ImageError, match="no strokes are on it"):
-        drawn.redrawn(picture.astype(np.uint8), 28, 20)
+def test_a_picture_without_strokes_is_an_error(picture):
+    with pytest.raises(ImageError, match="it has no strokes"):
+        drawings.redrawn(picture.astype(np.uint8), 28, 20)
 
 
 def test_a_thin_line_on_a_large_drawing_takes_no_longer_than_on_a_small_one():
@@ -90,6 +90,6 @@ def test_a_thin_line_on_a_large_drawing_takes_no_longer_than_on_a_small_one():
     cv2.polylines(picture, [np.array([[150, 120], [560, 90], [300, 700]])], False, 0, 3, cv2.LINE_AA)
     large = cv2.resize(picture, (3200, 3200), interpolation=cv2.INTER_CUBIC)[..., np.newaxis]
     start = time.process_time()
-    made = drawn.redrawn(large, 28, 20)
-    assert time.process_time() - start < 3  # seconds; 15 were they not shrunk first
-    assert np.abs(made.astype(int) - drawn.redrawn(picture, 28, 20)).max() < 60
+    made = drawings.redrawn(large, 28, 20)
+    assert time.process_time() - start < 3  # seconds; 15 if they are not shrunk first
+    assert np.abs(made.astype(int) - drawings.redrawn(picture, 28, 20)).max() < 60

@@ -1,0 +1,104 @@
+"""A user's picture files as inputs of a net."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from errors import UserError
+from files import all_files, read_regular
+from pipeline import images
+from pipeline.preprocess import Preprocessor
+from prediction import drawings
+from tfcompat import tf
+
+THUMBNAIL = 160  # pixels of the longer side: more than a sheet shows
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture as the net gets it, or the reason why it cannot be read."""
+
+    file: str
+    error: str | None = None
+    image: np.ndarray | None = None  # float32 [size, size, C], preprocessed
+    thumbnail: np.ndarray | None = None  # uint8 [h, w, C]
+    redrawn: bool = False  # as light strokes on black
+
+
+def list_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> list[str]:
+    """The given pictures and all pictures in the given folders, in order.
+
+    In folders and their subfolders, pictures are found by their endings; hidden files are left out. Raises UserError
+    for a path that does not exist and for a folder without pictures.
+    """
+    found = []
+    for path in [files] if isinstance(files, str | os.PathLike) else files:
+        path = os.fspath(path)
+        if not os.path.exists(path):
+            raise UserError(f"{path} does not exist")
+        inside = [path]
+        if os.path.isdir(path):
+            inside = [str(file) for file in all_files(Path(path)) if file.suffix.lower() in images.EXTENSIONS]
+        if not inside:
+            raise UserError(f"{path} holds no pictures ({', '.join(sorted(images.EXTENSIONS))})")
+        found += inside
+    return found
+
+
+class PictureReader:
+    """Reads picture files as conversion and evaluation do, so that predictions equal those of evaluation."""
+
+    def __init__(self, preprocessor: Preprocessor, short_side: int | None, session: tf.Session, invert: str):
+        """Adds to the session's graph, which must be the default graph.
+
+        Args:
+            preprocessor: makes the net's inputs.
+            short_side: as the converter's, of the training pictures.
+            session: runs the preprocessing.
+            invert: for a net trained on light strokes on black, 'auto' redraws pictures that do not look so, 'yes' all
+                of them, as dark strokes, 'no' none.
+
+        Raises UserError for 'yes' with another net.
+        """
+        if invert not in ("auto", "yes", "no"):
+            raise UserError(f"--invert is {invert}; it must be auto, yes or no")
+        self.preprocessor, self.short_side, self.invert = preprocessor, short_side, invert
+        self.box = drawings.box_side(preprocessor.statistics)
+        if invert == "yes" and self.box is None:
+            raise UserError("--invert yes: the net was not trained on light strokes on black; leave it out")
+        encoded = tf.placeholder(tf.string, [])
+        self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
+
+    def read_batch(self, files: Iterator[str], count: int) -> list[Input]:
+        """Takes files until `count` pictures are read, or all; unreadable ones are among them, with their errors."""
+        inputs, readable = [], 0
+        for file in files:
+            inputs.append(self.read(file))
+            readable += inputs[-1].error is None
+            if readable == count:
+                break
+        return inputs
+
+    def read(self, file: str) -> Input:
+        """The net's input for a picture file."""
+        try:
+            return self._read(file)
+        except (images.ImageError, OSError, tf.errors.OpError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+            return Input(file, error=reason)
+
+    def _read(self, file: str) -> Input:
+        stored = images.store(read_regular(file), self.preprocessor.channels, self.short_side)
+        shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
+        size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
+        thumbnail = np.atleast_3d(cv2.resize(stored.pixels, size, interpolation=cv2.INTER_AREA))
+        dark, statistics = self.invert == "yes" or None, self.preprocessor.statistics
+        redraw = bool(self.box) and self.invert != "no" and (dark or not drawings.is_like(stored.pixels, statistics))
+        if redraw:
+            side = len(statistics.pixels["mean"])
+            stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, dark))
+        return Input(file, None, self.preprocess(stored.data), thumbnail, redraw)
