@@ -33,8 +33,8 @@ from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.features import Features
-from prediction.pictures import PictureReader, list_pictures
-from prediction.run import Prediction, PredictionRun, fetches
+from prediction.pictures import PictureReader, Prediction, list_pictures
+from prediction.run import PredictionRun, fetches
 from run_directory import CONFIG_JSON, resolve, run_of
 from tfcompat import op_determinism, tf
 

@@ -65,8 +65,7 @@ from classifier import Classifier
 from files import check_output
 from pipeline import montage
 from prediction import writers
-from prediction.pictures import list_pictures
-from prediction.run import Prediction
+from prediction.pictures import Prediction, list_pictures
 
 Outputs = list[tuple[str, writers.Write]]
 

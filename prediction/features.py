@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from prediction.run import Prediction
+    from prediction.pictures import Prediction
 
 
 class Features(NamedTuple):

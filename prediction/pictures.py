@@ -1,8 +1,8 @@
-"""A user's picture files as inputs of a net."""
+"""A user's picture files: their list, and reading them as inputs of a net."""
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -18,15 +18,18 @@ from tfcompat import tf
 THUMBNAIL = 160  # pixels of the longer side: more than a sheet shows
 
 
-@dataclass(frozen=True)
-class Input:
-    """A picture as the net gets it, or the reason why it cannot be read."""
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The prediction for a picture, or the reason why it cannot be read."""
 
     file: str
     error: str | None = None
-    image: np.ndarray | None = None  # float32 [size, size, C], preprocessed
-    thumbnail: np.ndarray | None = None  # uint8 [h, w, C]
+    top: list[tuple[str, float]] = field(default_factory=list)  # class names and probabilities, the highest first
+    thumbnail: np.ndarray | None = field(default=None, repr=False)  # uint8 [h, w, C], 160 pixels at most
     redrawn: bool = False  # as light strokes on black
+    features: np.ndarray | None = field(default=None, repr=False)  # float32 [D], of the layer that was asked for
+    image: np.ndarray | None = field(default=None, repr=False)  # float32 [size, size, C], the net's input, beside `cam`
+    cam: np.ndarray | None = field(default=None, repr=False)  # float32 [h, w], 0 to 1: the class activation map
 
 
 def list_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> list[str]:
@@ -73,7 +76,7 @@ class PictureReader:
         encoded = tf.placeholder(tf.string, [])
         self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
 
-    def read_batch(self, files: Iterator[str], count: int) -> list[Input]:
+    def read_batch(self, files: Iterator[str], count: int) -> list[Prediction]:
         """Takes files until `count` pictures are read, or all; unreadable ones are among them, with their errors."""
         inputs, readable = [], 0
         for file in files:
@@ -83,15 +86,15 @@ class PictureReader:
                 break
         return inputs
 
-    def read(self, file: str) -> Input:
-        """The net's input for a picture file."""
+    def read(self, file: str) -> Prediction:
+        """A prediction with the net's input for a picture file, without its result."""
         try:
             return self._read(file)
         except (images.ImageError, OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-            return Input(file, error=reason)
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) or repr(error)
+            return Prediction(file, error=reason)
 
-    def _read(self, file: str) -> Input:
+    def _read(self, file: str) -> Prediction:
         stored = images.store(read_regular(file), self.preprocessor.channels, self.short_side)
         shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
         size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
@@ -101,4 +104,4 @@ class PictureReader:
         if redraw:
             side = len(statistics.pixels["mean"])
             stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, dark))
-        return Input(file, None, self.preprocess(stored.data), thumbnail, redraw)
+        return Prediction(file, thumbnail=thumbnail, redrawn=redraw, image=self.preprocess(stored.data))

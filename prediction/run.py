@@ -1,30 +1,16 @@
 """Predictions of a net in a session, batch by batch."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from errors import unknown
 from prediction.heatmaps import class_activation_map
-from prediction.pictures import PictureReader
+from prediction.pictures import PictureReader, Prediction
 from tfcompat import op_determinism, tf
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The prediction for a picture, or the reason why it cannot be read."""
-
-    file: str
-    top: list[tuple[str, float]]  # class names and probabilities, the most probable first; empty after an error
-    error: str | None = None
-    thumbnail: np.ndarray | None = field(default=None, repr=False)  # uint8 [h, w, C], 160 pixels at most
-    redrawn: bool = False  # as light strokes on black
-    features: np.ndarray | None = field(default=None, repr=False)  # float32 [D], of the layer that was asked for
-    image: np.ndarray | None = field(default=None, repr=False)  # float32 [size, size, C], the net's input, beside `cam`
-    cam: np.ndarray | None = field(default=None, repr=False)  # float32 [h, w], 0 to 1: the class activation map
 
 
 def fetches(
@@ -71,13 +57,13 @@ class PredictionRun(NamedTuple):
                 rows = iter(range(len(images)))
                 for each in inputs:
                     if each.error:
-                        yield Prediction(each.file, [], each.error)
+                        yield each
                         continue
                     row = next(rows)
                     outputs = {name: value[row] for name, value in values.items()}
                     top = self._top(outputs.pop("probabilities"))
-                    image = each.image if "cam" in outputs else None  # else many predictions would fill the memory
-                    yield Prediction(each.file, top, None, each.thumbnail, each.redrawn, image=image, **outputs)
+                    image = each.image if "cam" in outputs else None  # else a list of predictions takes much memory
+                    yield dataclasses.replace(each, top=top, image=image, **outputs)
 
     def _top(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
         # Stable, so that of equal ones the first comes first, as argmax has it.

@@ -13,7 +13,7 @@ from files import atomic_directory, output_file
 from pipeline import images, montage
 from prediction.features import FeatureFile, folder_name
 from prediction.heatmaps import overlay
-from prediction.run import Prediction
+from prediction.pictures import Prediction
 
 Write = Callable[[Prediction], None]
 

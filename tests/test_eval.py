@@ -257,7 +257,7 @@ def test_another_size_than_the_training(tmp_path, digits_data):
 
 
 def test_a_net_of_one_size_keeps_it(binary, monkeypatch):
-    fixed = types.SimpleNamespace(**vars(NETS["tiny_with_two_heads"]), any_size=False)
+    fixed = types.SimpleNamespace(**{**vars(NETS["tiny_with_two_heads"]), "any_size": False})
     monkeypatch.setitem(NETS, "tiny_with_two_heads", fixed)
     with pytest.raises(UserError, match=r"--image-size 16 contradicts .*config\.json, which says 8; leave it out"):
         Classifier.load(binary, image_size=16)
