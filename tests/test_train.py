@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-import eval as evaluation
 import train as training
 from checkpoints import newest_valid
+from engine.evaluation import averaged
 from errors import UserError
 from nets.weights import write_checkpoint
 from pipeline.dataset import Dataset
@@ -319,8 +319,8 @@ def test_ten_crops_average_probabilities(tmp_path, digits_data):
     assert abs(ten.loss - evaluated(tmp_path / "run", crops=10, batch_size=7).loss) < 1e-6
     logits = tf.constant(np.random.default_rng(0).normal(size=(20, 3)), tf.float32)
     with tf.Session() as session:
-        averaged, probabilities = session.run((tf.nn.softmax(evaluation.averaged(logits, 10)), tf.nn.softmax(logits)))
-    np.testing.assert_allclose(averaged, probabilities.reshape(2, 10, 3).mean(1), rtol=1e-5)
+        mean, probabilities = session.run((tf.nn.softmax(averaged(logits, 10)), tf.nn.softmax(logits)))
+    np.testing.assert_allclose(mean, probabilities.reshape(2, 10, 3).mean(1), rtol=1e-5)
 
 
 def test_train_examples_uses_that_many_and_no_more(tmp_path, digits_data, monkeypatch):
