@@ -397,7 +397,7 @@ BAD_COMMANDS = {
 @pytest.mark.parametrize("case", BAD_COMMANDS)
 def test_a_mistake_gets_one_line_and_exit_code_2(case, tmp_path, monkeypatch, capfd):
     (script, *arguments), message = BAD_COMMANDS[case]
-    if case in ("preset", "flag"):  # told before TensorFlow's import
+    if case in ("preset", "flag"):  # reported before TensorFlow's import
         done = run_script(ROOT / script, *arguments, cwd=tmp_path)
         code, err = done.returncode, done.stderr
     else:
