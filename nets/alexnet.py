@@ -109,19 +109,7 @@ def alexnet(
     variant: str,
     dropout_keep_prob: float = 0.5,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a row of VARIANTS.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active.
-        scope: variable scope; the published names start with it.
-        variant: key of VARIANTS.
-        dropout_keep_prob: share of units that dropout keeps.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds a row of VARIANTS; dropout_keep_prob is the share of units that dropout keeps."""
     row = VARIANTS[variant]
     biases = [tf.constant_initializer(value) for value in row.initial_biases]
     layers = [slim.conv2d, grouped_conv2d, dense_conv2d, slim.max_pool2d, dropout]

@@ -106,19 +106,10 @@ def googlenet(
     as_published_2014: bool,
     dropout_keep_prob: float | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds inception_v1, or googlenet_2014.
+    """Builds inception_v1, or googlenet_2014 if as_published_2014.
 
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active, and batch norm uses the batch's statistics.
-        scope: variable scope; the published names start with it.
-        as_published_2014: the paper's net instead of TF-Slim's.
-        dropout_keep_prob: share of units that dropout keeps, for all heads; None takes the published ones.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name; those of the auxiliary heads,
-        SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, are [N, num_classes].
+    dropout_keep_prob is the share of units that dropout keeps, for all heads; None takes the published ones. The logits
+    of the auxiliary heads are the end points SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, [N, num_classes].
     """
     large_kernel = 5 if as_published_2014 else 3
     heads = {}

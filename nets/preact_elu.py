@@ -47,19 +47,9 @@ def preact_elu(
     width: int = 64,
     kernel_size: int = 3,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
+    """Builds the net with a number of residual blocks; any picture size is possible.
 
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
-        num_classes: width of the logits.
-        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
-        scope: variable scope.
-        blocks: number of residual blocks.
-        width: channels of every map.
-        kernel_size: side of every kernel.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer and block by its scope name.
+    width is the number of channels of every map, kernel_size the side of every kernel.
     """
     with tf.variable_scope(scope, "preact_elu", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

@@ -28,18 +28,7 @@ def teaching_arg_scope(weight_decay: float = 0.0) -> dict:
 def inception_strided(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, width: int = 32
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: without effect; there is no dropout and no batch norm.
-        scope: variable scope.
-        width: channels of every convolution.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds the net with `width` channels in every convolution. is_training has no effect."""
     with tf.variable_scope(scope, "inception_strided", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope([slim.conv2d, slim.fully_connected, slim.avg_pool2d], outputs_collections=collection):
@@ -94,18 +83,7 @@ def identity_block(inputs: tf.Tensor, scope: str | None = None) -> tf.Tensor:
 def residual_cnn(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, width: int = 32
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: without effect; there is no dropout and no batch norm.
-        scope: variable scope.
-        width: channels of every convolution.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer and block by its scope name.
-    """
+    """Builds the net with `width` channels in every convolution. is_training has no effect."""
     with tf.variable_scope(scope, "residual_cnn", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope([slim.conv2d, slim.fully_connected, pooled_block], outputs_collections=collection):
