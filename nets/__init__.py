@@ -88,13 +88,13 @@ NETS: dict[str, Net] = {
     **_family(
         {"arg_scope": alexnet.alexnet_arg_scope, "weight_decay": alexnet.WEIGHT_DECAY, **_FC8},
         {
-            name: {"function": partial(alexnet.alexnet, variant=name), "smallest_size": smallest_size, **others}
-            for name, smallest_size, others in (
-                ("alexnet_2012", 224, {}),
-                ("alexnet_half", 224, {}),
-                ("alexnet_mnist", 25, {"preprocessing": "unit", "image_size": 28, "channels": 1}),
-                ("alexnet_v2", 195, {}),
-            )
+            name: {"function": partial(alexnet.alexnet, variant=name), **row}
+            for name, row in {
+                "alexnet_2012": {"smallest_size": 224},
+                "alexnet_half": {"smallest_size": 224},
+                "alexnet_mnist": {"preprocessing": "unit", "image_size": 28, "smallest_size": 25, "channels": 1},
+                "alexnet_v2": {"smallest_size": 195},
+            }.items()
         },
     ),
     **_family(
@@ -154,14 +154,11 @@ NETS: dict[str, Net] = {
     **_family(
         {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0},
         {
-            name: {"function": partial(resnet_keras.resnet_keras, variant=name), **others}
-            for name, others in (
-                ("resnet50_keras", {"preprocessing": "vgg", "image_size": 224}),
-                (
-                    "resnet50_signs",
-                    {"preprocessing": "unit", "image_size": 64, "smallest_size": 37, "any_size": False},
-                ),
-            )
+            name: {"function": partial(resnet_keras.resnet_keras, variant=name), **row}
+            for name, row in {
+                "resnet50_keras": {"preprocessing": "vgg", "image_size": 224},
+                "resnet50_signs": {"preprocessing": "unit", "image_size": 64, "smallest_size": 37, "any_size": False},
+            }.items()
         },
     ),
     **_family(

@@ -17,6 +17,7 @@ import numpy as np
 import nets
 from errors import UserError, unknown
 from nets import mobilenet_v1, resnet_keras, vgg
+from nets.weights.restoring import head_width
 
 Layers = dict[str, list[np.ndarray]]  # name of a Keras layer to its arrays in Keras's order
 
@@ -210,9 +211,8 @@ def to_keras(values: dict[str, np.ndarray], net_name: str) -> Layers:
     variables of the net are missing.
     """
     model = model_of(net_name)
-    head = nets.find(net_name).new_scopes[0]
-    classes = [v.shape[-1] for name, v in values.items() if name.startswith(head) and name.endswith("/weights")]
-    variables = variables_of(net_name, classes[0] if classes else 1)
+    width = head_width({name: value.shape for name, value in values.items()}, nets.find(net_name))
+    variables = variables_of(net_name, width or 1)
     if not any(v.name in values for layer in variables if layer.in_head for v in variables[layer]):
         variables = {layer: found for layer, found in variables.items() if not layer.in_head}
     if missing := [v.name for found in variables.values() for v in found if v.name not in values]:

@@ -66,31 +66,13 @@ for _name, (_url, _part, _checksum) in _ROWS.items():
 def fetch(name: str) -> str:
     """Downloads published weights into the cache, and returns the prefix of their checkpoint. Converts Keras files.
 
-    Raises UserError for a name that is not in PUBLISHED, no network, a wrong checksum, a damaged file.
-    """
-    directory = Path(pooch.os_cache("slimgraph")) / "weights"
-    path = download(name, directory)
-    prefix = path
-    if path.suffix == ".h5":
-        prefix = directory / name / "model.ckpt-0"
-        if not prefix.parent.exists():
-            import_keras(path, PUBLISHED[name].net, prefix.parent)
-    wrong = damage(str(prefix))
-    if wrong:
-        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
-    return str(prefix)
-
-
-def download(name: str, directory: Path) -> Path:
-    """Downloads and checks a published file, and unpacks the checkpoint of an archive, into a directory.
-
-    A file that is there already is checked and kept. Returns the .h5 file, or the checkpoint: a V1 file, or the prefix
-    of a V2 checkpoint. Raises UserError as fetch does, and for an archive without a checkpoint.
+    A file that is there already is checked and kept. Raises UserError for a name that is not in PUBLISHED, no network,
+    a wrong checksum, a damaged file, an archive without a checkpoint.
     """
     if name not in PUBLISHED:
         raise unknown("file or name of published weights", name, PUBLISHED)
-    published = PUBLISHED[name]
-    file_name = published.url.rsplit("/", 1)[1]
+    net, url, checksum = PUBLISHED[name]
+    directory, file_name = Path(pooch.os_cache("slimgraph")) / "weights", url.rpartition("/")[2]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,19 +80,25 @@ def download(name: str, directory: Path) -> Path:
             f"the cache {directory} cannot be made ({error}); set XDG_CACHE_HOME to another directory"
         ) from None
     try:
-        show = sys.stderr.isatty()
-        path = Path(pooch.retrieve(published.url, published.checksum, file_name, directory, progressbar=show))
+        path = Path(pooch.retrieve(url, checksum, file_name, directory, progressbar=sys.stderr.isatty()))
     except (OSError, ValueError) as error:  # no network, or a wrong checksum
         use = "python -m nets.weights import" if file_name.endswith(".h5") else "--init-from, unpacked"
         raise UserError(
-            f"{published.url} could not be downloaded ({why_not_fetched(error)}); if you have the file, "
-            f"give it to {use}"
+            f"{url} could not be downloaded ({why_not_fetched(error)}); if you have the file, give it to {use}"
         ) from None
-    return path if path.suffix == ".h5" else _unpacked(path, directory / name)
+    if path.suffix == ".h5":
+        prefix = directory / name / "model.ckpt-0"
+        if not prefix.parent.exists():
+            import_keras(path, net, prefix.parent)
+    else:
+        prefix = _unpacked(path, directory / name)
+    if wrong := damage(str(prefix)):
+        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
+    return str(prefix)
 
 
 def _unpacked(archive: Path, directory: Path) -> Path:
-    """Unpacks the checkpoint of a .tar.gz archive. The directory appears only when it is complete."""
+    """Unpacks the checkpoint of an archive: a V1 file, or the prefix of a V2 one. The directory appears complete."""
     if not directory.is_dir():
         try:
             with atomic_directory(directory) as partial, tarfile.open(archive) as tar:

@@ -65,7 +65,8 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
         known = ", ".join(sorted({nets.find(name).scope for name in names or nets.NETS}))
         held = ", ".join(sorted(scopes)[:8])
         raise UserError(f"{prefix} has nothing of {net_name or 'any net'}: it holds the scopes {held}, not {known}")
-    best = min(found, key=lambda name: [len(part) for part in _failures(found[name][0])])
+    failures = {name: (one.mismatched, one.missing, one.fresh, one.unused) for name, (one, _) in found.items()}
+    best = min(found, key=lambda name: [len(part) for part in failures[name]])
     net, (one, wanted) = nets.find(best), found[best]
     form = "V2" if os.path.exists(prefix + ".index") else "V1"
     count = sum(int(np.prod(shape)) for shape in stored.values())
@@ -88,22 +89,18 @@ def _compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[
     return compare(stored, wanted, net.new_scopes), wanted
 
 
-def _failures(found: Comparison) -> tuple[list[str], ...]:
-    return found.mismatched, found.missing, found.fresh, found.unused
-
-
 def _advice(prefix: str, name: str, width: int | None, fits: bool, whole: bool) -> list[str]:
     net = nets.find(name)
+    head = net.new_scopes[0]
     if width is None:
-        lines = [f"no head under {net.new_scopes[0]}: good for fine-tuning only"]
-    elif width == 1001:
-        lines = [f"head {net.new_scopes[0]}: 1,001 outputs, of which output 0 is background: label offset 1"]
+        lines = [f"no head under {head}: good for fine-tuning only"]
     else:
-        lines = [f"head {net.new_scopes[0]}: {width:,} outputs, output 0 is the first class: label offset 0"]
+        first = "of which output 0 is background" if width == 1001 else "output 0 is the first class"
+        lines = [f"head {head}: {width:,} outputs, {first}: label offset {int(width == 1001)}"]
     lines.append(f"the net's own preprocessing {net.preprocessing}, {net.image_size} px, {net.channels} channels")
+    if whole:
+        lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
     if fits:
-        if whole:
-            lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
         tune = f"--net {name} --init-from {prefix} --train-only {' '.join(net.heads)} --learning-rate 0.01"
         lines.append(f"fine-tune:  python train.py folder --source PICTURES {tune}")
     return lines
