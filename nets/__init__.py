@@ -10,7 +10,7 @@ factor of the L2 regularizer:
 - is_training: bool or tensor; if true, dropout is active, and batch norm uses the batch's statistics and updates its
   moving averages;
 - scope: variable scope, with which the published names start;
-- further ones that a registry record sets.
+- further ones that a registry record sets; dropout_keep_prob is the share of units that dropout keeps.
 
 It returns the logits [N, num_classes] and the end points: the outputs of all layers, units and blocks by scope name.
 A new net is a function in a family's file, and a record here.
@@ -80,7 +80,6 @@ def _family(shared: dict, rows: dict[str, dict]) -> dict[str, Net]:
 
 
 _FC8 = {"heads": ("fc8",), "preprocessing": "vgg", "image_size": 224, "learning_rate": 0.01}
-_RESNET = {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY}
 _CIFAR = {"heads": ("logits",), "preprocessing": "cifar", "image_size": 32}
 _AUXILIARY = tuple(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values())
 
@@ -137,17 +136,14 @@ NETS: dict[str, Net] = {
         },
     ),
     **_family(
-        {"preprocessing": "vgg", "image_size": 224, **_RESNET},
+        {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY},
         {
-            f"resnet_v1_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v1)}
-            for depth in resnet.UNITS
-        },
-    ),
-    **_family(
-        # The preprocessing is that of the published weights; TF-Slim's factory says vgg, which is wrong.
-        {"preprocessing": "inception", "image_size": 299, "label_offset": 1, **_RESNET},
-        {
-            f"resnet_v2_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v2)}
+            f"resnet_v{version}_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=unit), **row}
+            for version, unit, row in (
+                (1, resnet.bottleneck_v1, {"preprocessing": "vgg", "image_size": 224}),
+                # The preprocessing is that of the published weights; TF-Slim's factory says vgg, which is wrong.
+                (2, resnet.bottleneck_v2, {"preprocessing": "inception", "image_size": 299, "label_offset": 1}),
+            )
             for depth in resnet.UNITS
         },
     ),

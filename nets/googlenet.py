@@ -99,8 +99,8 @@ def googlenet(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Builds inception_v1, or googlenet_2014 if as_published_2014.
 
-    dropout_keep_prob is the share of units that dropout keeps, for all heads; None takes the published ones. The logits
-    of the auxiliary heads are the end points SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, [N, num_classes].
+    dropout_keep_prob is for all heads; None takes the published ones. The logits of the auxiliary heads are the end
+    points SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, [N, num_classes].
     """
     large_kernel = 5 if as_published_2014 else 3
     heads = {}

@@ -20,7 +20,7 @@ def lenet_arg_scope(weight_decay: float = 0.0) -> dict:
 def lenet(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, dropout_keep_prob: float = 0.5
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net; dropout_keep_prob is the share of units that dropout keeps."""
+    """Builds the net."""
     with tf.variable_scope(scope, "LeNet", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope(

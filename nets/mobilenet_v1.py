@@ -40,11 +40,7 @@ def mobilenet_v1(
     width: float = 1.0,
     dropout_keep_prob: float = 0.999,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net; any picture size is possible.
-
-    width is the width multiplier, the factor of all numbers of channels; dropout_keep_prob the share of units that
-    dropout keeps.
-    """
+    """Builds the net; the width multiplier is the factor of all numbers of channels."""
 
     def channels(number: int) -> int:
         return max(int(number * width), 8)

@@ -47,10 +47,7 @@ def preact_elu(
     width: int = 64,
     kernel_size: int = 3,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net with a number of residual blocks; any picture size is possible.
-
-    width is the number of channels of every map, kernel_size the side of every kernel.
-    """
+    """Builds the net: a number of blocks, all with maps of `width` channels and the same side of the kernels."""
     with tf.variable_scope(scope, "preact_elu", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with (

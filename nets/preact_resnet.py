@@ -88,10 +88,7 @@ def preact_unit(
 def preact_resnet(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, variant: str
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a row of VARIANTS; any picture size is possible.
-
-    The number in a variant's name counts the layers with weights, without shortcuts.
-    """
+    """Builds a row of VARIANTS; the number in its name counts the layers with weights, without shortcuts."""
     row = VARIANTS[variant]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

@@ -94,10 +94,7 @@ def _subsampled(inputs: tf.Tensor, stride: int) -> tf.Tensor:
 def resnet(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, depth: int, bottleneck: Callable
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a depth in UNITS: its layers with weights, without shortcuts. Any picture size is possible.
-
-    bottleneck is bottleneck_v1 or bottleneck_v2.
-    """
+    """Builds the net of a depth in UNITS (layers with weights, not shortcuts), from bottleneck_v1 or bottleneck_v2."""
     preactivation = bottleneck is bottleneck_v2
     with tf.variable_scope(scope, f"resnet_{depth}", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

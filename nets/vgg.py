@@ -43,10 +43,9 @@ def vgg(
     dense_widths: tuple[int, int] = (4096, 4096),
     dropout_first: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a depth in CONVOLUTIONS: its number of layers with weights.
+    """Builds the net of a depth in CONVOLUTIONS, its number of layers with weights.
 
-    dropout_keep_prob is the share of units that dropout keeps; fc6_kernel, dense_widths and dropout_first are the
-    arguments of nets.layers.dense_head.
+    fc6_kernel, dense_widths and dropout_first are the arguments of nets.layers.dense_head.
     """
     with tf.variable_scope(scope, f"vgg_{depth}", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

@@ -3,10 +3,9 @@
     from tfcompat import batch_norm, dropout, slim, tf
 
 `tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0; names that
-TensorFlow has moved since its release are set again where tf_slim looks for them. `dropout` replaces `slim.dropout`:
-its mask is a pure function of (seed, layer), so a resumed run drops the same units as an uninterrupted run.
-`batch_norm` replaces `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
-`upstream` walks a graph.
+TensorFlow has moved since its release are set again where tf_slim looks for them. `dropout` replaces `slim.dropout`, so
+that a resumed run drops the same units; `batch_norm` replaces `slim.batch_norm`, so that fine-tuning can keep the
+statistics of layers that it does not train.
 
 All other modules import TensorFlow and tf_slim from here. `python -m tfcompat OLD_SCRIPT.py` runs a TensorFlow 1 script
 unchanged.

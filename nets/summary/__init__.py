@@ -107,14 +107,13 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
         }
         if op.type in KINDS and not skipped.get(op.type):
             owner[op] = len(layers)
-            shape = op.outputs[0].shape.as_list()[1:]
             layers.append(
                 Layer(
                     index=len(layers),
                     name=name,
                     kind=KINDS[op.type],
                     detail=_detail(op),
-                    shape=shape,
+                    shape=op.outputs[0].shape.as_list()[1:],
                     inputs=sources,
                     multiply_adds=counts[op.name] if op.type in WEIGHTED else 0,
                     auxiliary=op not in needed,

@@ -13,12 +13,9 @@ COLOURS = {
     "conv": "#cfe2f3",
     "depthwise": "#b7e1e4",
     "dense": "#d5e8d4",
-    "max pool": "#fde2c0",
-    "average pool": "#fde2c0",
-    "batch norm": "#e6dcf0",
-    "local response norm": "#e6dcf0",
-    "add": "#fff2b3",
-    "concat": "#fff2b3",
+    **dict.fromkeys(("max pool", "average pool"), "#fde2c0"),
+    **dict.fromkeys(("batch norm", "local response norm"), "#e6dcf0"),
+    **dict.fromkeys(("add", "concat"), "#fff2b3"),
 }
 FONT, SHORTCUT = "Helvetica,Arial,sans-serif", "#c0392b"
 
