@@ -50,14 +50,9 @@ def newest_valid(directory: str, *others: str) -> str | None:
 
 
 def locate(path: str, flag: str = "--ckpt") -> str:
-    """The checkpoint prefix for the value of --ckpt or another flag.
+    """The checkpoint prefix for a path: a run directory, whose newest valid checkpoint it is; a prefix; or a V1 file.
 
-    Args:
-        path: run directory (its newest valid checkpoint is used), checkpoint prefix, or V1 file.
-        flag: option that the path was given with, for error messages.
-
-    Raises:
-        UserError: the path is none of these, or cannot be read.
+    Raises UserError, which names the option `flag`, if the path is none of these or cannot be read.
     """
     if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
         raise UserError(f"{flag} {path} contains one of * ? [ ] \\, which TensorFlow reads as wildcards: rename it")
@@ -134,12 +129,9 @@ class Comparison(NamedTuple):
 
 
 def compare(stored: Shapes, wanted: Shapes, may_be_fresh: tuple[str, ...] = ()) -> Comparison:
-    """Compares the shapes in a checkpoint with those of a graph's variables.
+    """Compares the shapes in a checkpoint with those that a graph's variables want.
 
-    Args:
-        stored: the shapes in the checkpoint.
-        wanted: the shapes of the variables.
-        may_be_fresh: beginnings of the names of variables that need not be restored.
+    may_be_fresh are beginnings of the names of variables that need not be restored.
     """
     result = Comparison([], [], [], [], [name for name in stored if name not in wanted])
     for name, shape in wanted.items():
@@ -158,17 +150,11 @@ def check_restorable(
     may_be_fresh: tuple[str, ...] = (),
     net: str = "the net",
 ) -> Comparison:
-    """Compares a checkpoint with variables and checks that it can be restored into them.
+    """Compares a checkpoint with variables by their names in it, and checks that it can be restored into them.
 
-    Args:
-        prefix: checkpoint.
-        variables: names in the checkpoint to variables.
-        may_be_fresh: beginnings of the names of variables that need not be restored.
-        net: name of the net or its scope, for the error message.
-
-    Raises:
-        UserError: nothing can be restored; or a variable that has to be restored is missing or has another shape; or a
-            restored one has another type or values that are not finite, which a ReLU can turn into plausible outputs.
+    Raises UserError, which names the net, if nothing can be restored; if a variable is missing or has another shape,
+    unless it may be fresh; or if a restored one has another type or values that are not finite, which a ReLU can turn
+    into plausible outputs.
     """
     stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
     wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
@@ -177,8 +163,7 @@ def check_restorable(
         scopes = ", ".join(sorted({name.split("/")[0] for name in stored})[:5])
         problems = [f"it has nothing of {net}; it holds the scopes {scopes}"]
     else:
-        form = "{} is {} there and {} in the net" if may_be_fresh else "{} is {}, the net needs {}"
-        problems = [form.format(name, stored[name], wanted[name]) for name in found.mismatched]
+        problems = [f"{name} is {stored[name]}, the net needs {wanted[name]}" for name in found.mismatched]
         problems += [f"{name} is missing" for name in found.missing]
     for name in found.restored:
         if types[name] != variables[name].dtype.base_dtype:

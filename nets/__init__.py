@@ -2,6 +2,17 @@
 
     logits, end_points = find("vgg_16").build(images, num_classes, is_training=False, weight_decay=5e-4)
 
+A net is a function of these arguments, called under the arg scope that its family makes from the weight decay, the
+factor of the L2 regularizer:
+
+- inputs: pictures [N, H, W, C], float32, preprocessed;
+- num_classes: number of logits;
+- is_training: bool or tensor; if true, dropout is active, and batch norm uses the batch's statistics and updates its
+  moving averages;
+- scope: variable scope, with which the published names start;
+- further ones that a registry record sets; dropout_keep_prob is the share of units that dropout keeps.
+
+It returns the logits [N, num_classes] and the end points: the outputs of all layers, units and blocks by scope name.
 A new net is a function in a family's file, and a record here.
 """
 
@@ -18,7 +29,7 @@ from tfcompat import slim, tf
 class Net:
     """A registry record."""
 
-    function: Callable  # (inputs, num_classes, is_training, scope) -> (logits [N, num_classes], end_points)
+    function: Callable  # (inputs, num_classes, is_training, scope) -> (logits, end_points)
     arg_scope: Callable  # (weight_decay) -> arg scope for `function`
     scope: str  # variable scope in the published checkpoints
     heads: tuple[str, ...]  # scopes under `scope`, or beginnings of them, that a new task replaces; the logits' first
@@ -36,20 +47,7 @@ class Net:
     def build(
         self, inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", weight_decay: float
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Builds the net under its arg scope.
-
-        Args:
-            inputs: preprocessed pictures [N, H, W, C], float32.
-            num_classes: number of logits.
-            is_training: whether dropout is active and batch norm uses the batch's statistics.
-            weight_decay: factor of the L2 regularizer.
-
-        Returns:
-            Logits [N, num_classes]; end points, from their names to tensors.
-
-        Raises:
-            UserError: the pictures are smaller than smallest_size.
-        """
+        """Calls the function under its arg scope. Raises UserError if the pictures are smaller than smallest_size."""
         if min(inputs.shape.as_list()[1:3]) < self.smallest_size:
             raise UserError(
                 f"the net cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}: --image-size must be at "
@@ -76,147 +74,112 @@ class Net:
         return tuple(f"{self.scope}/{head}" for head in self.heads)
 
 
-_ALEXNET = {"arg_scope": alexnet.alexnet_arg_scope, "heads": ("fc8",), "weight_decay": alexnet.WEIGHT_DECAY}
-_ALEXNET["learning_rate"] = 0.01
-_VGG = {"arg_scope": vgg.vgg_arg_scope, "preprocessing": "vgg", "weight_decay": vgg.WEIGHT_DECAY, "image_size": 224}
-_VGG["learning_rate"] = 0.01
-_RESNET = {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY}
-_KERAS = {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0}
-_TEACHING = {"arg_scope": teaching.teaching_arg_scope, "heads": ("logits",), "weight_decay": 0.0}
-_TEACHING |= {"learning_rate": 0.01, "any_size": False}
+def _family(shared: dict, rows: dict[str, dict]) -> dict[str, Net]:
+    """A record per row, with the shared fields and its own; its scope is its name, unless one of them has another."""
+    return {name: Net(**{"scope": name, **shared, **row}) for name, row in rows.items()}
+
+
+_FC8 = {"heads": ("fc8",), "preprocessing": "vgg", "image_size": 224, "learning_rate": 0.01}
+_CIFAR = {"heads": ("logits",), "preprocessing": "cifar", "image_size": 32}
+_AUXILIARY = tuple(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values())
 
 NETS: dict[str, Net] = {
-    **{
-        name: Net(
-            function=partial(alexnet.alexnet, variant=name),
-            scope=name,
-            preprocessing=preprocessing,
-            image_size=image_size,
-            smallest_size=smallest_size,
-            channels=channels,
-            **_ALEXNET,
-        )
-        for name, preprocessing, image_size, smallest_size, channels in (
-            ("alexnet_2012", "vgg", 224, 224, 3),
-            ("alexnet_half", "vgg", 224, 224, 3),
-            ("alexnet_mnist", "unit", 28, 25, 1),
-            ("alexnet_v2", "vgg", 224, 195, 3),
-        )
-    },
-    # TF-Slim calls the 11-layer net vgg_a, after the paper's configuration A.
-    **{
-        f"vgg_{depth}": Net(
-            function=partial(vgg.vgg, depth=depth),
-            scope="vgg_a" if depth == 11 else f"vgg_{depth}",
-            heads=("fc8",),
-            smallest_size=224,
-            **_VGG,
-        )
-        for depth in vgg.CONVOLUTIONS
-    },
-    "vgg_16_transfer": Net(
-        function=partial(vgg.vgg, depth=16, fc6_kernel=None, dense_widths=(1024, 1024), dropout_first=True),
-        scope="vgg_16",
-        heads=("fc8", "fc6", "fc7"),
-        smallest_size=32,
-        any_size=False,
-        **_VGG,
+    **_family(
+        {"arg_scope": alexnet.alexnet_arg_scope, "weight_decay": alexnet.WEIGHT_DECAY, **_FC8},
+        {
+            name: {"function": partial(alexnet.alexnet, variant=name), **row}
+            for name, row in {
+                "alexnet_2012": {"smallest_size": 224},
+                "alexnet_half": {"smallest_size": 224},
+                "alexnet_mnist": {"preprocessing": "unit", "image_size": 28, "smallest_size": 25, "channels": 1},
+                "alexnet_v2": {"smallest_size": 195},
+            }.items()
+        },
     ),
-    "inception_v1": Net(
-        function=partial(googlenet.googlenet, as_published_2014=False),
-        arg_scope=googlenet.inception_v1_arg_scope,
-        scope="InceptionV1",
-        heads=("Logits",),
-        preprocessing="inception",
-        weight_decay=googlenet.WEIGHT_DECAY,
-        image_size=224,
-        label_offset=1,
+    **_family(
+        {"arg_scope": vgg.vgg_arg_scope, "weight_decay": vgg.WEIGHT_DECAY, "smallest_size": 224, **_FC8},
+        {
+            "vgg_11": {"function": partial(vgg.vgg, depth=11), "scope": "vgg_a"},  # configuration A: TF-Slim's name
+            "vgg_13": {"function": partial(vgg.vgg, depth=13)},
+            "vgg_16": {"function": partial(vgg.vgg, depth=16)},
+            "vgg_19": {"function": partial(vgg.vgg, depth=19)},
+            "vgg_16_transfer": {
+                "function": partial(vgg.vgg, depth=16, fc6_kernel=None, dense_widths=(1024, 1024), dropout_first=True),
+                "scope": "vgg_16",
+                "heads": ("fc8", "fc6", "fc7"),
+                "smallest_size": 32,
+                "any_size": False,
+            },
+        },
     ),
-    "googlenet_2014": Net(
-        function=partial(googlenet.googlenet, as_published_2014=True),
-        arg_scope=googlenet.googlenet_arg_scope,
-        scope="googlenet_2014",
-        heads=("Logits", *(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values())),
-        preprocessing="vgg",
-        weight_decay=googlenet.WEIGHT_DECAY,
-        image_size=224,
-        smallest_size=209,
-        auxiliary=tuple(f"{head}/logits" for head in googlenet.AUXILIARY_HEADS.values()),
-        auxiliary_weight=googlenet.AUXILIARY_LOSS_WEIGHT,
-        learning_rate=0.01,
+    **_family(
+        {"weight_decay": googlenet.WEIGHT_DECAY, "image_size": 224},
+        {
+            "inception_v1": {
+                "function": partial(googlenet.googlenet, as_published_2014=False),
+                "arg_scope": googlenet.inception_v1_arg_scope,
+                "scope": "InceptionV1",
+                "heads": ("Logits",),
+                "preprocessing": "inception",
+                "label_offset": 1,
+            },
+            "googlenet_2014": {
+                "function": partial(googlenet.googlenet, as_published_2014=True),
+                "arg_scope": googlenet.googlenet_arg_scope,
+                "heads": ("Logits", *_AUXILIARY),
+                "preprocessing": "vgg",
+                "smallest_size": 209,
+                "auxiliary": _AUXILIARY,
+                "auxiliary_weight": googlenet.AUXILIARY_LOSS_WEIGHT,
+                "learning_rate": 0.01,
+            },
+        },
     ),
-    **{
-        f"resnet_v1_{depth}": Net(
-            function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v1),
-            scope=f"resnet_v1_{depth}",
-            preprocessing="vgg",
-            image_size=224,
-            **_RESNET,
-        )
-        for depth in resnet.UNITS
-    },
-    **{
-        f"resnet_v2_{depth}": Net(
-            function=partial(resnet.resnet, depth=depth, bottleneck=resnet.bottleneck_v2),
-            scope=f"resnet_v2_{depth}",
-            preprocessing="inception",  # of the published weights; TF-Slim's factory says vgg, which is wrong
-            image_size=299,
-            label_offset=1,
-            **_RESNET,
-        )
-        for depth in resnet.UNITS
-    },
-    "resnet50_keras": Net(
-        function=partial(resnet_keras.resnet_keras, variant="resnet50_keras"),
-        scope="resnet50_keras",
-        preprocessing="vgg",
-        image_size=224,
-        **_KERAS,
+    **_family(
+        {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY},
+        {
+            f"resnet_v{version}_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=unit), **row}
+            for version, unit, row in (
+                (1, resnet.bottleneck_v1, {"preprocessing": "vgg", "image_size": 224}),
+                # The preprocessing is that of the published weights; TF-Slim's factory says vgg, which is wrong.
+                (2, resnet.bottleneck_v2, {"preprocessing": "inception", "image_size": 299, "label_offset": 1}),
+            )
+            for depth in resnet.UNITS
+        },
     ),
-    "resnet50_signs": Net(
-        function=partial(resnet_keras.resnet_keras, variant="resnet50_signs"),
-        scope="resnet50_signs",
-        preprocessing="unit",
-        image_size=64,
-        smallest_size=37,
-        any_size=False,
-        **_KERAS,
+    **_family(
+        {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0},
+        {
+            name: {"function": partial(resnet_keras.resnet_keras, variant=name), **row}
+            for name, row in {
+                "resnet50_keras": {"preprocessing": "vgg", "image_size": 224},
+                "resnet50_signs": {"preprocessing": "unit", "image_size": 64, "smallest_size": 37, "any_size": False},
+            }.items()
+        },
     ),
-    **{
-        name: Net(
-            function=partial(preact_resnet.preact_resnet, variant=name),
-            arg_scope=preact_resnet.preact_resnet_arg_scope,
-            scope=name,
-            heads=("logits",),
-            preprocessing="cifar",
-            weight_decay=preact_resnet.WEIGHT_DECAY,
-            image_size=32,
-        )
-        for name in preact_resnet.VARIANTS
-    },
-    "preact_elu": Net(
-        function=preact_elu.preact_elu,
-        arg_scope=preact_elu.preact_elu_arg_scope,
-        scope="preact_elu",
-        heads=("logits",),
-        preprocessing="cifar",
-        weight_decay=preact_elu.WEIGHT_DECAY,
-        image_size=32,
+    **_family(
+        {"arg_scope": preact_resnet.preact_resnet_arg_scope, "weight_decay": preact_resnet.WEIGHT_DECAY, **_CIFAR},
+        {name: {"function": partial(preact_resnet.preact_resnet, variant=name)} for name in preact_resnet.VARIANTS},
     ),
-    # TF-Slim's names for the widths; all published checkpoints have one scope.
-    **{
-        f"mobilenet_v1{suffix}": Net(
-            function=partial(mobilenet_v1.mobilenet_v1, width=width),
-            arg_scope=mobilenet_v1.mobilenet_v1_arg_scope,
-            scope="MobilenetV1",
-            heads=("Logits",),
-            preprocessing="inception",
-            weight_decay=mobilenet_v1.WEIGHT_DECAY,
-            image_size=224,
-            label_offset=1,
-        )
-        for suffix, width in (("", 1.0), ("_075", 0.75), ("_050", 0.5), ("_025", 0.25))
-    },
+    **_family(
+        {"arg_scope": preact_elu.preact_elu_arg_scope, "weight_decay": preact_elu.WEIGHT_DECAY, **_CIFAR},
+        {"preact_elu": {"function": preact_elu.preact_elu}},
+    ),
+    **_family(
+        {
+            "arg_scope": mobilenet_v1.mobilenet_v1_arg_scope,
+            "scope": "MobilenetV1",  # of all published checkpoints
+            "heads": ("Logits",),
+            "preprocessing": "inception",
+            "weight_decay": mobilenet_v1.WEIGHT_DECAY,
+            "image_size": 224,
+            "label_offset": 1,
+        },
+        {
+            f"mobilenet_v1{suffix}": {"function": partial(mobilenet_v1.mobilenet_v1, width=width)}
+            for suffix, width in mobilenet_v1.SUFFIXES.items()
+        },
+    ),
     "lenet": Net(
         function=lenet.lenet,
         arg_scope=lenet.lenet_arg_scope,
@@ -230,15 +193,19 @@ NETS: dict[str, Net] = {
         channels=1,
         learning_rate=0.01,
     ),
-    "inception_strided": Net(
-        function=teaching.inception_strided,
-        scope="inception_strided",
-        preprocessing="unit",
-        image_size=150,
-        **_TEACHING,
-    ),
-    "residual_cnn": Net(
-        function=teaching.residual_cnn, scope="residual_cnn", preprocessing="unit", image_size=256, **_TEACHING
+    **_family(
+        {
+            "arg_scope": teaching.teaching_arg_scope,
+            "weight_decay": 0.0,
+            "preprocessing": "unit",
+            "heads": ("logits",),
+            "any_size": False,
+            "learning_rate": 0.01,
+        },
+        {
+            "inception_strided": {"function": teaching.inception_strided, "image_size": 150},
+            "residual_cnn": {"function": teaching.residual_cnn, "image_size": 256},
+        },
     ),
 }
 

@@ -109,19 +109,7 @@ def alexnet(
     variant: str,
     dropout_keep_prob: float = 0.5,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a row of VARIANTS.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active.
-        scope: variable scope; the published names start with it.
-        variant: key of VARIANTS.
-        dropout_keep_prob: share of units that dropout keeps.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds a row of VARIANTS."""
     row = VARIANTS[variant]
     biases = [tf.constant_initializer(value) for value in row.initial_biases]
     layers = [slim.conv2d, grouped_conv2d, dense_conv2d, slim.max_pool2d, dropout]
@@ -132,12 +120,8 @@ def alexnet(
             slim.arg_scope([slim.conv2d, grouped_conv2d], weights_initializer=row.convolution_initializer),
         ):
             net = tf.pad(inputs, [[0, 0], row.padding, row.padding, [0, 0]]) if any(row.padding) else inputs
-            net = slim.conv2d(
-                *(net, row.widths[0], 11, row.conv1_stride),
-                padding="VALID",
-                biases_initializer=biases[0],
-                scope="conv1",
-            )
+            arguments = {"padding": "VALID", "biases_initializer": biases[0], "scope": "conv1"}
+            net = slim.conv2d(net, row.widths[0], 11, row.conv1_stride, **arguments)
             for i, kernel in enumerate((5, 3, 3, 3), start=2):
                 if i < 4:
                     if row.local_response_norm:

@@ -37,13 +37,12 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 
 def inception_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
     """The arg scope of TF-Slim's net: batch norm of decay 0.9997 and epsilon 0.001, regularizer, initializer."""
-    norm = {"decay": 0.9997, "epsilon": 0.001}
     with slim.arg_scope(
         [slim.conv2d],
         weights_initializer=tf.truncated_normal_initializer(stddev=0.01),
         weights_regularizer=slim.l2_regularizer(weight_decay),
         normalizer_fn=batch_norm,
-        normalizer_params=norm,
+        normalizer_params={"decay": 0.9997, "epsilon": 0.001},
     ) as scope:
         return scope
 
@@ -67,17 +66,9 @@ def inception_module(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """Four branches, concatenated along the channels.
+    """Four branches, concatenated along the channels: [N, H, W, C] becomes [N, H, W, sum of their last widths].
 
-    Args:
-        inputs: [N, H, W, C].
-        widths: a row of MODULES.
-        large_kernel: side of the third branch's kernel.
-        outputs_collections: collection that the output is added to.
-        scope: name.
-
-    Returns:
-        [N, H, W, sum of the branches' last widths].
+    widths is a row of MODULES, large_kernel the side of the third branch's kernel.
     """
     width0, (reduce1, width1), (reduce2, width2), width3 = widths
     with tf.variable_scope(scope, "Mixed", [inputs]) as sc:
@@ -106,19 +97,10 @@ def googlenet(
     as_published_2014: bool,
     dropout_keep_prob: float | None = None,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds inception_v1, or googlenet_2014.
+    """Builds inception_v1, or googlenet_2014 if as_published_2014.
 
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active, and batch norm uses the batch's statistics.
-        scope: variable scope; the published names start with it.
-        as_published_2014: the paper's net instead of TF-Slim's.
-        dropout_keep_prob: share of units that dropout keeps, for all heads; None takes the published ones.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name; those of the auxiliary heads,
-        SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, are [N, num_classes].
+    dropout_keep_prob is for all heads; None takes the published ones. The logits of the auxiliary heads are the end
+    points SCOPE/aux_4a/logits and SCOPE/aux_4d/logits, [N, num_classes].
     """
     large_kernel = 5 if as_published_2014 else 3
     heads = {}
@@ -144,11 +126,9 @@ def googlenet(
                     net = slim.max_pool2d(net, row, stride=2, scope=name)
                     continue
                 net = inception_module(net, row, large_kernel, scope=name)
-                if as_published_2014 and name in AUXILIARY_HEADS:
-                    head = f"{sc.name}/{AUXILIARY_HEADS[name]}/logits"
-                    heads[head] = _auxiliary_head(
-                        net, num_classes, dropout_keep_prob or 0.3, scope=AUXILIARY_HEADS[name]
-                    )
+                if as_published_2014 and (head := AUXILIARY_HEADS.get(name)):
+                    keep_prob = dropout_keep_prob or 0.3
+                    heads[f"{sc.name}/{head}/logits"] = _auxiliary_head(net, num_classes, keep_prob, scope=head)
             with tf.variable_scope("Logits"):
                 net = tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool")
                 net = dropout(net, dropout_keep_prob or (0.6 if as_published_2014 else 0.8), scope="Dropout_0b")

@@ -17,20 +17,11 @@ def dense_conv2d(
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
-    """A dense layer with the variables of a VALID convolution, as in TF-Slim's checkpoints.
+    """A dense layer with the variables and arguments of a VALID slim.conv2d, as in TF-Slim's checkpoints.
 
-    If the kernel covers the whole input, the layer is computed as a matrix product: convolution kernels are made for
+    inputs is [N, H, W, C]; the output [N, H - height + 1, W - width + 1, num_outputs], with the height and width of the
+    kernel. If it covers the whole input, the layer is computed as a matrix product: convolution kernels are made for
     large maps, and a training step of alexnet_v2 takes about twice as long with them. A larger input is convolved.
-
-    Args:
-        inputs: [N, H, W, C], H and W at least kernel_size.
-        num_outputs: number of units.
-        kernel_size: side of the kernel, or its height and width.
-        activation_fn, weights_initializer, weights_regularizer, biases_initializer, outputs_collections, scope: as in
-            slim.conv2d.
-
-    Returns:
-        [N, H - kernel_size + 1, W - kernel_size + 1, num_outputs].
     """
     kernel_size = slim.utils.two_element_tuple(kernel_size)
     height, width, channels = inputs.shape.as_list()[1:]
@@ -71,17 +62,11 @@ def dense_head(
     widths: tuple[int, int] = (4096, 4096),
     dropout_first: bool = False,
 ) -> tf.Tensor:
-    """The three dense layers of AlexNet and VGG: fc6, fc7 with ReLU and dropout, fc8 without.
+    """The three dense layers of AlexNet and VGG: fc6, fc7 with ReLU and dropout after or before them, fc8 without.
 
-    Args:
-        net: the last pool's output [N, H, W, C].
-        num_classes: units of fc8.
-        kernel_size: side of fc6's kernel; None for the size of the map.
-        widths: units of fc6 and fc7.
-        dropout_first: whether dropout is before fc6 and fc7 instead of after them.
-
-    Returns:
-        Logits [N, num_classes]; their mean over all positions if the map is larger than the kernel.
+    net is the last pool's output [N, H, W, C]; kernel_size the side of fc6's kernel, None for the size of the map;
+    widths the units of fc6 and fc7. Returns logits [N, num_classes], averaged over all positions if the map is larger
+    than the kernel.
     """
     if kernel_size is None:
         kernel_size = tuple(net.shape.as_list()[1:3])

@@ -18,24 +18,9 @@ def lenet_arg_scope(weight_decay: float = 0.0) -> dict:
 
 
 def lenet(
-    inputs: tf.Tensor,
-    num_classes: int,
-    is_training: "bool | tf.Tensor",
-    scope: str,
-    dropout_keep_prob: float = 0.5,
+    inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, dropout_keep_prob: float = 0.5
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active.
-        scope: variable scope.
-        dropout_keep_prob: share of units that dropout keeps.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds the net."""
     with tf.variable_scope(scope, "LeNet", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope(

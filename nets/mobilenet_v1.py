@@ -14,6 +14,7 @@ ROWS = (  # width and stride of the 13 separable convolutions
     *((512, 1),) * 5,
     *((1024, 2), (1024, 1)),
 )
+SUFFIXES = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}  # TF-Slim's names for the width multipliers
 
 
 def mobilenet_v1_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
@@ -39,19 +40,7 @@ def mobilenet_v1(
     width: float = 1.0,
     dropout_keep_prob: float = 0.999,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a width multiplier.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
-        num_classes: width of the logits.
-        is_training: whether dropout is active, and batch norm uses the batch's statistics.
-        scope: variable scope; the published names start with it.
-        width: width multiplier, the factor of all numbers of channels.
-        dropout_keep_prob: share of units that dropout keeps.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds the net; the width multiplier is the factor of all numbers of channels."""
 
     def channels(number: int) -> int:
         return max(int(number * width), 8)

@@ -47,20 +47,7 @@ def preact_elu(
     width: int = 64,
     kernel_size: int = 3,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
-        num_classes: width of the logits.
-        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
-        scope: variable scope.
-        blocks: number of residual blocks.
-        width: channels of every map.
-        kernel_size: side of every kernel.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer and block by its scope name.
-    """
+    """Builds the net: a number of blocks, all with maps of `width` channels and the same side of the kernels."""
     with tf.variable_scope(scope, "preact_elu", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with (

@@ -88,18 +88,7 @@ def preact_unit(
 def preact_resnet(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, variant: str
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a row of VARIANTS.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
-        num_classes: width of the logits.
-        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
-        scope: variable scope.
-        variant: key of VARIANTS; its number is the number of layers with weights, without shortcuts.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds a row of VARIANTS; the number in its name counts the layers with weights, without shortcuts."""
     row = VARIANTS[variant]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

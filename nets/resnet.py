@@ -94,19 +94,7 @@ def _subsampled(inputs: tf.Tensor, stride: int) -> tf.Tensor:
 def resnet(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, depth: int, bottleneck: Callable
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a depth in UNITS.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed; any size.
-        num_classes: width of the logits.
-        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
-        scope: variable scope; the published names start with it.
-        depth: number of layers with weights, shortcuts not counted.
-        bottleneck: bottleneck_v1 or bottleneck_v2.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer, unit and block by its scope name.
-    """
+    """Builds the net of a depth in UNITS (layers with weights, not shortcuts), from bottleneck_v1 or bottleneck_v2."""
     preactivation = bottleneck is bottleneck_v2
     with tf.variable_scope(scope, f"resnet_{depth}", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

@@ -71,25 +71,13 @@ def convolutional_block(inputs: tf.Tensor, width: int, stride: int, name: str) -
 def resnet_keras(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, variant: str
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a row of VARIANTS.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits, and part of the last layer's name.
-        is_training: whether batch norm uses the batch's statistics and updates its moving averages.
-        scope: variable scope.
-        variant: key of VARIANTS.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer and block by its scope name.
-    """
+    """Builds a row of VARIANTS. num_classes is part of the last layer's name."""
     row = VARIANTS[variant]
     with tf.variable_scope(scope, variant, [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with (
             slim.arg_scope(
-                [slim.conv2d, slim.fully_connected, slim.max_pool2d, slim.avg_pool2d],
-                outputs_collections=collection,
+                [slim.conv2d, slim.fully_connected, slim.max_pool2d, slim.avg_pool2d], outputs_collections=collection
             ),
             slim.arg_scope([batch_norm], is_training=is_training, epsilon=row.epsilon),
         ):

@@ -28,18 +28,7 @@ def teaching_arg_scope(weight_decay: float = 0.0) -> dict:
 def inception_strided(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, width: int = 32
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: without effect; there is no dropout and no batch norm.
-        scope: variable scope.
-        width: channels of every convolution.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
-    """
+    """Builds the net with `width` channels in every convolution. is_training has no effect."""
     with tf.variable_scope(scope, "inception_strided", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope([slim.conv2d, slim.fully_connected, slim.avg_pool2d], outputs_collections=collection):
@@ -79,33 +68,10 @@ def pooled_block(
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
 
 
-def identity_block(inputs: tf.Tensor, scope: str | None = None) -> tf.Tensor:
-    """Three 3×3 convolutions, the last linear, plus the input, then ReLU. inputs is [N, H, W, C], so is the output.
-
-    For comparison with pooled_block: the size does not change, so the shortcut needs no weights.
-    """
-    width = inputs.shape[3]
-    with tf.variable_scope(scope, "identity_block", [inputs]):
-        net = slim.repeat(inputs, 2, slim.conv2d, width, 3, scope="conv")
-        net = slim.conv2d(net, width, 3, activation_fn=None, scope="conv3")
-        return tf.nn.relu(net + inputs)
-
-
 def residual_cnn(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, width: int = 32
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net.
-
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: without effect; there is no dropout and no batch norm.
-        scope: variable scope.
-        width: channels of every convolution.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer and block by its scope name.
-    """
+    """Builds the net with `width` channels in every convolution. is_training has no effect."""
     with tf.variable_scope(scope, "residual_cnn", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope([slim.conv2d, slim.fully_connected, pooled_block], outputs_collections=collection):

@@ -43,19 +43,9 @@ def vgg(
     dense_widths: tuple[int, int] = (4096, 4096),
     dropout_first: bool = False,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds the net of a depth in CONVOLUTIONS.
+    """Builds the net of a depth in CONVOLUTIONS, its number of layers with weights.
 
-    Args:
-        inputs: pictures [N, H, W, C], float32, preprocessed.
-        num_classes: width of the logits.
-        is_training: whether dropout is active.
-        scope: variable scope; the published names start with it.
-        depth: number of layers with weights.
-        dropout_keep_prob: share of units that dropout keeps.
-        fc6_kernel, dense_widths, dropout_first: the head, see nets.layers.dense_head.
-
-    Returns:
-        Logits [N, num_classes], and the output of every layer by its scope name.
+    fc6_kernel, dense_widths and dropout_first are the arguments of nets.layers.dense_head.
     """
     with tf.variable_scope(scope, f"vgg_{depth}", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

@@ -533,7 +533,7 @@ def test_a_run_may_start_from_anothers_weights(run, tmp_path, digits_data, capsy
 
 def test_grey_weights_do_not_start_a_run_on_colour(run, tmp_path):
     arguments = ["--dataset", "folder", "--source", str(picture_folder(tmp_path / "pictures"))]
-    with pytest.raises(UserError, match=r"tiny/Conv/weights is \[3, 3, 1, 4\] there and \[3, 3, 3, 4\] in the net"):
+    with pytest.raises(UserError, match=r"tiny/Conv/weights is \[3, 3, 1, 4\], the net needs \[3, 3, 3, 4\]"):
         started_from(run, tmp_path / "colour", *arguments, "--data", str(tmp_path / "data"), "--batch-size", "4")
     assert not (tmp_path / "colour").exists()
 

@@ -3,10 +3,9 @@
     from tfcompat import batch_norm, dropout, slim, tf
 
 `tf` is `tensorflow.compat.v1` with v2 behaviour off and resource variables on. `slim` is tf_slim 1.1.0; names that
-TensorFlow has moved since its release are set again where tf_slim looks for them. `dropout` replaces `slim.dropout`:
-its mask is a pure function of (seed, layer), so a resumed run drops the same units as an uninterrupted run.
-`batch_norm` replaces `slim.batch_norm`: fine-tuning can keep the statistics of layers that it does not train.
-`upstream` walks a graph.
+TensorFlow has moved since its release are set again where tf_slim looks for them. `dropout` replaces `slim.dropout`, so
+that a resumed run drops the same units; `batch_norm` replaces `slim.batch_norm`, so that fine-tuning can keep the
+statistics of layers that it does not train.
 
 All other modules import TensorFlow and tf_slim from here. `python -m tfcompat OLD_SCRIPT.py` runs a TensorFlow 1 script
 unchanged.
@@ -27,7 +26,8 @@ NOTICES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", 
 
 
 @contextlib.contextmanager
-def _without_notices() -> Iterator[None]:
+def hidden_stderr(*parts: bytes) -> Iterator[None]:
+    """Hides the lines with one of these parts that C libraries, too, write to standard error in a block."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured:
@@ -39,7 +39,7 @@ def _without_notices() -> Iterator[None]:
             os.close(stderr)
             captured.seek(0)
             sys.stderr.writelines(
-                line.decode(errors="replace") for line in captured if not any(notice in line for notice in NOTICES)
+                line.decode(errors="replace") for line in captured if not any(part in line for part in parts)
             )
 
 
@@ -49,7 +49,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # TensorFlow looks for tf.layers and tf.nn.rnn_cell in Keras; only Keras 2 has them.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-with _without_notices():
+with hidden_stderr(*NOTICES):
     import tensorflow.compat.v1 as tf
 
 # Without these, every v1 name that is used prints a deprecation warning.
@@ -129,27 +129,15 @@ def dropout(
 ) -> tf.Tensor:
     """Drops units as a pure function of (seed, layer); kept units are scaled by 1 / keep_prob.
 
-    The training program sets the seed once for all layers. Each layer folds in its scope name:
+    Srivastava et al., Dropout, JMLR 15 (2014), with the scaling moved to training. The training program sets the seed
+    once for all layers, an integer tensor of shape [2] that differs at each step. Each layer folds in its scope name:
 
         with slim.arg_scope([dropout], seed=tf.stack([seed, global_step])):
             logits, end_points = net(images, ...)
 
-    Args:
-        inputs: float tensor of any rank.
-        keep_prob: probability in (0, 1] that a unit is kept.
-        is_training: if false, or a tensor that is false, the inputs are returned unchanged.
-        seed: integer tensor of shape [2], another one at each step.
-        outputs_collections: collection to which the output is added, under the scope's name.
-        scope: name; 'Dropout' by default.
-
-    Returns:
-        A tensor like `inputs`.
-
-    Raises:
-        ValueError: training without a seed. `slim.dropout` takes random numbers from hidden state then, so a resumed
-            run differs from an uninterrupted one.
-
-    Source: Srivastava et al., Dropout, JMLR 15 (2014), with the scaling moved to training.
+    The other arguments are those of slim.dropout: inputs is a float tensor of any rank, keep_prob in (0, 1]; the inputs
+    are returned unchanged if is_training is false, or a tensor that is false. Raises ValueError for training without a
+    seed: slim.dropout uses hidden state then, so a resumed run differs from an uninterrupted one.
     """
     with tf.variable_scope(scope, "Dropout", [inputs]) as sc:
         inputs = tf.convert_to_tensor(inputs)
@@ -176,24 +164,13 @@ def batch_norm(
     scope: str | None = None,
     **kwargs: object,
 ) -> tf.Tensor:
-    """slim.batch_norm, with layers that stay frozen in training.
+    """slim.batch_norm (Ioffe and Szegedy, arXiv:1502.03167), with layers that stay frozen in training.
 
-    The training program sets once for all layers which of them are frozen:
+    The training program sets once for all layers which of them are frozen, as a function of a layer's variable scope.
+    A frozen layer uses its moving averages in training too, and does not update them. All else is as in slim.
 
         with slim.arg_scope([batch_norm], frozen=lambda name: name.startswith("vgg_16/conv")):
             logits, end_points = net(images, ...)
-
-    Args:
-        inputs: as in slim.batch_norm, like is_training, scope and all other arguments.
-        is_training: whether to use the batch's statistics and to update the moving averages.
-        frozen: function of a layer's variable scope; true if the layer uses its moving averages in training too, and
-            does not update them.
-        scope: name; 'BatchNorm' by default.
-
-    Returns:
-        A tensor like `inputs`.
-
-    Source: Ioffe and Szegedy, Batch normalization (arXiv:1502.03167).
     """
     if frozen is not None:
         place = tf.get_variable_scope().name

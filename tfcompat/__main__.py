@@ -6,6 +6,7 @@ python -m tfcompat OLD_SCRIPT.py [ARGUMENTS]
 import builtins
 import multiprocessing
 import os
+import pathlib
 import sys
 import types
 from multiprocessing import spawn
@@ -13,9 +14,8 @@ from multiprocessing import spawn
 from tfcompat import legacy
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-HOME = os.path.dirname(
-    os.path.dirname(HERE)
-)  # this project, whose modules have names that scripts use too: nets, config
+# This project, whose modules have names that scripts use too: nets, config.
+HOME = os.path.dirname(os.path.dirname(HERE))
 USAGE = "usage: python -m tfcompat OLD_SCRIPT.py [ARGUMENTS of the script]"
 # Python 2's names, and what replaces them.
 PYTHON_2 = {
@@ -44,10 +44,8 @@ def _report(kind: type[BaseException], error: BaseException, traceback: types.Tr
     sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
     name = getattr(error, "name", None)
     if isinstance(error, NameError | AttributeError | ImportError) and name in PYTHON_2:
-        print(
-            f"hint: {name} was Python 2's; use {PYTHON_2[name]}, or let 2to3 (now fissix) rewrite the script",
-            file=sys.stderr,
-        )
+        hint = f"hint: {name} was Python 2's; use {PYTHON_2[name]}, or let 2to3 (now fissix) rewrite the script"
+        print(hint, file=sys.stderr)
 
 
 class _Installed:
@@ -74,8 +72,7 @@ def main() -> None:
         print(USAGE)
         return
     try:
-        with open(script, "rb") as file:
-            source = file.read()
+        source = pathlib.Path(script).read_bytes()
     except OSError as error:
         print(f"error: {script} cannot be read: {error.strerror}\n{USAGE}", file=sys.stderr)
         sys.exit(2)

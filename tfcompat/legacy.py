@@ -25,52 +25,46 @@ from tfcompat import tf
 
 # Old module to the places that have its names now, searched in this order. Its submodules are below the same places.
 HOMES = {
-    "tensorflow.contrib": (),
-    "tensorflow.contrib.data": ("tf.data.experimental", "tf.data"),
-    "tensorflow.contrib.deprecated": (),
-    "tensorflow.contrib.distributions": ("tf.distributions",),
-    "tensorflow.contrib.framework": (
-        "tf_slim.ops.arg_scope", "tf_slim.ops.variables", "tf_slim.ops.framework_ops", "tf.train",
-    ),
-    "tensorflow.contrib.framework.python.framework": ("tensorflow.python.training", "tensorflow.python.framework"),
-    "tensorflow.contrib.framework.python.ops": ("tf_slim.ops.arg_scope", "tf_slim.ops", "tf_slim.ops.variables"),
-    "tensorflow.contrib.keras": ("tf.keras",),
-    "tensorflow.contrib.layers": ("tf_slim.layers",),
-    "tensorflow.contrib.layers.python.layers": ("tf_slim.layers",),
-    "tensorflow.contrib.learn": (),
-    "tensorflow.contrib.learn.datasets.mnist": ("tfcompat.mnist",),
-    "tensorflow.contrib.learn.python.learn.datasets.mnist": ("tfcompat.mnist",),
-    "tensorflow.contrib.losses": ("tf_slim.losses",),
-    "tensorflow.contrib.losses.python.losses": ("tf_slim.losses",),
-    "tensorflow.contrib.metrics": ("tf_slim.metrics",),
-    "tensorflow.contrib.metrics.python.ops": ("tf_slim.metrics",),
-    "tensorflow.contrib.quantize": (),  # slim's scripts import it always and call it for --quantize only
-    "tensorflow.contrib.rnn": ("tf.nn.rnn_cell", "tf.nn"),
-    "tensorflow.contrib.slim": ("tf_slim",),
-    "tensorflow.contrib.slim.python.slim": ("tf_slim",),
-    "tensorflow.contrib.tensorboard.plugins": ("tensorboard.plugins",),
-    "tensorflow.contrib.training": ("tf_slim.training.training", "tf_slim.training.evaluation"),
-    "tensorflow.contrib.training.python.training": ("tf_slim.training",),
-    "tensorflow.examples.tutorials.mnist": (),
-    "tensorflow.examples.tutorials.mnist.input_data": ("tfcompat.mnist",),
+    f"tensorflow.{old}": tuple(homes.split())
+    for old, homes in {
+        "contrib": "", "contrib.deprecated": "", "contrib.learn": "", "examples.tutorials.mnist": "",
+        "contrib.data": "tf.data.experimental tf.data",
+        "contrib.distributions": "tf.distributions",
+        "contrib.framework": "tf_slim.ops.arg_scope tf_slim.ops.variables tf_slim.ops.framework_ops tf.train",
+        "contrib.framework.python.framework": "tensorflow.python.training tensorflow.python.framework",
+        "contrib.framework.python.ops": "tf_slim.ops.arg_scope tf_slim.ops tf_slim.ops.variables",
+        "contrib.keras": "tf.keras",
+        "contrib.layers": "tf_slim.layers", "contrib.layers.python.layers": "tf_slim.layers",
+        "contrib.learn.datasets.mnist": "tfcompat.mnist",
+        "contrib.learn.python.learn.datasets.mnist": "tfcompat.mnist",
+        "contrib.losses": "tf_slim.losses", "contrib.losses.python.losses": "tf_slim.losses",
+        "contrib.metrics": "tf_slim.metrics", "contrib.metrics.python.ops": "tf_slim.metrics",
+        "contrib.quantize": "",  # slim's scripts import it always and call it for --quantize only
+        "contrib.rnn": "tf.nn.rnn_cell tf.nn",
+        "contrib.slim": "tf_slim", "contrib.slim.python.slim": "tf_slim",
+        "contrib.tensorboard.plugins": "tensorboard.plugins",
+        "contrib.training": "tf_slim.training.training tf_slim.training.evaluation",
+        "contrib.training.python.training": "tf_slim.training",
+        "examples.tutorials.mnist.input_data": "tfcompat.mnist",
+    }.items()
 }  # fmt: skip
 
-# Single names, and where they are now.
+# Single names in tf.contrib, and where they are now in tf.
+SUMMARIES = {
+    "histogram_summary": "summary.histogram", "image_summary": "summary.image", "scalar_summary": "summary.scalar",
+    "merge_all_summaries": "summary.merge_all", "merge_summary": "summary.merge",
+}  # fmt: skip
 MOVED = {
-    "tensorflow.contrib.deprecated.histogram_summary": "tf.summary.histogram",
-    "tensorflow.contrib.deprecated.image_summary": "tf.summary.image",
-    "tensorflow.contrib.deprecated.merge_all_summaries": "tf.summary.merge_all",
-    "tensorflow.contrib.deprecated.merge_summary": "tf.summary.merge",
-    "tensorflow.contrib.deprecated.scalar_summary": "tf.summary.scalar",
-    "tensorflow.contrib.framework.is_tensor": "tf.is_tensor",
-    "tensorflow.contrib.framework.nest": "tf.nest",
-    "tensorflow.contrib.framework.sort": "tf.sort",
-    "tensorflow.contrib.framework.argsort": "tf.argsort",
-    "tensorflow.contrib.framework.zero_initializer": "tf.zeros_initializer",
-    "tensorflow.contrib.layers.safe_embedding_lookup_sparse": "tf.nn.safe_embedding_lookup_sparse",
-    "tensorflow.contrib.util.constant_value": "tf.get_static_value",
-    "tensorflow.contrib.util.make_ndarray": "tf.make_ndarray",
-    "tensorflow.contrib.util.make_tensor_proto": "tf.make_tensor_proto",
+    f"tensorflow.contrib.{old}": f"tf.{new}"
+    for old, new in {
+        **{f"deprecated.{old}": new for old, new in SUMMARIES.items()},
+        **{f"framework.{name}": name for name in ("is_tensor", "nest", "sort", "argsort")},
+        "framework.zero_initializer": "zeros_initializer",
+        "layers.safe_embedding_lookup_sparse": "nn.safe_embedding_lookup_sparse",
+        "util.constant_value": "get_static_value",
+        "util.make_ndarray": "make_ndarray",
+        "util.make_tensor_proto": "make_tensor_proto",
+    }.items()
 }
 
 # Alternatives to names without a counterpart. The longest key that a missing name begins with applies.
@@ -94,11 +88,9 @@ INSTEAD = {
     **{
         f"tensorflow.{old}": f"TensorFlow 1.0 renamed it: use tf.{new}"
         for old, new in {
-            "audio_summary": "summary.audio", "batch_matmul": "matmul", "complex_abs": "abs", "concat_v2": "concat",
-            "histogram_summary": "summary.histogram", "image_summary": "summary.image", "inv": "reciprocal",
-            "merge_all_summaries": "summary.merge_all", "merge_summary": "summary.merge", "mul": "multiply",
-            "neg": "negative", "pack": "stack", "scalar_summary": "summary.scalar", "select": "where",
-            "sub": "subtract", "unpack": "unstack",
+            **SUMMARIES, "audio_summary": "summary.audio", "batch_matmul": "matmul", "complex_abs": "abs",
+            "concat_v2": "concat", "inv": "reciprocal", "mul": "multiply", "neg": "negative", "pack": "stack",
+            "select": "where", "sub": "subtract", "unpack": "unstack",
         }.items()
     },
 }  # fmt: skip
@@ -166,7 +158,7 @@ def _spec(name: str) -> ModuleSpec | None:
         homes = [place for place in places if not place.startswith("tf.") and _exists(place)]
         if not homes:
             return None
-    return ModuleSpec(name, _Loader(homes), is_package=True)
+    return ModuleSpec(name, _Importer(), loader_state=homes, is_package=True)
 
 
 def _exists(module: str) -> bool:
@@ -176,18 +168,7 @@ def _exists(module: str) -> bool:
         return False
 
 
-class _Loader(importlib.abc.Loader):
-    def __init__(self, homes: Sequence[str]):
-        self.homes = homes
-
-    def create_module(self, spec: ModuleSpec) -> OldModule:
-        return OldModule(spec.name, self.homes)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """An OldModule has nothing to execute."""
-
-
-class _Finder(importlib.abc.MetaPathFinder):
+class _Importer(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         if not _begins(name, {"tensorflow.contrib": 0, "tensorflow.examples": 0, "tensorflow.estimator": 0}):
             return None
@@ -195,6 +176,12 @@ class _Finder(importlib.abc.MetaPathFinder):
         if spec is None:
             raise ImportError(_message(name), name=name)
         return spec
+
+    def create_module(self, spec: ModuleSpec) -> OldModule:
+        return OldModule(spec.name, spec.loader_state)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """An OldModule has nothing to execute."""
 
 
 def install() -> None:
@@ -207,12 +194,10 @@ def install() -> None:
     for name in flags.FLAGS:
         flags.FLAGS[name].allow_override = True  # scripts define flags such as log_dir, which absl defines too
     tf.logging.set_verbosity(tf.logging.WARN)  # the default of TensorFlow 1
-    tf.get_logger().propagate = (
-        False  # after tf.app.run absl logs the root's messages too: each line would be printed twice
-    )
+    tf.get_logger().propagate = False  # after tf.app.run absl logs the root's messages too: each would appear twice
     deprecation._PRINT_DEPRECATION_WARNINGS = False  # show the script's own warnings only
     real = sys.modules["tensorflow"]
     old = OldModule("tensorflow", ("tf",))
     old.__path__, old.__spec__, old.__file__ = real.__path__, real.__spec__, real.__file__
     sys.modules["tensorflow"] = old
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Importer())

@@ -25,13 +25,11 @@ Datasets = collections.namedtuple("Datasets", ["train", "validation", "test"])
 
 
 class DataSet:
-    """Pictures and labels, in batches, in a new order for each epoch.
+    """Pictures and labels, in batches, in a new order for each epoch, from the seed or, by default, the graph's.
 
-    Attributes:
-        images: float32 [N, 784] in 0 to 1; [N, 28, 28, 1] without `reshape`, uint8 in 0 to 255 with dtype=tf.uint8.
-        labels: uint8 [N]; float64 [N, 10] if one-hot.
-        num_examples: N.
-        epochs_completed: how many times next_batch has returned all N.
+    images are float32 [N, 784] in 0 to 1; [N, 28, 28, 1] without `reshape`, uint8 in 0 to 255 with dtype=tf.uint8.
+    labels are uint8 [N]; float64 [N, 10] if one-hot. num_examples is N, and epochs_completed counts how many times
+    next_batch has returned all N.
     """
 
     def __init__(
@@ -56,9 +54,7 @@ class DataSet:
         self._index_in_epoch = 0
         self._random = np.random.RandomState(tf.get_default_graph().seed if seed is None else seed)
 
-    def next_batch(
-        self, batch_size: int, fake_data: bool = False, shuffle: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def next_batch(self, batch_size: int, fake_data: bool = False, shuffle: bool = True) -> tuple[np.ndarray, ...]:
         """The next pictures and labels. If an epoch ends inside the batch, the first ones of the next epoch fill it.
 
         Raises ValueError for fake_data, and for a batch with more pictures than there are.
@@ -122,21 +118,11 @@ def read_data_sets(
     seed: int | None = None,
     source_url: str = URL,
 ) -> Datasets:
-    """Reads MNIST's four IDX .gz files, or others in that format, from a directory; downloads missing files.
+    """Reads MNIST's four IDX .gz files, or others in that format, from a directory; downloads missing ones into it.
 
-    Args:
-        train_dir: directory of the files, and target of the download.
-        fake_data: not supported.
-        one_hot: labels are rows of ten with a 1, instead of numbers.
-        dtype: tf.float32 for pictures in 0 to 1, tf.uint8 for 0 to 255.
-        reshape: pictures are rows of 784, instead of [28, 28, 1].
-        validation_size: number of training pictures, the first ones, that become the validation set.
-        seed: for the order of the pictures; the graph's seed by default.
-        source_url: address of missing files.
-
-    Raises:
-        OSError: a file is missing and cannot be downloaded.
-        ValueError: a damaged file, a validation_size that is too large, or fake_data.
+    one_hot, dtype, reshape and seed are described in DataSet. The first validation_size training pictures become the
+    validation set. Raises OSError if a file is missing and cannot be downloaded; ValueError for a damaged file, a
+    validation_size that is too large, and fake_data.
     """
     if fake_data:
         raise ValueError("fake_data is not supported; leave it out to get the real pictures")

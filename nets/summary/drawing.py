@@ -1,27 +1,21 @@
 """Draws a net: a box for each chain of layers, a frame for each block, an arrow for each tensor."""
 
-import contextlib
 import html
 import itertools
-import os
 import re
-import sys
-from collections.abc import Iterator
 
 import pygraphviz
 
-from nets.summary.anatomy import Layer, Summary, in_words, runs
+from nets.summary import Layer, Summary, in_words, runs
+from tfcompat import hidden_stderr
 
 COLOURS = {
     "conv": "#cfe2f3",
     "depthwise": "#b7e1e4",
     "dense": "#d5e8d4",
-    "max pool": "#fde2c0",
-    "average pool": "#fde2c0",
-    "batch norm": "#e6dcf0",
-    "local response norm": "#e6dcf0",
-    "add": "#fff2b3",
-    "concat": "#fff2b3",
+    **dict.fromkeys(("max pool", "average pool"), "#fde2c0"),
+    **dict.fromkeys(("batch norm", "local response norm"), "#e6dcf0"),
+    **dict.fromkeys(("add", "concat"), "#fff2b3"),
 }
 FONT, SHORTCUT = "Helvetica,Arial,sans-serif", "#c0392b"
 
@@ -67,7 +61,7 @@ def draw(summary: Summary) -> bytes:
         f"{summary.title}\\l{in_words(summary.total('parameters'))} parameters, "
         f"{in_words(summary.total('multiply_adds'))} multiply-adds\\l"
     )
-    with _without_stderr():
+    with hidden_stderr(b""):  # the font library in pygraphviz's wheel warns about the system's settings
         return graph.draw(format="svg", prog="dot")
 
 
@@ -86,17 +80,3 @@ def _label(members: list[Layer]) -> str:
         cells += f'<TR><TD BGCOLOR="{COLOURS[x.kind]}">{text}</TD></TR>'
     size = f'<TR><TD><FONT COLOR="#444444">{members[-1].size}</FONT></TD></TR>'
     return f'<<TABLE BORDER="0" CELLBORDER="1" CELLSPACING="0" CELLPADDING="4" COLOR="#888888">{cells}{size}</TABLE>>'
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Hides warnings of the font library in pygraphviz's wheel about the system's settings. Errors are still raised."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -7,9 +7,8 @@ The same from the command line: python -m nets.weights.
 """
 
 from checkpoints import write_checkpoint
-from nets.weights.conversion import export_keras, import_keras
-from nets.weights.inspection import inspect
+from nets.weights.keras_files import export_keras, import_keras
 from nets.weights.published import fetch
-from nets.weights.restoring import head_width, restorer
+from nets.weights.restoring import head_width, inspect, restorer
 
 __all__ = ["export_keras", "fetch", "head_width", "import_keras", "inspect", "restorer", "write_checkpoint"]

@@ -1,18 +1,125 @@
-"""Converts weights between the layers of keras.applications and the variables of our nets.
+"""Converts weights between the layers of keras.applications, by their old and new names, and our nets' variables.
+
+A Keras layer is the list of its arrays in Keras's own order: kernel, bias; or gamma, beta, moving mean, moving
+variance. The order is what counts, because files of different ages call the same array kernel:0, W_1:0 or 0.
 
 Keras's VGG and ResNet-50 take BGR pictures, as the Caffe models did; our nets take RGB. So the input channels of the
 first convolution are reversed.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 import nets
-from errors import UserError
-from nets.weights.keras_models import MODELS, KerasLayer, Model, model_of, variables_of
-from nets.weights.keras_reading import Layers
+from errors import UserError, unknown
+from nets import mobilenet_v1, resnet_keras, vgg
+from nets.weights.restoring import head_width
+
+Layers = dict[str, list[np.ndarray]]  # name of a Keras layer to its arrays in Keras's order
+
+# Variables of a layer, in the order of Keras's arrays, by the name of the Keras class as in the files.
+PARTS = {
+    "conv2d": ("weights", "biases"),
+    "dense": ("weights", "biases"),
+    "depthwise_conv2d": ("depthwise_weights",),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+class KerasLayer(NamedTuple):
+    """A layer of a Keras model: its name in Keras and its scope in our net."""
+
+    kind: str  # key of PARTS
+    scope: str  # under the net's scope; {classes} is filled in
+    name: str  # since Keras 2.3
+    old_name: str  # before Keras 2.3
+    in_head: bool = False
+
+
+class Model(NamedTuple):
+    """A model of keras.applications."""
+
+    application: str  # in keras.applications
+    layers: list[KerasLayer]  # in the order of Keras's model.layers
+    bgr: bool  # takes BGR pictures
+    width: float | None = None  # of MobileNet
+
+
+def _vgg_layers(depth: int) -> Iterator[KerasLayer]:
+    for block, convolutions in enumerate(vgg.CONVOLUTIONS[depth], start=1):
+        for i in range(1, convolutions + 1):
+            yield KerasLayer("conv2d", f"conv{block}/conv{block}_{i}", *[f"block{block}_conv{i}"] * 2)
+    for scope, name in (("fc6", "fc1"), ("fc7", "fc2"), ("fc8", "predictions")):
+        yield KerasLayer("dense", scope, name, name, in_head=True)
+
+
+def _resnet_layers() -> Iterator[KerasLayer]:
+    yield KerasLayer("conv2d", "conv1", "conv1_conv", "conv1")
+    yield KerasLayer("batch_normalization", "bn_conv1", "conv1_bn", "bn_conv1")
+    for stage, units in enumerate(resnet_keras.UNITS, start=2):
+        for unit, letter in enumerate("abcdef"[:units], start=1):
+            branches = ((1, "2a"), (2, "2b"), *([(0, "1")] if unit == 1 else []), (3, "2c"))
+            for kind, ours, theirs in (("conv2d", "res", "conv"), ("batch_normalization", "bn", "bn")):
+                for number, branch in branches:
+                    old_name = f"{ours}{stage}{letter}_branch{branch}"
+                    yield KerasLayer(kind, old_name, f"conv{stage}_block{unit}_{number}_{theirs}", old_name)
+    yield KerasLayer("dense", "fc{classes}", "predictions", "fc1000", in_head=True)
+
+
+def _mobilenet_layers() -> Iterator[KerasLayer]:
+    rows = [("conv2d", "Conv2d_0", "conv1")]
+    for i in range(1, len(mobilenet_v1.ROWS) + 1):
+        rows += [("depthwise_conv2d", f"Conv2d_{i}_depthwise", f"conv_dw_{i}")]
+        rows += [("conv2d", f"Conv2d_{i}_pointwise", f"conv_pw_{i}")]
+    for kind, scope, name in rows:
+        yield KerasLayer(kind, scope, name, name)
+        yield KerasLayer("batch_normalization", f"{scope}/BatchNorm", f"{name}_bn", f"{name}_bn")
+    yield KerasLayer("conv2d", "Logits/Conv2d_1c_1x1", "conv_preds", "conv_preds", in_head=True)
+
+
+MODELS = {
+    "vgg_16": Model("VGG16", list(_vgg_layers(16)), bgr=True),
+    "vgg_19": Model("VGG19", list(_vgg_layers(19)), bgr=True),
+    "resnet50_keras": Model("ResNet50", list(_resnet_layers()), bgr=True),
+    **{
+        f"mobilenet_v1{suffix}": Model("MobileNet", list(_mobilenet_layers()), bgr=False, width=width)
+        for suffix, width in mobilenet_v1.SUFFIXES.items()
+    },
+}
+
+
+def model_of(net_name: str) -> Model:
+    """The Keras model of a net. Raises UserError if Keras has none, or its files cannot be read here."""
+    if net_name not in MODELS:
+        raise unknown("net with Keras weights", net_name, MODELS)
+    return MODELS[net_name]
+
+
+class Variable(NamedTuple):
+    """A variable of our net."""
+
+    name: str
+    shape: list[int]
+    keras_shape: list[int]  # of the same values in Keras
+
+
+def variables_of(net_name: str, num_classes: int) -> dict[KerasLayer, list[Variable]]:
+    """The variables of each layer of a net, in the order of Keras's arrays."""
+    shapes, scope = nets.NETS[net_name].variable_shapes(num_classes), nets.NETS[net_name].scope
+    variables = {layer: [] for layer in MODELS[net_name].layers}
+    for layer, found in variables.items():
+        for part in PARTS[layer.kind]:
+            name = f"{scope}/{layer.scope.format(classes=num_classes)}/{part}"
+            if name in shapes:  # MobileNet's convolutions have no biases
+                shape = shapes[name]
+                # VGG stores fc6 as a convolution; its positions and channels have the order in which Keras flattens.
+                flat = [math.prod(shape[:-1]), shape[-1]] if layer.kind == "dense" and part == "weights" else shape
+                found.append(Variable(name, shape, flat))
+    return variables
 
 
 def _rgb_bgr(array: np.ndarray, layer: KerasLayer, model: Model) -> np.ndarray:
@@ -63,19 +170,11 @@ def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
 
 
 def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Our variables from Keras's layers.
+    """Our variables from Keras's layers with their current or old names.
 
-    Args:
-        layers: as read_weights returns them, with current or old layer names.
-        net_name: key of MODELS.
-
-    Returns:
-        Variable names to float32 arrays of the variables' shapes, without the head's if the file has no head; and the
-        arrays that are not used, as `layer/position`, with the reason.
-
-    Raises:
-        UserError: the weights of another net, a layer with other shapes than the net's variables, or values that are
-            not finite.
+    Returns variable names to float32 arrays of the variables' shapes, without the head's if the file has no head; and
+    the arrays that are not used, as `layer/position`, with the reason. Raises UserError for the weights of another net,
+    a layer with other shapes than the net's variables, and values that are not finite.
     """
     model = model_of(net_name)
     found = _matched(layers, net_name)
@@ -109,12 +208,11 @@ def to_keras(values: dict[str, np.ndarray], net_name: str) -> Layers:
     """Layers of keras.applications, with their current names, from our variables: the reverse of to_slim.
 
     values may hold other names too, such as an optimizer's. The whole head may be missing. Raises UserError if other
-    variables of the net are missing, or have another shape.
+    variables of the net are missing.
     """
     model = model_of(net_name)
-    head = nets.find(net_name).new_scopes[0]
-    classes = [v.shape[-1] for name, v in values.items() if name.startswith(head) and name.endswith("/weights")]
-    variables = variables_of(net_name, classes[0] if classes else 1)
+    width = head_width({name: value.shape for name, value in values.items()}, nets.find(net_name))
+    variables = variables_of(net_name, width or 1)
     if not any(v.name in values for layer in variables if layer.in_head for v in variables[layer]):
         variables = {layer: found for layer, found in variables.items() if not layer.in_head}
     if missing := [v.name for found in variables.values() for v in found if v.name not in values]:
@@ -123,13 +221,6 @@ def to_keras(values: dict[str, np.ndarray], net_name: str) -> Layers:
         )
     layers: Layers = {}
     for layer, found in variables.items():
-        arrays = [values[v.name] for v in found]
-        for array, variable in zip(arrays, found, strict=True):
-            if list(array.shape) != variable.shape:
-                raise UserError(
-                    f"{variable.name} does not fit {net_name}: it is {list(array.shape)}, where the net has "
-                    f"{variable.shape}, and {variable.keras_shape} in layer {layer.name} of Keras"
-                )
-        arrays = [_rgb_bgr(array, layer, model) for array in arrays]
+        arrays = [_rgb_bgr(values[v.name], layer, model) for v in found]
         layers[layer.name] = [array.reshape(v.keras_shape) for array, v in zip(arrays, found, strict=True)]
     return layers

@@ -17,13 +17,36 @@ import pooch
 from checkpoints import damage
 from errors import UserError, unknown, why_not_fetched
 from files import atomic_directory
-from nets.weights.conversion import import_keras
+from nets.weights.keras_files import import_keras
 
 pooch.get_logger().setLevel("WARNING")  # by default it prints checksums to copy into code
 
-_SLIM = "http://download.tensorflow.org/models/"
-_MOBILENET = _SLIM + "mobilenet_v1_2018_02_22/mobilenet_v1_"
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_SLIM = "http://download.tensorflow.org/models/{net}_{}.tar.gz"
+_MOBILENET = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/mobilenet_v1_{}_224.tgz"
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/{}_weights_tf_dim_ordering_tf_kernels.h5"
+_KERAS_MOBILENET = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_{}_224_tf.h5"
+_ROWS = {  # the address, its variable part, and the checksum
+    "vgg_16": (_SLIM, "2016_08_28", None),
+    "vgg_19": (_SLIM, "2016_08_28", None),
+    "inception_v1": (_SLIM, "2016_08_28", "sha256:7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6"),
+    "resnet_v1_50": (_SLIM, "2016_08_28", "sha256:91a0dc25289e7ef648df304b15f06c43ce6f4446d08eb0168479dd2295101c73"),
+    "resnet_v1_101": (_SLIM, "2016_08_28", "sha256:5d813fcf5e56e7c9c2483d73b46644394cdbb31f9f4bf7140fb2809f7aa11a19"),
+    "resnet_v1_152": (_SLIM, "2016_08_28", "sha256:c89b549ada486d9c0db6d90e874a1a652d899f9b541ae9c430fee8251572181d"),
+    "resnet_v2_50": (_SLIM, "2017_04_14", None),
+    "resnet_v2_101": (_SLIM, "2017_04_14", None),
+    "resnet_v2_152": (_SLIM, "2017_04_14", None),
+    "mobilenet_v1": (_MOBILENET, "1.0", "sha256:1ccb74dbd9c5f7aea879120614e91617db9534bdfaa53dfea54b7c14162e126b"),
+    "mobilenet_v1_075": (_MOBILENET, "0.75", "sha256:bf61b3ce7ca2d045bb35fa6ab9a68732e3531291266db4a8c7715227d7425657"),
+    "mobilenet_v1_050": (_MOBILENET, "0.5", "sha256:0eb9be8d18dcf9466a2a2d2157e71c83cd70dc168255d76d72bfe965318db725"),
+    "mobilenet_v1_025": (_MOBILENET, "0.25", "sha256:eee166d4d1de004e2ee5de19a4f5045574d764ef59569dc284545f805a295074"),
+    "keras_vgg_16": (_KERAS, "vgg16/vgg16", "md5:64373286793e3c8b2b4e3219cbf3544b"),
+    "keras_vgg_19": (_KERAS, "vgg19/vgg19", "md5:cbe5617147190e668d6c5d5026f83318"),
+    "keras_resnet50": (_KERAS, "resnet/resnet50", "md5:2cb95161c43110f7111970584f804107"),
+    "keras_mobilenet_v1": (_KERAS_MOBILENET, "1_0", None),
+    "keras_mobilenet_v1_075": (_KERAS_MOBILENET, "7_5", None),
+    "keras_mobilenet_v1_050": (_KERAS_MOBILENET, "5_0", None),
+    "keras_mobilenet_v1_025": (_KERAS_MOBILENET, "2_5", None),
+}
 
 
 class Published(NamedTuple):
@@ -34,109 +57,22 @@ class Published(NamedTuple):
     checksum: str | None  # as pooch takes it
 
 
-PUBLISHED = {
-    "vgg_16": Published("vgg_16", _SLIM + "vgg_16_2016_08_28.tar.gz", None),
-    "vgg_19": Published("vgg_19", _SLIM + "vgg_19_2016_08_28.tar.gz", None),
-    "inception_v1": Published(
-        "inception_v1",
-        _SLIM + "inception_v1_2016_08_28.tar.gz",
-        "sha256:7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6",
-    ),
-    "resnet_v1_50": Published(
-        "resnet_v1_50",
-        _SLIM + "resnet_v1_50_2016_08_28.tar.gz",
-        "sha256:91a0dc25289e7ef648df304b15f06c43ce6f4446d08eb0168479dd2295101c73",
-    ),
-    "resnet_v1_101": Published(
-        "resnet_v1_101",
-        _SLIM + "resnet_v1_101_2016_08_28.tar.gz",
-        "sha256:5d813fcf5e56e7c9c2483d73b46644394cdbb31f9f4bf7140fb2809f7aa11a19",
-    ),
-    "resnet_v1_152": Published(
-        "resnet_v1_152",
-        _SLIM + "resnet_v1_152_2016_08_28.tar.gz",
-        "sha256:c89b549ada486d9c0db6d90e874a1a652d899f9b541ae9c430fee8251572181d",
-    ),
-    "resnet_v2_50": Published("resnet_v2_50", _SLIM + "resnet_v2_50_2017_04_14.tar.gz", None),
-    "resnet_v2_101": Published("resnet_v2_101", _SLIM + "resnet_v2_101_2017_04_14.tar.gz", None),
-    "resnet_v2_152": Published("resnet_v2_152", _SLIM + "resnet_v2_152_2017_04_14.tar.gz", None),
-    "mobilenet_v1": Published(
-        "mobilenet_v1",
-        _MOBILENET + "1.0_224.tgz",
-        "sha256:1ccb74dbd9c5f7aea879120614e91617db9534bdfaa53dfea54b7c14162e126b",
-    ),
-    "mobilenet_v1_075": Published(
-        "mobilenet_v1_075",
-        _MOBILENET + "0.75_224.tgz",
-        "sha256:bf61b3ce7ca2d045bb35fa6ab9a68732e3531291266db4a8c7715227d7425657",
-    ),
-    "mobilenet_v1_050": Published(
-        "mobilenet_v1_050",
-        _MOBILENET + "0.5_224.tgz",
-        "sha256:0eb9be8d18dcf9466a2a2d2157e71c83cd70dc168255d76d72bfe965318db725",
-    ),
-    "mobilenet_v1_025": Published(
-        "mobilenet_v1_025",
-        _MOBILENET + "0.25_224.tgz",
-        "sha256:eee166d4d1de004e2ee5de19a4f5045574d764ef59569dc284545f805a295074",
-    ),
-    "keras_vgg_16": Published(
-        "vgg_16",
-        _KERAS + "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",
-        "md5:64373286793e3c8b2b4e3219cbf3544b",
-    ),
-    "keras_vgg_19": Published(
-        "vgg_19",
-        _KERAS + "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels.h5",
-        "md5:cbe5617147190e668d6c5d5026f83318",
-    ),
-    "keras_resnet50": Published(
-        "resnet50_keras",
-        _KERAS + "resnet/resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-        "md5:2cb95161c43110f7111970584f804107",
-    ),
-    "keras_mobilenet_v1": Published("mobilenet_v1", _KERAS + "mobilenet/mobilenet_1_0_224_tf.h5", None),
-    "keras_mobilenet_v1_075": Published("mobilenet_v1_075", _KERAS + "mobilenet/mobilenet_7_5_224_tf.h5", None),
-    "keras_mobilenet_v1_050": Published("mobilenet_v1_050", _KERAS + "mobilenet/mobilenet_5_0_224_tf.h5", None),
-    "keras_mobilenet_v1_025": Published("mobilenet_v1_025", _KERAS + "mobilenet/mobilenet_2_5_224_tf.h5", None),
-}
+PUBLISHED: dict[str, Published] = {}
+for _name, (_url, _part, _checksum) in _ROWS.items():
+    _net = "resnet50_keras" if _name == "keras_resnet50" else _name.removeprefix("keras_")
+    PUBLISHED[_name] = Published(_net, _url.format(_part, net=_net), _checksum)
 
 
 def fetch(name: str) -> str:
     """Downloads published weights into the cache, and returns the prefix of their checkpoint. Converts Keras files.
 
-    Raises UserError for a name that is not in PUBLISHED, no network, a wrong checksum, a damaged file.
-    """
-    directory = Path(pooch.os_cache("slimgraph")) / "weights"
-    path = download(name, directory)
-    prefix = path
-    if path.suffix == ".h5":
-        prefix = directory / name / "model.ckpt-0"
-        if not prefix.parent.exists():
-            import_keras(path, PUBLISHED[name].net, prefix.parent)
-    wrong = damage(str(prefix))
-    if wrong:
-        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
-    return str(prefix)
-
-
-def download(name: str, directory: Path) -> Path:
-    """Downloads and checks a published file, and unpacks the checkpoint of an archive.
-
-    Args:
-        name: key of PUBLISHED.
-        directory: target; a file that is there already is checked and kept.
-
-    Returns:
-        The .h5 file, or the checkpoint: a V1 file, or the prefix of a V2 checkpoint.
-
-    Raises:
-        UserError: an unknown name, no network, a wrong checksum, an archive without a checkpoint.
+    A file that is there already is checked and kept. Raises UserError for a name that is not in PUBLISHED, no network,
+    a wrong checksum, a damaged file, an archive without a checkpoint.
     """
     if name not in PUBLISHED:
         raise unknown("file or name of published weights", name, PUBLISHED)
-    published = PUBLISHED[name]
-    file_name = published.url.rsplit("/", 1)[1]
+    net, url, checksum = PUBLISHED[name]
+    directory, file_name = Path(pooch.os_cache("slimgraph")) / "weights", url.rpartition("/")[2]
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,27 +80,32 @@ def download(name: str, directory: Path) -> Path:
             f"the cache {directory} cannot be made ({error}); set XDG_CACHE_HOME to another directory"
         ) from None
     try:
-        show = sys.stderr.isatty()
-        path = Path(pooch.retrieve(published.url, published.checksum, file_name, directory, progressbar=show))
+        path = Path(pooch.retrieve(url, checksum, file_name, directory, progressbar=sys.stderr.isatty()))
     except (OSError, ValueError) as error:  # no network, or a wrong checksum
         use = "python -m nets.weights import" if file_name.endswith(".h5") else "--init-from, unpacked"
         raise UserError(
-            f"{published.url} could not be downloaded ({why_not_fetched(error)}); if you have the file, "
-            f"give it to {use}"
+            f"{url} could not be downloaded ({why_not_fetched(error)}); if you have the file, give it to {use}"
         ) from None
-    return path if path.suffix == ".h5" else _unpacked(path, directory / name)
+    if path.suffix == ".h5":
+        prefix = directory / name / "model.ckpt-0"
+        if not prefix.parent.exists():
+            import_keras(path, net, prefix.parent)
+    else:
+        prefix = _unpacked(path, directory / name)
+    if wrong := damage(str(prefix)):
+        raise UserError(f"{prefix} cannot be read ({wrong}); remove {prefix.parent} and {path}, and fetch it again")
+    return str(prefix)
 
 
 def _unpacked(archive: Path, directory: Path) -> Path:
-    """Unpacks the checkpoint of a .tar.gz archive. The directory appears only when it is complete."""
+    """Unpacks the checkpoint of an archive: a V1 file, or the prefix of a V2 one. The directory appears complete."""
     if not directory.is_dir():
         try:
             with atomic_directory(directory) as partial, tarfile.open(archive) as tar:
                 for member in tar.getmembers():
-                    name = Path(member.name).name  # without the archive's folders
-                    if member.isfile() and ".ckpt" in name:
-                        with tar.extractfile(member) as file, open(partial / name, "wb") as copy:
-                            shutil.copyfileobj(file, copy)
+                    member.name = Path(member.name).name  # without the archive's folders
+                    if member.isfile() and ".ckpt" in member.name:
+                        tar.extract(member, partial, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch it again") from None
     for path in sorted(directory.iterdir()):

@@ -120,7 +120,10 @@ def test_the_head_stays_fresh_where_the_classes_differ(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"conv1__weights": np.zeros((3, 3, 1, 32), np.float32)}, r"conv1/weights is \[3, 3, 1, 32\] there and \[5, 5"),
+        (
+            {"conv1__weights": np.zeros((3, 3, 1, 32), np.float32)},
+            r"conv1/weights is \[3, 3, 1, 32\], the net needs",
+        ),
         ({"fc3__biases": None}, "LeNet/fc3/biases is missing"),
     ],
 )

@@ -1,16 +1,25 @@
-"""Reads weights from Keras files of every version into layers: names to arrays, in Keras's own order."""
+"""Keras files of every version: read into layers, written by Keras itself, and converted from and to checkpoints."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
+from glob import escape
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+import nets
+from checkpoints import check_restorable, shapes_of, write_checkpoint
 from errors import UserError
-
-Layers = dict[str, list[np.ndarray]]  # name of a Keras layer to its arrays in Keras's order
+from files import atomic_directory
+from nets.weights.keras_layers import Layers, model_of, to_keras, to_slim
+from nets.weights.restoring import head_width
+from tfcompat import tf
 
 # For .npz, in which arrays have names but no order.
 NPZ_ORDER = ("kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -115,3 +124,79 @@ def read_weights(path: "str | os.PathLike") -> Layers:
     if not layers or any(a.dtype.kind not in "fiu" or not a.ndim for arrays in layers.values() for a in arrays):
         raise UserError(f"{path}: has no layers of numbers as Keras saves them; it must be {FORMATS}")
     return layers
+
+
+# In its own process, because tfcompat switches off the TensorFlow behaviour that Keras needs.
+KERAS_PROGRAM = """
+import json, sys
+import numpy as np
+import keras
+arrays_path, path, application, options = sys.argv[1:]
+model = getattr(keras.applications, application)(weights=None, **json.loads(options))
+with np.load(arrays_path) as arrays:
+    for layer in model.layers:
+        if layer.weights:
+            layer.set_weights([arrays[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
+model.save_weights(path)
+"""
+
+
+def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> str:
+    """Writes the layers of to_keras as a .weights.h5 file for the Keras model of the net.
+
+    The model has include_top=True if the head is among the layers, and as many classes as the head. An existing file
+    is replaced when the new one is complete. Returns the Keras call that makes the model.
+
+    Raises UserError for another suffix, or if Keras cannot write the file.
+    """
+    model = model_of(net_name)
+    path = Path(path).absolute()
+    if not path.name.endswith(".weights.h5"):
+        raise UserError(f"{path}: Keras reads weights only from names that end with .weights.h5; choose such a name")
+    options = {} if model.width is None else {"alpha": model.width}
+    options["include_top"] = (head := model.layers[-1].name) in layers
+    if head in layers:
+        options["classes"] = int(layers[head][-1].shape[-1])
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+            made, arrays = os.path.join(directory, "made.weights.h5"), os.path.join(directory, "arrays.npz")
+            np.savez(arrays, **{f"{name}/{i}": a for name, parts in layers.items() for i, a in enumerate(parts)})
+            # Its own KERAS_HOME: a user's keras.json may set channels first or half precision.
+            settings = {"KERAS_HOME": directory, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+            command = [sys.executable, "-c", KERAS_PROGRAM, arrays, made, model.application, json.dumps(options)]
+            done = subprocess.run(
+                command, cwd=directory, env={**os.environ, **settings}, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise OSError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
+            os.replace(made, path)
+    except OSError as error:
+        raise UserError(f"{path}: Keras cannot write it ({error}); is there such a directory, and space?") from error
+    arguments = ", ".join(["weights=None", *(f"{key}={value}" for key, value in options.items())])
+    return f"keras.applications.{model.application}({arguments})"
+
+
+def import_keras(path: Path, net_name: str, out: Path) -> dict[str, str]:
+    """Imports a file that read_weights takes into the checkpoint OUT/model.ckpt-0 with TF-Slim's names.
+
+    Makes the directory OUT, which may exist only if it is empty. Returns the arrays of the file that are not used, with
+    the reason. Raises UserError if the file does not fit the net, or the directory holds files.
+    """
+    if escape(str(out)) != str(out) or "\\" in str(out):
+        raise UserError(f"--out {str(out)!r} contains one of * ? [ \\, which TensorFlow reads as wildcards: rename it")
+    with atomic_directory(out) as partial:
+        values, unused = to_slim(read_weights(path), net_name)
+        write_checkpoint(values, partial / "model.ckpt-0")
+    return unused
+
+
+def export_keras(prefix: str, net_name: str, path: str) -> str:
+    """Exports a checkpoint to PATH.weights.h5. Returns the Keras call that makes the model for it.
+
+    Raises UserError if the checkpoint does not fit the net, Keras has no such net, or the file cannot be written.
+    """
+    stored, net = shapes_of(prefix), nets.find(net_name)
+    wanted = net.variable_shapes(head_width(stored, net) or 1000)
+    specs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in wanted.items()}
+    found, reader = check_restorable(prefix, specs, net.new_scopes, net.scope), tf.train.NewCheckpointReader(prefix)
+    return write_weights(to_keras({name: reader.get_tensor(name) for name in found.restored}, net_name), net_name, path)
