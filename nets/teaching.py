@@ -68,6 +68,18 @@ def pooled_block(
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
 
 
+def identity_block(inputs: tf.Tensor, scope: str | None = None) -> tf.Tensor:
+    """Three 3×3 convolutions, the last linear, plus the input, then ReLU. inputs is [N, H, W, C], so is the output.
+
+    For comparison with pooled_block: the size does not change, so the shortcut needs no weights.
+    """
+    width = inputs.shape[3]
+    with tf.variable_scope(scope, "identity_block", [inputs]):
+        net = slim.repeat(inputs, 2, slim.conv2d, width, 3, scope="conv")
+        net = slim.conv2d(net, width, 3, activation_fn=None, scope="conv3")
+        return tf.nn.relu(net + inputs)
+
+
 def residual_cnn(
     inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", scope: str, width: int = 32
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

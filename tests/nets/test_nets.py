@@ -15,8 +15,9 @@ from nets.layers import dense_conv2d, local_response_norm
 from nets.preact_elu import preact_elu_arg_scope, preact_elu_block
 from nets.preact_resnet import preact_resnet_arg_scope, preact_unit
 from nets.resnet import conv2d_same
-from nets.resnet_keras import convolutional_block, identity_block, resnet_keras_arg_scope
-from nets.teaching import pooled_block, teaching_arg_scope
+from nets.resnet_keras import convolutional_block, resnet_keras_arg_scope
+from nets.resnet_keras import identity_block as keras_identity_block
+from nets.teaching import identity_block, pooled_block, teaching_arg_scope
 from tfcompat import batch_norm, dropout, slim, tf
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
@@ -322,7 +323,7 @@ def test_keras_blocks_by_hand(stride):
     if stride:
         block = named(convolutional_block, 3, stride, "2a")
     else:  # the output must be as wide as the input: 4 · ½ = 2
-        block = named(lambda x: identity_block(tf.concat([x, -x], 3), 1, "2a"))
+        block = named(lambda x: keras_identity_block(tf.concat([x, -x], 3), 1, "2a"))
     inputs, got, values = built(resnet_keras_arg_scope(), block)
     net = inputs = inputs if stride else np.concatenate([inputs, -inputs], 3)
     for branch in ("2a", "2b", "2c"):
@@ -350,6 +351,15 @@ def test_pooled_block_by_hand(residual):
         net = net + convolution(inputs, values["shortcut/weights"], 2, values["shortcut/biases"])
         assert net.min() < 0
     np.testing.assert_allclose(got, net, rtol=1e-4, atol=1e-4)
+
+
+def test_identity_block_by_hand():
+    inputs, got, values = built(teaching_arg_scope(), lambda x: identity_block(x, scope="block"))
+    net = inputs
+    for name in ("conv/conv_1", "conv/conv_2", "conv3"):
+        net = convolution(net, values[f"{name}/weights"], 1, values[f"{name}/biases"])
+        net = net if name == "conv3" else np.maximum(net, 0)
+    np.testing.assert_allclose(got, np.maximum(net + inputs, 0), rtol=1e-4, atol=1e-4)
 
 
 def test_groups_see_their_own_channels():
