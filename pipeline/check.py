@@ -18,11 +18,11 @@ from tqdm import tqdm
 import errors
 from errors import UserError
 from files import check_output, os_errors_as_user_errors
-from pipeline import shard_index, tfrecord
+from pipeline import montage, tfrecord
 from pipeline.corruption import Examiner, Fault
-from pipeline.dataset import Dataset, Split
-from pipeline.preprocess import FAMILIES, Preprocessor
-from pipeline.shard_index import Content
+from pipeline.dataset import Dataset
+from pipeline.index import Content, Split, known_contents, stored_index
+from pipeline.preprocess import FAMILIES, Preprocessor, find_family
 from pipeline.tfrecord import SPLITS
 
 FEW_CLASSES = 50  # up to here all are printed; of more, the largest and the smallest
@@ -32,7 +32,7 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
     """Reads every record. Returns, for each split, the number of sound records by label; and all faults."""
     balance, faults = {}, []
     seen: dict[str, Counter] = {}  # TF-Slim data without validation: both splits are in the same shards
-    index = shard_index.known(dataset.directory)
+    index = known_contents(dataset.directory)
     with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
         for name in SPLITS:
             split = dataset.splits.get(name, Split(0, ()))
@@ -69,8 +69,8 @@ def _check_shard(
         end = os.path.getsize(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
     if known and (known.offsets.tolist() != offsets or not known.faults.keys() <= faulty):
-        place = shard_index.place(os.path.dirname(path))
-        yield Fault(path, None, f"{place} does not agree with it; remove that file, it is made anew")
+        stored = stored_index(os.path.dirname(path))
+        yield Fault(path, None, f"{stored} does not agree with it; remove that file, it is made anew")
 
 
 def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, int | None]]:
@@ -130,15 +130,13 @@ def parse_command_line() -> argparse.Namespace:
 def main() -> None:
     """The command line."""
     args = parse_command_line()
-    if args.augment and args.augment not in FAMILIES:
-        raise errors.unknown("preprocessing", args.augment, FAMILIES)
+    if args.augment:
+        find_family(args.augment)
     if args.augment and not args.montage:
         raise UserError("--augment belongs to --montage, such as --montage samples.png")
     if not 1 <= args.image_size <= 4096:
         raise UserError(f"--image-size is {args.image_size}; it must be 1 to 4096")
     if args.montage:
-        from pipeline import montage
-
         check_output("--montage", args.montage, ".png")
     dataset = Dataset.load(args.directory)
     if not any(map(dataset.size, dataset.splits)):

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from errors import UserError
-from pipeline import shard_index, tfrecord
+from pipeline import tfrecord
 from pipeline.batches import Batches
 from pipeline.dataset import Selection
 from pipeline.examples import InvalidExample, parse
-from pipeline.index import Index
+from pipeline.index import Index, add_fault, stored_index
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -115,12 +115,11 @@ class Reader:
                 "replace them by other records: --on-error skip"
             ) from error
         for fault in faults:
-            shard_index.add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
+            add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
         before, after = self.batches.index, self.selection.index()
         if all(map(np.array_equal, before[1:], after[1:])):  # it would fail again
-            raise UserError(
-                f"{faults[0]}, which cannot be marked in {shard_index.place(directory)}; convert the data again"
-            ) from error
+            place = stored_index(directory)
+            raise UserError(f"{faults[0]}, which cannot be marked in {place}; convert the data again") from error
         return after
 
     def _faults(self, rows: Iterable[int]) -> list[Fault]:

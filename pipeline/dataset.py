@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -35,28 +34,12 @@ from errors import UserError
 from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
 from pipeline import statistics, tfrecord
 from pipeline.examples import StoredExample, parse
-from pipeline.index import HELD_OUT, Index, make_index
-from pipeline.shard_index import scan
+from pipeline.index import HELD_OUT, Index, Shard, Split, make_index, scan
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
 
 LABELS_TXT = "labels.txt"
 MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
-
-
-class Shard(NamedTuple):
-    """A TFRecord file."""
-
-    file: str  # beside dataset.json
-    examples: int
-
-
-class Split(NamedTuple):
-    """A part of a data set."""
-
-    examples: int
-    shards: tuple[Shard, ...]
-    every: str | None = None  # of TF-Slim's training records: 'tenth' for validation, 'other' for the rest
 
 
 @dataclass(frozen=True)
