@@ -85,16 +85,10 @@ class Reader:
         self.batches.start(session, step)
 
     def attempt(self, session: tf.Session, call: Callable[[], Any], step: int = 0) -> Any:
-        """Returns call(). Where TensorFlow fails in it, looks for corrupt records among those that it reads.
+        """Returns call(), which reads the batch of `step` in the session, or in evaluation all batches.
 
-        Args:
-            session: the one that `call` runs in.
-            call: reads the batch of `step`, or in evaluation all batches.
-            step: batches start again here once corrupt records are replaced.
-
-        Raises:
-            UserError: names the first corrupt record, where on_error is 'stop' or the record cannot be marked.
-            tf.errors.OpError: no record is corrupt.
+        Where TensorFlow fails in it, corrupt records are replaced, and batches start again at `step`. Raises UserError
+        that names the first of them where on_error is 'stop' or it cannot be marked; OpError where none is corrupt.
         """
         while True:
             try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from files import atomic_write, open_regular, os_errors_as_user_errors
+from files import open_regular, os_errors_as_user_errors
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -111,14 +111,12 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
-        shapes = {array.shape for array in pixels.values()}
-        if len(shapes) > 1 or pixels["mean"].ndim != 3 or pixels["mean"].shape[2] != channels:
+        if {array.shape for array in pixels.values()} != {(*pixels["mean"].shape[:2], channels)}:
             raise UserError(f"{path} is not of pictures with {channels} channels; convert the data again")
         if not all(map(_is_plausible, pixels.values())):
             raise UserError(f"{path} holds values that no picture has, such as NaN; convert the data again")
     if stored:
-        shapes = {"mean": (channels,), "deviation": (channels,), "eigenvalues": (channels,)}
-        shapes["components"] = channels, channels
+        shapes = dict.fromkeys(("mean", "deviation", "eigenvalues"), (channels,)) | {"components": (channels, channels)}
         try:
             arrays = {key: np.array(stored[key], np.float64) for key in shapes}
             sound = all(arrays[key].shape == shape and _is_plausible(arrays[key]) for key, shape in shapes.items())
@@ -132,11 +130,3 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
 def _is_plausible(array: np.ndarray) -> bool:
     """Whether values are finite and in the range that pictures of three channels allow: the variance is the largest."""
     return bool(array.size) and bool(np.all(np.abs(array) <= 3 * 255**2))  # false for NaN
-
-
-def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:
-    """Copies PIXEL_STATS from the data into a run directory, where the data have it and the run does not."""
-    source, target = Path(data) / PIXEL_STATS, Path(run) / PIXEL_STATS
-    if source.exists() and not target.exists():
-        with atomic_write(target) as partial:
-            partial.write_bytes(source.read_bytes())
