@@ -124,10 +124,7 @@ def evaluation_batches(index: Index, preprocessor: Preprocessor, batch_size: int
     view = preprocessor.evaluate if crops == 1 else preprocessor.crops
     batches = Batches(index, batch_size)
     places = _places(
-        batches,
-        epochs=1,
-        order=lambda epoch, examples: tf.range(examples),
-        key=lambda epoch: tf.zeros([2], tf.int32),
+        batches, epochs=1, order=lambda epoch, examples: tf.range(examples), key=lambda epoch: tf.zeros([2], tf.int32)
     )
     dataset = _loaded(places, lambda encoded, key, position: view(preprocessor.picture(encoded)))
     batches.read(dataset.batch(batch_size).prefetch(2))

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Fault(NamedTuple):
         return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
 
 
-class Examiner:
+class Examiner(AbstractContextManager):
     """Checks whether the payload of a record is a labelled picture that training can decode."""
 
     def __init__(self, channels: int, num_classes: int):
@@ -37,9 +38,6 @@ class Examiner:
             self.encoded = tf.placeholder(tf.string, [])
             self.pixels = decode(self.encoded, channels)
         self.session = tf.Session(graph=graph)
-
-    def __enter__(self) -> "Examiner":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.session.close()

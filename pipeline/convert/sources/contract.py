@@ -31,12 +31,10 @@ class Source(NamedTuple):
     ignored: dict[str, int] | None = None  # number of files left out by kind, such as '.txt'
 
 
-def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray) -> list[Example]:
+def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray, digits: int = 5) -> list[Example]:
     """Examples with numbered file names, from pictures [N, H, W] or [N, H, W, C] and labels [N]."""
-    return [
-        Example(f"{prefix}{i:05d}.png", int(label), image)
-        for i, (image, label) in enumerate(zip(images, labels, strict=True))
-    ]
+    pairs = enumerate(zip(images, labels, strict=True))
+    return [Example(f"{prefix}{i:0{digits}d}.png", int(label), image) for i, (image, label) in pairs]
 
 
 def split_off(examples: list[Example], fraction: float) -> tuple[list[Example], list[Example]]:
@@ -60,16 +58,16 @@ def with_all_splits(
 ) -> dict[str, list[Example]]:
     """Splits the missing splits off train: first a tenth for test, if train is alone, then `fraction` for validation.
 
-    Existing splits do not change, so no choice made by validation depends on the test pictures. Raises UserError if a
-    class has fewer than 3 training pictures; the message names `origin`.
+    Existing splits do not change, so no choice made by validation depends on the test pictures. Raises UserError, which
+    names `origin`, if there are fewer than 2 classes, or fewer than 3 training pictures of a class.
     """
+    if len(class_names) < 2:
+        raise UserError(f"{origin} has {len(class_names)} classes; at least two are needed")
     counts = Counter(example.label for example in splits["train"])
     for label, name in enumerate(class_names):
         if counts[label] < 3:
-            raise UserError(
-                f"{origin} holds fewer than 3 pictures of {name}; a class needs one each for training, validation and "
-                "test"
-            )
+            needed = "a class needs one each for training, validation and test"
+            raise UserError(f"{origin} holds fewer than 3 pictures of {name}; {needed}")
     splits = dict(splits)
     if set(splits) == {"train"}:
         splits["train"], splits["test"] = split_off(splits["train"], 0.1)
@@ -83,10 +81,9 @@ def download(url: str, checksum: str, cache: Path, processor: object = None) -> 
 
     Returns its path, or with a pooch processor such as pooch.Untar the processor's list of paths.
     """
+    name = url.rsplit("/", 1)[1]
     try:
-        got = pooch.retrieve(
-            url, checksum, fname=url.rsplit("/", 1)[1], path=cache, processor=processor, progressbar=True
-        )
+        got = pooch.retrieve(url, checksum, fname=name, path=cache, processor=processor, progressbar=True)
     except (OSError, ValueError) as error:  # no network, or a wrong checksum
         reason = why_not_fetched(error)
         raise UserError(f"{url} could not be downloaded ({reason}); give files you have with --source DIR") from None

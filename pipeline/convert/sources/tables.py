@@ -78,7 +78,7 @@ def _paths(source: Path, header: list[str]) -> Source:
     examples = {
         split: [Example(name, numbers[label], path) for name, label, path in rows] for split, rows in splits.items()
     }
-    return _source(source, class_names, 3, examples)
+    return Source(class_names, 3, with_all_splits(examples, class_names, source))
 
 
 def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str, Path]:
@@ -111,10 +111,5 @@ def _pixels(source: Path, header: list[str]) -> Source:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
     values, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
-    return _source(source, [str(value) for value in values], 1, {"train": examples})
-
-
-def _source(source: Path, class_names: list[str], channels: int, splits: dict[str, list[Example]]) -> Source:
-    if len(class_names) < 2:
-        raise UserError(f"{source} has {len(class_names)} classes; at least two are needed")
-    return Source(class_names, channels, with_all_splits(splits, class_names, source))
+    class_names = [str(value) for value in values]
+    return Source(class_names, 1, with_all_splits({"train": examples}, class_names, source))
