@@ -9,17 +9,6 @@ from google.protobuf.message import DecodeError
 from pipeline.tfrecord import read_at
 from tfcompat import tf
 
-FEATURES = {
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-    "image/class/text": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
-}
-NEEDED = ("image/encoded", "image/class/label")
-
 
 class InvalidExample(Exception):
     """A payload that is no labelled picture; the message says why. `label` is its label, where it has one."""
@@ -71,5 +60,7 @@ def read_example(path: str, offset: int) -> StoredExample:
 
 def parse_tensor(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Parses a serialized example, a scalar string: the encoded picture, a scalar string, and its label, int64."""
-    features = tf.io.parse_single_example(serialized, {name: FEATURES[name] for name in NEEDED})
-    return features["image/encoded"], features["image/class/label"]
+    types = {"image/encoded": tf.string, "image/class/label": tf.int64}
+    features = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in types.items()}
+    parsed = tf.io.parse_single_example(serialized, features)
+    return tuple(parsed[key] for key in types)

@@ -5,6 +5,7 @@ CRC of the length, the payload and the CRC of the payload. A CRC here is the CRC
 constant: the CRC of data that contain their own CRC would be weak.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -121,18 +122,14 @@ def write_shards(records: Iterable[bytes], directory: Path, prefix: str) -> list
     Returns the list of shards for dataset.json: file name and number of examples of each.
     """
     counts, file = [], None
-    try:
+    with contextlib.ExitStack() as stack:
         for record in records:
-            if file is None or file.tell() > SHARD_BYTES:
-                if file:
-                    file.close()
-                file = open(directory / f"{prefix}_{len(counts)}", "wb", buffering=2**20)  # noqa: SIM115
+            if not file or file.tell() > SHARD_BYTES:
+                stack.close()
+                file = stack.enter_context(open(directory / f"{prefix}_{len(counts)}", "wb", buffering=2**20))
                 counts.append(0)
             file.write(framed(record))
             counts[-1] += 1
-    finally:
-        if file:
-            file.close()
     shards = []
     for i, count in enumerate(counts):
         name = f"{prefix}_{i:05d}-of-{len(counts):05d}.tfrecord"

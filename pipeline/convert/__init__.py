@@ -6,7 +6,7 @@ pool.py decodes in several processes, sources/ reads the data sets. Nothing here
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -20,11 +20,14 @@ from errors import UserError
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
 from pipeline import images, tfrecord
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
-from pipeline.convert.sources import SOURCES, Source
+from pipeline.convert.sources import Source, arrays, folders, tables
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
 REJECTED_CSV = "rejected.csv"
+_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
+_SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
+SOURCES: dict[str, Callable[..., Source]] = {source.__name__: source for source in _SOURCES}
 
 
 class Conversion(NamedTuple):

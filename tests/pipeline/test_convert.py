@@ -25,8 +25,8 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import images
-from pipeline.convert import Conversion, __main__, convert
-from pipeline.convert.sources import SOURCES, arrays, folders
+from pipeline.convert import SOURCES, Conversion, __main__, convert
+from pipeline.convert.sources import arrays, folders
 from pipeline.dataset import Dataset
 from pipeline.pictures import decode
 from tfcompat import tf

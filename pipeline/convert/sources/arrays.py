@@ -12,7 +12,7 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, open_regular, read_regular
-from pipeline.convert.sources.contract import Example, Source, array_examples, download, split_off, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples, download, split_off, with_all_splits
 
 
 def digits(source: Path | None, cache: Path) -> Source:

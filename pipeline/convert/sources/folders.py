@@ -9,7 +9,7 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, read_regular
-from pipeline.convert.sources.contract import Example, Source, download, with_all_splits
+from pipeline.convert.sources import Example, Source, download, with_all_splits
 from pipeline.images import EXTENSIONS
 from pipeline.tfrecord import SPLIT_NAMES
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from errors import UserError
 from files import open_regular
-from pipeline.convert.sources.contract import Example, Source, array_examples, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples, with_all_splits
 from pipeline.tfrecord import SPLIT_NAMES
 
 
