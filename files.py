@@ -115,9 +115,8 @@ def atomic_directory(path: "str | Path") -> Iterator[Path]:
         try:
             partial.replace(target)
         except OSError as error:  # a mount point, or the working directory
-            raise UserError(
-                f"{path} cannot be replaced ({error.strerror}); choose a directory that does not exist"
-            ) from None
+            reason = f"{path} cannot be replaced ({error.strerror})"
+            raise UserError(f"{reason}; choose a directory that does not exist") from None
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
@@ -150,8 +149,7 @@ def list_directory(directory: Path) -> tuple[list[Path], list[Path]]:
             found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
-    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
-    return folders, files
+    return tuple([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
 
 
 def all_files(directory: Path, parents: tuple[str, ...] = ()) -> list[Path]:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from errors import UserError
-from pipeline.examples import parse_tensor
-from pipeline.index import Index
+from pipeline.index import Index, parse_tensor
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
@@ -76,14 +75,9 @@ def training_batches(
 ) -> Batches:
     """Endless batches, each epoch in an order of its own; a batch may span two epochs.
 
-    Args:
-        index: records of the training split.
-        preprocessor: makes the net's inputs.
-        batch_size: pictures per step, of all workers together.
-        seed: of order and augmentation, non-negative.
-        workers: number of workers that share a batch. Together they see the same pictures as one worker.
-        worker: number of this worker, from 0; it gets the part at that place of each batch.
-        augment: whether pictures are preprocessed as in training; else as in evaluation.
+    `batch_size` is that of all workers together, which see the same pictures as one worker; `worker`, from 0, is the
+    place of this worker's part in each batch. The non-negative seed is of order and augmentation. Without `augment`,
+    pictures are preprocessed as in evaluation.
 
     Raises UserError where the batch cannot be shared, and for statistics that the preprocessor lacks.
     """
@@ -92,9 +86,9 @@ def training_batches(
 
     def preprocess(encoded: tf.Tensor, key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         picture = preprocessor.picture(encoded)
-        if not augment:
-            return preprocessor.evaluate(picture)
-        return preprocessor.train(picture, tf.random.fold_in(key, position))
+        return (
+            preprocessor.train(picture, tf.random.fold_in(key, position)) if augment else preprocessor.evaluate(picture)
+        )
 
     batches = Batches(index, batch_size, seed)
     places = _places(

@@ -12,8 +12,7 @@ from errors import UserError
 from pipeline import tfrecord
 from pipeline.batches import Batches
 from pipeline.dataset import Selection
-from pipeline.examples import InvalidExample, parse
-from pipeline.index import Index, add_fault, stored_index
+from pipeline.index import Index, InvalidExample, add_fault, parse, stored_index
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -53,18 +52,15 @@ class Examiner(AbstractContextManager):
         except InvalidExample as error:
             return str(error), error.label
         except tf.errors.OpError as error:
-            return f"its picture cannot be decoded ({_decoder_message(error.message)})", example.label
+            # TensorFlow's message without its place in the graph.
+            message = re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", error.message).partition("\n")[0]
+            return f"its picture cannot be decoded ({message.strip()[:120]})", example.label
         if not example.encoded.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but no part of it
             return "its picture is neither JPEG nor PNG", example.label
         for key, stored, actual in zip(("image/height", "image/width"), example.size, pixels.shape, strict=False):
             if stored and stored != actual:
                 return f"{key} is {stored}; its picture has {actual}", example.label
         return None, example.label
-
-
-def _decoder_message(message: str) -> str:
-    """The message of TensorFlow's decoder, without its place in the graph."""
-    return re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", message).partition("\n")[0].strip()[:120]
 
 
 class Reader:
@@ -102,10 +98,9 @@ class Reader:
         """Marks the records as corrupt and returns the index without them."""
         directory = self.selection.dataset.directory
         if self.selection.on_error == "stop":
-            raise UserError(
-                f"{faults[0]}. python -m pipeline.check {directory} lists all such records. Convert the data again, or "
-                "replace them by other records: --on-error skip"
-            ) from error
+            advice = "Convert the data again, or replace them by other records: --on-error skip"
+            listed = f"python -m pipeline.check {directory} lists all such records"
+            raise UserError(f"{faults[0]}. {listed}. {advice}") from error
         for fault in faults:
             add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
         before, after = self.batches.index, self.selection.index()

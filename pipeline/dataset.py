@@ -33,8 +33,7 @@ from PIL import Image
 from errors import UserError
 from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
 from pipeline import statistics, tfrecord
-from pipeline.examples import StoredExample, parse
-from pipeline.index import HELD_OUT, Index, Shard, Split, make_index, scan
+from pipeline.index import HELD_OUT, Index, Shard, Split, StoredExample, make_index, parse, scan
 from pipeline.statistics import PIXEL_STATS, Statistics
 from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
 

@@ -46,15 +46,8 @@ class StoredImage(NamedTuple):
     format: str  # 'jpeg' or 'png'
     pixels: np.ndarray  # uint8 [H, W, C], RGB or grey: `data` as TensorFlow decodes it
 
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self.pixels.shape[1]
+    height = property(lambda self: self.pixels.shape[0])
+    width = property(lambda self: self.pixels.shape[1])
 
 
 class ImageError(Exception):
@@ -76,20 +69,11 @@ def encode_jpeg(pixels: np.ndarray) -> StoredImage:
 
 
 def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> StoredImage:
-    """Decodes a picture file and returns what a record stores.
+    """Decodes the content of a picture file and returns what a record stores, RGB (3 channels) or grey (1).
 
-    Args:
-        data: the file's content.
-        channels: 3 for RGB, 1 for grey.
-        short_side: larger pictures are shrunk, by area, to this length of the shorter side, in pixels; None: never.
-        max_pixels: the largest number of pixels that the header may have.
-
-    Returns:
-        `data` itself if it is an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded again, as JPEG if they
-        came from JPEG, otherwise as PNG.
-
-    Raises:
-        ImageError: the file is damaged, no picture, or too large.
+    That is `data` itself if it is an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded again, as JPEG if
+    they came from JPEG, otherwise as PNG. Pictures with a shorter side above `short_side` pixels are shrunk to it by
+    area. Raises ImageError if the file is damaged, no picture, or its header has more than `max_pixels`.
     """
     header = _header(data, max_pixels)
     is_jpeg = header.format in ("JPEG", "MPO")
@@ -101,11 +85,9 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
     else:
         pixels = _decode(data, header, channels)
         plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
+        special = header.has_transparency_data or getattr(header, "is_animated", False)
         # Byte 24 is the bit depth: Pillow has the same mode for RGB of 16 and of 8 bits.
-        plain = (
-            plain and data[24] == 8 and not header.has_transparency_data and not getattr(header, "is_animated", False)
-        )
-        if plain and untouched and _is_clean_png(data):
+        if plain and data[24] == 8 and not special and untouched and _is_clean_png(data):
             return StoredImage(data, "png", pixels)
     if short_side and min(pixels.shape[:2]) > short_side:
         scale = short_side / min(pixels.shape[:2])

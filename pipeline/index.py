@@ -1,4 +1,7 @@
-"""The records of shards and of splits: byte offsets and faults, found once and stored beside the shards."""
+"""Records: their content, a tf.train.Example with TF-Slim's keys, and their places in the shards of a split.
+
+Byte offsets and corrupt records are found once and stored beside the shards.
+"""
 
 import hashlib
 import os
@@ -7,18 +10,76 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pooch
+from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from errors import UserError
 from files import atomic_write, open_regular
 from pipeline import tfrecord
-from pipeline.examples import StoredExample, read_example
+from tfcompat import tf
 
 INDEX_NPZ = ".index.npz"
 HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record is validation
 SUBSET = 2  # folded into the seed, beside the purposes of pipeline.batches
+
+
+class InvalidExample(Exception):
+    """A payload that is no labelled picture; the message says why. `label` is its label, where it has one."""
+
+    def __init__(self, message: str, label: int | None = None):
+        super().__init__(message)
+        self.label = label
+
+
+class StoredExample(NamedTuple):
+    """A parsed record."""
+
+    encoded: bytes  # JPEG or PNG
+    label: int
+    filename: str  # of the picture that it was made from; '' where the record has none
+    size: tuple[int, int]  # height and width as the record states them, 0 where it does not
+
+    def pixels(self, channels: int) -> np.ndarray:
+        """Decodes the picture: uint8 [H, W, channels], RGB or grey."""
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        data = np.frombuffer(self.encoded, np.uint8)
+        return np.atleast_3d(cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def parse(payload: bytes) -> StoredExample:
+    """Parses the payload of a record. Raises InvalidExample where it is no labelled picture."""
+    try:
+        features = tf.train.Example.FromString(payload).features.feature
+    except DecodeError:
+        raise InvalidExample("it is no tf.train.Example") from None
+    labels = features["image/class/label"].int64_list.value
+    encoded = features["image/encoded"].bytes_list.value
+    if len(labels) != 1:
+        raise InvalidExample("it has no image/class/label")
+    if len(encoded) != 1:
+        raise InvalidExample("it has no image/encoded", labels[0])
+    names = features["image/filename"].bytes_list.value or [b""]
+    size = tuple((features[f"image/{side}"].int64_list.value or [0])[0] for side in ("height", "width"))
+    return StoredExample(encoded[0], labels[0], names[0].decode(errors="backslashreplace"), size)
+
+
+def read_example(path: str, offset: int) -> StoredExample:
+    """Reads the record at a byte offset of a shard. Raises InvalidExample, or OSError where that fails."""
+    found = tfrecord.read_at(path, offset)
+    if found.payload is None:
+        raise InvalidExample(found.fault)
+    return parse(found.payload)
+
+
+def parse_tensor(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Parses a serialized example, a scalar string: the encoded picture, a scalar string, and its label, int64."""
+    types = {"image/encoded": tf.string, "image/class/label": tf.int64}
+    features = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in types.items()}
+    parsed = tf.io.parse_single_example(serialized, features)
+    return tuple(parsed[key] for key in types)
 
 
 class Shard(NamedTuple):
@@ -74,10 +135,8 @@ class Index(NamedTuple):
 def make_index(directory: str, part: Split, on_error: str) -> Index:
     """Finds the records of a split, each checked against its CRCs once, and compares their number with dataset.json.
 
-    on_error='stop' raises at a corrupt record; 'skip' replaces it by another record of the split, the same each time,
-    so that the order of the others does not change.
-
-    Raises UserError for shards that are missing, cut short, of another length or corrupt.
+    on_error='skip' replaces a corrupt record by another one, the same each time, so that the order of the others does
+    not change; 'stop' raises UserError for it, as for shards that are missing, cut short or of another length.
     """
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
@@ -130,9 +189,8 @@ class Content(NamedTuple):
 def scan(directory: str, names: list[str]) -> list[Content]:
     """The records of shards. Every CRC is verified when a shard is new, or has changed in size or modification time.
 
-    The result is stored as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache.
-
-    Raises UserError for a shard that is missing or cannot be read.
+    The result is stored as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache. Raises
+    UserError for a shard that is missing or cannot be read.
     """
     try:
         stamps = {name: _stamp(directory, name) for name in names}

@@ -11,7 +11,7 @@ import numpy as np
 from errors import UserError
 from files import output_file
 from pipeline.dataset import Dataset
-from pipeline.examples import InvalidExample
+from pipeline.index import InvalidExample
 from pipeline.pictures import decode
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf

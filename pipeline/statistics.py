@@ -45,7 +45,7 @@ class Moments:
             self.products += (rows.T @ rows).astype(np.int64).astype(object)
         self.count += len(pixels)
         self.pictures += 1
-        if picture.shape[0] * picture.shape[1] > SMALL:
+        if len(pixels) > SMALL:
             self.pixels = None
         if self.pixels is not None:
             values = picture.astype(np.int64)
@@ -68,9 +68,9 @@ class Moments:
         elif self.pixels["sum"].shape != other["sum"].shape:
             self.pixels = None
         else:
-            both = (("sum", np.add), ("squares", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
-            for key, combine in both:
-                combine(self.pixels[key], other[key], out=self.pixels[key])
+            for key, value in self.pixels.items():
+                combine = {"minimum": np.minimum, "maximum": np.maximum}.get(key, np.add)
+                combine(value, other[key], out=value)
 
     def channel_statistics(self) -> dict:
         """The `statistics` of dataset.json."""

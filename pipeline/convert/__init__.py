@@ -184,11 +184,10 @@ def _check(totals: _Totals, skip: bool, list_inside: Path, list_outside: Path) -
         with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
             csv.writer(file).writerows([Rejected._fields, *rejected])
     if rejected and not skip:
-        raise UserError(
-            f"{len(rejected)} of the pictures cannot be used, the first is {rejected[0].file}: {rejected[0].reason}. "
-            f"All are listed in {list_outside}; repair or remove them, or leave them out: python -m pipeline.convert … "
-            "--on-error skip"
-        )
+        advice = "repair or remove them, or leave them out: python -m pipeline.convert … --on-error skip"
+        first = f"the first is {rejected[0].file}: {rejected[0].reason}"
+        listed = f"All are listed in {list_outside}"
+        raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
     if missing:
         raise UserError(f"{missing}; {len(rejected)} were rejected" + (f", see {list_outside}" if rejected else ""))
 

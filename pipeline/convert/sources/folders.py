@@ -35,11 +35,11 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     if len(class_names) < 2:
         kind = "classes in its file names" if label_regex else "class folders"
         place = source if parts["train"] == source else f"{parts['train']}, the training split,"
-        raise UserError(
-            f"{place} holds {len(class_names)} {kind}; at least two are needed, each with its pictures; for pictures "
-            "in one folder, use python -m pipeline.convert folder with --label-regex, then train.py with --data and "
-            "its output directory"
+        needed = f"{place} holds {len(class_names)} {kind}; at least two are needed, each with its pictures"
+        convert = (
+            "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output directory"
         )
+        raise UserError(f"{needed}; for pictures in one folder, use {convert}")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():

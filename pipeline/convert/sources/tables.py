@@ -35,10 +35,8 @@ def csv(source: Path | None, cache: Path) -> Source:
         raise UserError(f"{source} is no text in UTF-8 ({error})") from None
     except csv_module.Error as error:
         raise UserError(f"{source} is no CSV file ({error})") from None
-    raise UserError(
-        f"{source} begins with {','.join(header)[:80]!r}; its first line must be path,label or path,label,split or "
-        "label,pixel0,pixel1,…"
-    )
+    allowed = "path,label or path,label,split or label,pixel0,pixel1,…"
+    raise UserError(f"{source} begins with {','.join(header)[:80]!r}; its first line must be {allowed}")
 
 
 def _open_text(source: Path) -> TextIO:
@@ -75,9 +73,9 @@ def _paths(source: Path, header: list[str]) -> Source:
     unknown = {label for rows in splits.values() for _, label, _ in rows}.difference(class_names)
     if unknown:
         raise UserError(f"{source} has labels that no training picture has: {', '.join(sorted(unknown))}")
-    examples = {
-        split: [Example(name, numbers[label], path) for name, label, path in rows] for split, rows in splits.items()
-    }
+    examples = {}
+    for split, rows in splits.items():
+        examples[split] = [Example(name, numbers[label], path) for name, label, path in rows]
     return Source(class_names, 3, with_all_splits(examples, class_names, source))
 
 
