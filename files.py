@@ -70,8 +70,7 @@ def output_file(flag: str, path: str) -> Iterator[Path]:
 def locked(path: "str | Path") -> Iterator[None]:
     """Holds the lock file `path` until the block or the process ends, kill -9 included. Then removes the file.
 
-    Raises BlockingIOError if another process (or another block of this process) holds it, OSError if the file cannot be
-    created.
+    Raises BlockingIOError if another process, or another block of this one, holds it; OSError if it cannot be created.
     """
     try:
         lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()

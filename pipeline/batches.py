@@ -110,8 +110,7 @@ def training_batches(
 def evaluation_batches(index: Index, preprocessor: Preprocessor, batch_size: int, *, crops: int = 1) -> Batches:
     """Every record once, in the order of the index, without augmentation; the last batch may be smaller.
 
-    crops=10 gives ten pictures for each record, those of Preprocessor.crops, one after another. Raises UserError for
-    another number, and where the family has no such crops.
+    crops=10 gives the ten pictures of Preprocessor.crops for each record. Raises UserError where there are none.
     """
     if crops not in (1, 10):
         raise UserError(f"--crops is {crops}; it must be 1 or 10")

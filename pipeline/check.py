@@ -6,9 +6,10 @@ each class. The exit code is 2 where there are faults.
 
 import argparse
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from tqdm import tqdm
 
@@ -73,17 +74,11 @@ def _check_shard(
 
 def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, int | None]]:
     """Offset, reason why it is corrupt, and label of each record of a shard, in order."""
-
-    def look(found: tfrecord.Found) -> tuple[int, str | None, int | None]:
-        return found.offset, *((found.fault, None) if found.fault else examiner.reason(found.payload))
-
+    records = tfrecord.walk(path)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        pending: deque = deque()
-        for found in tfrecord.walk(path):
-            pending.append(threads.submit(look, found))
-            if len(pending) > 64:
-                yield pending.popleft().result()
-        yield from (future.result() for future in pending)
+        while block := list(islice(records, 256)):  # all at once would fill the memory
+            for found, examined in zip(block, threads.map(examiner.reason, block), strict=True):
+                yield found.offset, *examined
 
 
 def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:

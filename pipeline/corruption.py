@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 class Examiner(AbstractContextManager):
-    """Checks whether the payload of a record is a labelled picture that training can decode."""
+    """Checks whether a record is intact and holds a labelled picture that training can decode."""
 
     def __init__(self, channels: int, num_classes: int):
         self.num_classes = num_classes
@@ -41,10 +41,12 @@ class Examiner(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self.session.close()
 
-    def reason(self, payload: bytes) -> tuple[str | None, int | None]:
-        """The reason why a payload is corrupt, None where it is sound; and its label, where it has one."""
+    def reason(self, found: tfrecord.Found) -> tuple[str | None, int | None]:
+        """The reason why a record is corrupt, None where it is sound; and its label, where it has one."""
+        if found.fault:
+            return found.fault, None
         try:
-            example = parse(payload)
+            example = parse(found.payload)
             if not 0 <= example.label < self.num_classes:
                 reason = f"its label is {example.label}; the classes are 0 to {self.num_classes - 1}"
                 raise InvalidExample(reason, example.label)
@@ -114,10 +116,9 @@ class Reader:
         with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
             for path, offset in dict.fromkeys(map(self.batches.index.place, rows)):
                 try:
-                    found = tfrecord.read_at(path, offset)
+                    reason, _ = examiner.reason(tfrecord.read_at(path, offset))
                 except OSError as trouble:
                     raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
-                reason = found.fault or examiner.reason(found.payload)[0]
                 if reason:
                     faults.append(Fault(path, offset, reason))
         return faults

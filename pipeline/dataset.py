@@ -112,10 +112,9 @@ class Dataset:
         pixel_statistics = Path(self.directory) / PIXEL_STATS
         if pixel_statistics.exists():
             contents[PIXEL_STATS] = pixel_statistics.read_bytes()
-        for name, content in contents.items():
-            if not (Path(run) / name).exists():
-                with atomic_write(Path(run) / name) as partial:
-                    partial.write_bytes(content)
+        for name in (name for name in contents if not (Path(run) / name).exists()):
+            with atomic_write(Path(run) / name) as partial:
+                partial.write_bytes(contents[name])
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,7 @@ def _describe_slim(directory: Path) -> dict:
     class_names = _read_labels(directory / LABELS_TXT)
     files: dict[str, list[str]] = {}
     for path in list_directory(directory)[1]:
-        match = _SLIM_NAME.fullmatch(path.name)
-        if match:
+        if match := _SLIM_NAME.fullmatch(path.name):
             files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)
     splits = {}
     for split, names in files.items():

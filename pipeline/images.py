@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError reports damaged pictures
 MAX_PIXELS = 64_000_000  # the header of a 600-byte JPEG can have any number; decoding takes 3 bytes for each
@@ -22,7 +22,6 @@ EXTENSIONS = {
 }
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
 OPENCV_FORMATS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # OpenCV scales 16 bits to 8, Pillow clips
-EXIF_ORIENTATION = 0x0112
 UPRIGHT = {  # by Exif orientation
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -116,7 +115,7 @@ def _orientation(header: Image.Image) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of an intact picture: upright, as viewers show it
         return 1
     return orientation if orientation in range(1, 9) else 1

@@ -37,10 +37,8 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
         made_from = made_from or "data that need no --source"
         raise UserError(f"{directory} was made from {made_from}, not from {source}; {another}")
     if os.path.exists(os.path.join(run, DATASET_JSON)) and Dataset.load(run).description != dataset.description:
-        raise UserError(
-            f"{directory} is not the data that {run} was started with; "
-            "name that with --data, or start a new run with another --run-dir"
-        )
+        advice = "name that with --data, or start a new run with another --run-dir"
+        raise UserError(f"{directory} is not the data that {run} was started with; {advice}")
     return dataset
 
 

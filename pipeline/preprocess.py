@@ -47,11 +47,6 @@ def resize_to_training_size(to: "Preprocessor", picture: Picture) -> tf.Tensor:
     return picture.resized(*pixel_statistics(to)["mean"].shape[:2])
 
 
-def unchanged(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
-    """0 to 255."""
-    return images
-
-
 def unit(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
     """To [0, 1]: x / 255."""
     return images / 255.0
@@ -60,11 +55,6 @@ def unit(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
 def plus_minus_one(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
     """To [-1, 1]: x / 127.5 - 1."""
     return images / 127.5 - 1.0
-
-
-def lenet(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
-    """(x - 128) / 128. TF-Slim's lenet_preprocessing."""
-    return (images - 128.0) / 128.0
 
 
 def minus_imagenet_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
@@ -80,11 +70,6 @@ def minus_training_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
             "these data lack; choose another, such as vgg, or convert the data with python -m pipeline.convert"
         )
     return images - to.statistics.mean.astype(np.float32)
-
-
-def standardize_picture(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
-    """Each picture to mean 0 and standard deviation 1."""
-    return tf.image.per_image_standardization(images)
 
 
 def min_max(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
@@ -125,16 +110,17 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "alexnet": Family(center_crop, minus_training_mean, augmentation.alexnet),
-    "cifar": Family(resize_whole, standardize_picture, augmentation.cifar),
+    # Each picture to mean 0 and standard deviation 1.
+    "cifar": Family(resize_whole, lambda to, images: tf.image.per_image_standardization(images), augmentation.cifar),
     "digits": Family(resize_whole, unit, augmentation.digits),
     "flip": Family(resize_whole, unit, augmentation.flip),
     "inception": Family(central_part, plus_minus_one, augmentation.inception),
     # Evaluated as by Keras and torchvision.
     "inception_crop": Family(center_crop, plus_minus_one, augmentation.inception_crop),
     "keras_affine": Family(resize_whole, unit, augmentation.keras_affine),
-    "lenet": Family(resize_whole, lenet),
+    "lenet": Family(resize_whole, lambda to, images: (images - 128.0) / 128.0),  # TF-Slim's lenet_preprocessing
     "min_max": Family(resize_to_training_size, min_max),
-    "none": Family(resize_whole, unchanged),
+    "none": Family(resize_whole, lambda to, images: images),
     "standardize": Family(resize_to_training_size, standardize),
     "unit": Family(resize_whole, unit),
     "vgg": Family(center_crop, minus_imagenet_mean, augmentation.vgg),

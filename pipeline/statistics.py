@@ -34,43 +34,35 @@ class Moments:
         self.count, self.sum = 0, np.zeros(channels, object)  # Python's integers do not overflow
         self.products = np.zeros((channels, channels), object)
         self.pictures = 0
-        self.pixels: dict[str, np.ndarray] | None = {}  # None once sizes differ
+        self.pixels: dict[str, np.ndarray] | None = None  # of each pixel; None where sizes differ or are large
 
     def add(self, picture: np.ndarray) -> None:
         """Adds a picture, uint8 [H, W, C]."""
-        pixels = picture.reshape(-1, len(self.sum))
+        one, pixels = Moments(len(self.sum)), picture.reshape(-1, len(self.sum))
+        one.count, one.pictures = len(pixels), 1
         for start in range(0, len(pixels), _ROWS):
             rows = pixels[start : start + _ROWS].astype(np.float64)  # products below 2**53 are exact
-            self.sum += rows.sum(0).astype(np.int64).astype(object)
-            self.products += (rows.T @ rows).astype(np.int64).astype(object)
-        self.count += len(pixels)
-        self.pictures += 1
-        if len(pixels) > SMALL:
-            self.pixels = None
-        if self.pixels is not None:
+            one.sum += rows.sum(0).astype(np.int64).astype(object)
+            one.products += (rows.T @ rows).astype(np.int64).astype(object)
+        if len(pixels) <= SMALL:
             values = picture.astype(np.int64)
-            self._add_pixels({"sum": values, "squares": values**2, "minimum": picture, "maximum": picture})
+            one.pixels = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
+        self.merge(one)
 
     def merge(self, other: "Moments") -> None:
         """Adds the sums of another object."""
+        if not self.pictures:
+            self.pixels = other.pixels and {key: value.copy() for key, value in other.pixels.items()}
+        elif self.pixels and other.pixels and self.pixels["sum"].shape == other.pixels["sum"].shape:
+            for key, total in self.pixels.items():
+                combine = {"minimum": np.minimum, "maximum": np.maximum}.get(key, np.add)
+                combine(total, other.pixels[key], out=total)
+        elif other.pictures:
+            self.pixels = None
         self.count += other.count
         self.sum += other.sum
         self.products += other.products
         self.pictures += other.pictures
-        if other.pixels is None:
-            self.pixels = None
-        if self.pixels is not None and other.pixels:
-            self._add_pixels(other.pixels)
-
-    def _add_pixels(self, other: dict[str, np.ndarray]) -> None:
-        if not self.pixels:
-            self.pixels = {key: value.copy() for key, value in other.items()}
-        elif self.pixels["sum"].shape != other["sum"].shape:
-            self.pixels = None
-        else:
-            for key, value in self.pixels.items():
-                combine = {"minimum": np.minimum, "maximum": np.maximum}.get(key, np.add)
-                combine(value, other[key], out=value)
 
     def channel_statistics(self) -> dict:
         """The `statistics` of dataset.json."""

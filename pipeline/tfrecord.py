@@ -46,10 +46,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def walk(path: "str | Path") -> Iterator[Found]:
-    """The records of a file in order, each checked against its CRCs.
-
-    A damaged record has a `fault`. The iteration ends after a damaged length or a truncated record.
-    """
+    """The records of a file in order, each checked against its CRCs, up to a damaged length or a truncated record."""
     with open_regular(path, buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while offset is not None and offset < size:
@@ -117,10 +114,7 @@ def _varint(value: int) -> bytes:
 
 
 def write_shards(records: Iterable[bytes], directory: Path, prefix: str) -> list[dict]:
-    """Writes records to shards with TF-Slim's file names: PREFIX_00000-of-00002.tfrecord.
-
-    Returns the list of shards for dataset.json: file name and number of examples of each.
-    """
+    """Writes shards named as TF-Slim's, PREFIX_00000-of-00002.tfrecord. Returns the list of them for dataset.json."""
     counts, file = [], None
     with contextlib.ExitStack() as stack:
         for record in records:

@@ -36,10 +36,8 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         kind = "classes in its file names" if label_regex else "class folders"
         place = source if parts["train"] == source else f"{parts['train']}, the training split,"
         needed = f"{place} holds {len(class_names)} {kind}; at least two are needed, each with its pictures"
-        convert = (
-            "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output directory"
-        )
-        raise UserError(f"{needed}; for pictures in one folder, use {convert}")
+        convert = "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output"
+        raise UserError(f"{needed}; for pictures in one folder, use {convert} directory")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
