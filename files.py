@@ -70,8 +70,7 @@ def output_file(flag: str, path: str) -> Iterator[Path]:
 def locked(path: "str | Path") -> Iterator[None]:
     """Holds the lock file `path` until the block or the process ends, kill -9 included. Then removes the file.
 
-    Raises BlockingIOError if another process (or another block of this process) holds it, OSError if the file cannot be
-    created.
+    Raises BlockingIOError if another process, or another block of this one, holds it; OSError if it cannot be created.
     """
     try:
         lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
@@ -115,9 +114,8 @@ def atomic_directory(path: "str | Path") -> Iterator[Path]:
         try:
             partial.replace(target)
         except OSError as error:  # a mount point, or the working directory
-            raise UserError(
-                f"{path} cannot be replaced ({error.strerror}); choose a directory that does not exist"
-            ) from None
+            reason = f"{path} cannot be replaced ({error.strerror})"
+            raise UserError(f"{reason}; choose a directory that does not exist") from None
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
@@ -150,8 +148,7 @@ def list_directory(directory: Path) -> tuple[list[Path], list[Path]]:
             found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
-    folders, files = ([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
-    return folders, files
+    return tuple([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
 
 
 def all_files(directory: Path, parents: tuple[str, ...] = ()) -> list[Path]:

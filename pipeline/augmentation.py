@@ -61,9 +61,9 @@ def vgg(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
 
     Source: arXiv:1409.1556, §3.1, as TF-Slim's vgg_preprocessing.
     """
-    # The crop of the resized picture as a part of the original picture: only that is decoded.
     size = to.size
     side = _draw(key, 0, short_side_of(size), round(size * 512 / 224) + 1.0)
+    # The crop of the resized picture as a part of the original picture: only that is decoded.
     part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
     part = tf.clip_by_value(part, 1, picture.short_side)
     top, left = (

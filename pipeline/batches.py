@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from errors import UserError
-from pipeline.examples import parse_tensor
-from pipeline.index import Index
+from pipeline.index import Index, parse_tensor
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 
@@ -76,14 +75,9 @@ def training_batches(
 ) -> Batches:
     """Endless batches, each epoch in an order of its own; a batch may span two epochs.
 
-    Args:
-        index: records of the training split.
-        preprocessor: makes the net's inputs.
-        batch_size: pictures per step, of all workers together.
-        seed: of order and augmentation, non-negative.
-        workers: number of workers that share a batch. Together they see the same pictures as one worker.
-        worker: number of this worker, from 0; it gets the part at that place of each batch.
-        augment: whether pictures are preprocessed as in training; else as in evaluation.
+    `batch_size` is that of all workers together, which see the same pictures as one worker; `worker`, from 0, is the
+    place of this worker's part in each batch. The non-negative seed is of order and augmentation. Without `augment`,
+    pictures are preprocessed as in evaluation.
 
     Raises UserError where the batch cannot be shared, and for statistics that the preprocessor lacks.
     """
@@ -92,9 +86,9 @@ def training_batches(
 
     def preprocess(encoded: tf.Tensor, key: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         picture = preprocessor.picture(encoded)
-        if not augment:
-            return preprocessor.evaluate(picture)
-        return preprocessor.train(picture, tf.random.fold_in(key, position))
+        return (
+            preprocessor.train(picture, tf.random.fold_in(key, position)) if augment else preprocessor.evaluate(picture)
+        )
 
     batches = Batches(index, batch_size, seed)
     places = _places(
@@ -116,18 +110,14 @@ def training_batches(
 def evaluation_batches(index: Index, preprocessor: Preprocessor, batch_size: int, *, crops: int = 1) -> Batches:
     """Every record once, in the order of the index, without augmentation; the last batch may be smaller.
 
-    crops=10 gives ten pictures for each record, those of Preprocessor.crops, one after another. Raises UserError for
-    another number, and where the family has no such crops.
+    crops=10 gives the ten pictures of Preprocessor.crops for each record. Raises UserError where there are none.
     """
     if crops not in (1, 10):
         raise UserError(f"--crops is {crops}; it must be 1 or 10")
     view = preprocessor.evaluate if crops == 1 else preprocessor.crops
     batches = Batches(index, batch_size)
     places = _places(
-        batches,
-        epochs=1,
-        order=lambda epoch, examples: tf.range(examples),
-        key=lambda epoch: tf.zeros([2], tf.int32),
+        batches, epochs=1, order=lambda epoch, examples: tf.range(examples), key=lambda epoch: tf.zeros([2], tf.int32)
     )
     dataset = _loaded(places, lambda encoded, key, position: view(preprocessor.picture(encoded)))
     batches.read(dataset.batch(batch_size).prefetch(2))

@@ -1,28 +1,26 @@
 """Reads every record of a data set, compares it with dataset.json, and names faults by shard and byte.
 
-    python -m pipeline.check DIR [--montage out.png [--augment FAMILY]]
-
 Checks each record's CRCs, its label, and its picture, which is decoded as in training; prints the number of pictures of
-each class. --montage draws a sheet of labelled samples, --augment adds what training makes of them. The exit code is 2
-where there are faults.
+each class. The exit code is 2 where there are faults.
 """
 
 import argparse
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from tqdm import tqdm
 
 import errors
 from errors import UserError
 from files import check_output, os_errors_as_user_errors
-from pipeline import shard_index, tfrecord
+from pipeline import montage, tfrecord
 from pipeline.corruption import Examiner, Fault
-from pipeline.dataset import Dataset, Split
-from pipeline.preprocess import FAMILIES, Preprocessor
-from pipeline.shard_index import Content
+from pipeline.dataset import Dataset
+from pipeline.index import Content, known_contents, stored_index
+from pipeline.preprocess import FAMILIES, Preprocessor, find_family
 from pipeline.tfrecord import SPLITS
 
 FEW_CLASSES = 50  # up to here all are printed; of more, the largest and the smallest
@@ -32,16 +30,17 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
     """Reads every record. Returns, for each split, the number of sound records by label; and all faults."""
     balance, faults = {}, []
     seen: dict[str, Counter] = {}  # TF-Slim data without validation: both splits are in the same shards
-    index = shard_index.known(dataset.directory)
+    index = known_contents(dataset.directory)
     with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
         for name in SPLITS:
-            split = dataset.splits.get(name, Split(0, ()))
-            balance[name] = Counter()
+            if name not in dataset.splits:
+                continue
+            split, balance[name] = dataset.splits[name], Counter()
             with tqdm(total=split.examples, desc=name, unit="record", disable=None) as progress:
                 for shard in split.shards:
                     if shard.file not in seen:
-                        path, seen[shard.file] = os.path.join(dataset.directory, shard.file), Counter()
-                        known, labels = index.get(shard.file), seen[shard.file]
+                        labels = seen[shard.file] = Counter()
+                        path, known = os.path.join(dataset.directory, shard.file), index.get(shard.file)
                         try:
                             faults += _check_shard(path, shard.examples, known, examiner, labels, progress.update)
                         except OSError as error:
@@ -69,46 +68,35 @@ def _check_shard(
         end = os.path.getsize(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
     if known and (known.offsets.tolist() != offsets or not known.faults.keys() <= faulty):
-        place = shard_index.place(os.path.dirname(path))
-        yield Fault(path, None, f"{place} does not agree with it; remove that file, it is made anew")
+        stored = stored_index(os.path.dirname(path))
+        yield Fault(path, None, f"{stored} does not agree with it; remove that file, it is made anew")
 
 
 def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, int | None]]:
     """Offset, reason why it is corrupt, and label of each record of a shard, in order."""
-
-    def look(found: tfrecord.Found) -> tuple[int, str | None, int | None]:
-        return found.offset, *((found.fault, None) if found.fault else examiner.reason(found.payload))
-
+    records = tfrecord.walk(path)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        pending: deque = deque()
-        for found in tfrecord.walk(path):
-            pending.append(threads.submit(look, found))
-            if len(pending) > 64:
-                yield pending.popleft().result()
-        yield from (future.result() for future in pending)
+        while block := list(islice(records, 256)):  # all at once would fill the memory
+            for found, examined in zip(block, threads.map(examiner.reason, block), strict=True):
+                yield found.offset, *examined
 
 
 def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
     """A table of the number of records by class and split."""
     splits = [split for split, counts in balance.items() if counts]
-    labels = list(range(len(class_names)))
-    totals = {label: sum(counts[label] for counts in balance.values()) for label in labels}
+    totals = [sum(counts[label] for counts in balance.values()) for label in range(len(class_names))]
+    labels = range(len(class_names))
     if len(labels) > FEW_CLASSES:
         ranked = sorted(labels, key=lambda label: (-totals[label], label))
-        labels = [*ranked[:5], None, *ranked[-5:]]
-    width = max(len(class_names[label][:40]) for label in labels if label is not None)
-    lines = [f"{'class':<{width}}" + "".join(f"{split:>12}" for split in splits)]
-    for label in labels:
-        if label is None:
-            lines.append(f"… {len(class_names) - 10} classes between these")
-            continue
-        lines.append(
-            f"{class_names[label][:40]:<{width}}" + "".join(f"{balance[split][label]:>12,}" for split in splits)
-        )
-    lines.append(f"{'all':<{width}}" + "".join(f"{sum(balance[split].values()):>12,}" for split in splits))
-    present = [number for number in totals.values() if number]
-    if present:
-        lines.append(f"the largest class has {max(present) / max(1, min(totals.values())):.1f} times the smallest")
+        labels = [*ranked[:5], *ranked[-5:]]
+    rows = [(class_names[label][:40], *(f"{balance[split][label]:,}" for split in splits)) for label in labels]
+    rows = [("class", *splits), *rows, ("all", *(f"{balance[split].total():,}" for split in splits))]
+    width = max(len(name) for name, *_ in rows[1:-1])
+    lines = [f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]
+    if len(labels) < len(totals):
+        lines.insert(6, f"… {len(totals) - 10} classes between these")
+    if any(totals):
+        lines.append(f"the largest class has {max(totals) / max(1, min(totals)):.1f} times the smallest")
     return "\n".join(lines)
 
 
@@ -119,8 +107,8 @@ def parse_command_line() -> argparse.Namespace:
     )
     parser.add_argument("directory", metavar="DIR", help="shards with their dataset.json, or TF-Slim's with labels.txt")
     parser.add_argument("--montage", metavar="PNG", help="draw a sheet of labelled samples")
-    families = ", ".join(FAMILIES)
-    parser.add_argument("--augment", metavar="FAMILY", help=f"also draw training's inputs of the samples: {families}")
+    augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}"
+    parser.add_argument("--augment", metavar="FAMILY", help=augment)
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")
     parser.add_argument("--split", choices=SPLITS, help="split of the samples (default: train, where there is one)")
     return parser.parse_args()
@@ -130,15 +118,13 @@ def parse_command_line() -> argparse.Namespace:
 def main() -> None:
     """The command line."""
     args = parse_command_line()
-    if args.augment and args.augment not in FAMILIES:
-        raise errors.unknown("preprocessing", args.augment, FAMILIES)
+    if args.augment:
+        find_family(args.augment)
     if args.augment and not args.montage:
         raise UserError("--augment belongs to --montage, such as --montage samples.png")
     if not 1 <= args.image_size <= 4096:
         raise UserError(f"--image-size is {args.image_size}; it must be 1 to 4096")
     if args.montage:
-        from pipeline import montage
-
         check_output("--montage", args.montage, ".png")
     dataset = Dataset.load(args.directory)
     if not any(map(dataset.size, dataset.splits)):
@@ -148,12 +134,10 @@ def main() -> None:
     for line in faults:
         print(line)
     if args.montage:
-        preprocessor = None
-        if args.augment:
-            preprocessor = Preprocessor(args.augment, args.image_size, dataset.channels, dataset.statistics)
-        montage.draw(args.montage, dataset, args.split, preprocessor)
+        to = (args.augment, args.image_size, dataset.channels, dataset.statistics)
+        montage.draw(args.montage, dataset, args.split, Preprocessor(*to) if args.augment else None)
         print(f"wrote {args.montage}")
-    records = sum(sum(counts.values()) for counts in balance.values())
+    records = sum(counts.total() for counts in balance.values())
     if faults:
         advice = "mend the named files, or convert the data again"
         if records and all(fault.offset is not None for fault in faults):

@@ -3,16 +3,16 @@
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from errors import UserError
-from pipeline import shard_index, tfrecord
+from pipeline import tfrecord
 from pipeline.batches import Batches
 from pipeline.dataset import Selection
-from pipeline.examples import InvalidExample, parse
-from pipeline.index import Index
+from pipeline.index import Index, InvalidExample, add_fault, parse, stored_index
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -28,8 +28,8 @@ class Fault(NamedTuple):
         return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
 
 
-class Examiner:
-    """Checks whether the payload of a record is a labelled picture that training can decode."""
+class Examiner(AbstractContextManager):
+    """Checks whether a record is intact and holds a labelled picture that training can decode."""
 
     def __init__(self, channels: int, num_classes: int):
         self.num_classes = num_classes
@@ -38,16 +38,15 @@ class Examiner:
             self.pixels = decode(self.encoded, channels)
         self.session = tf.Session(graph=graph)
 
-    def __enter__(self) -> "Examiner":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.session.close()
 
-    def reason(self, payload: bytes) -> tuple[str | None, int | None]:
-        """The reason why a payload is corrupt, None where it is sound; and its label, where it has one."""
+    def reason(self, found: tfrecord.Found) -> tuple[str | None, int | None]:
+        """The reason why a record is corrupt, None where it is sound; and its label, where it has one."""
+        if found.fault:
+            return found.fault, None
         try:
-            example = parse(payload)
+            example = parse(found.payload)
             if not 0 <= example.label < self.num_classes:
                 reason = f"its label is {example.label}; the classes are 0 to {self.num_classes - 1}"
                 raise InvalidExample(reason, example.label)
@@ -55,18 +54,15 @@ class Examiner:
         except InvalidExample as error:
             return str(error), error.label
         except tf.errors.OpError as error:
-            return f"its picture cannot be decoded ({_decoder_message(error.message)})", example.label
+            # TensorFlow's message without its place in the graph.
+            message = re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", error.message).partition("\n")[0]
+            return f"its picture cannot be decoded ({message.strip()[:120]})", example.label
         if not example.encoded.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but no part of it
             return "its picture is neither JPEG nor PNG", example.label
         for key, stored, actual in zip(("image/height", "image/width"), example.size, pixels.shape, strict=False):
             if stored and stored != actual:
                 return f"{key} is {stored}; its picture has {actual}", example.label
         return None, example.label
-
-
-def _decoder_message(message: str) -> str:
-    """The message of TensorFlow's decoder, without its place in the graph."""
-    return re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", message).partition("\n")[0].strip()[:120]
 
 
 class Reader:
@@ -85,16 +81,10 @@ class Reader:
         self.batches.start(session, step)
 
     def attempt(self, session: tf.Session, call: Callable[[], Any], step: int = 0) -> Any:
-        """Returns call(). Where TensorFlow fails in it, looks for corrupt records among those that it reads.
+        """Returns call(), which reads the batch of `step` in the session, or in evaluation all batches.
 
-        Args:
-            session: the one that `call` runs in.
-            call: reads the batch of `step`, or in evaluation all batches.
-            step: batches start again here once corrupt records are replaced.
-
-        Raises:
-            UserError: names the first corrupt record, where on_error is 'stop' or the record cannot be marked.
-            tf.errors.OpError: no record is corrupt.
+        Where TensorFlow fails in it, corrupt records are replaced, and batches start again at `step`. Raises UserError
+        that names the first of them where on_error is 'stop' or it cannot be marked; OpError where none is corrupt.
         """
         while True:
             try:
@@ -110,17 +100,15 @@ class Reader:
         """Marks the records as corrupt and returns the index without them."""
         directory = self.selection.dataset.directory
         if self.selection.on_error == "stop":
-            raise UserError(
-                f"{faults[0]}. python -m pipeline.check {directory} lists all such records. Convert the data again, or "
-                "replace them by other records: --on-error skip"
-            ) from error
+            advice = "Convert the data again, or replace them by other records: --on-error skip"
+            listed = f"python -m pipeline.check {directory} lists all such records"
+            raise UserError(f"{faults[0]}. {listed}. {advice}") from error
         for fault in faults:
-            shard_index.add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
+            add_fault(directory, os.path.basename(fault.path), fault.offset, fault.reason)
         before, after = self.batches.index, self.selection.index()
         if all(map(np.array_equal, before[1:], after[1:])):  # it would fail again
-            raise UserError(
-                f"{faults[0]}, which cannot be marked in {shard_index.place(directory)}; convert the data again"
-            ) from error
+            place = stored_index(directory)
+            raise UserError(f"{faults[0]}, which cannot be marked in {place}; convert the data again") from error
         return after
 
     def _faults(self, rows: Iterable[int]) -> list[Fault]:
@@ -128,10 +116,9 @@ class Reader:
         with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
             for path, offset in dict.fromkeys(map(self.batches.index.place, rows)):
                 try:
-                    found = tfrecord.read_at(path, offset)
+                    reason, _ = examiner.reason(tfrecord.read_at(path, offset))
                 except OSError as trouble:
                     raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
-                reason = found.fault or examiner.reason(found.payload)[0]
                 if reason:
                     faults.append(Fault(path, offset, reason))
         return faults

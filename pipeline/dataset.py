@@ -27,36 +27,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from PIL import Image
 
 from errors import UserError
 from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
 from pipeline import statistics, tfrecord
-from pipeline.examples import StoredExample, parse
-from pipeline.index import HELD_OUT, Index, make_index
-from pipeline.shard_index import scan
-from pipeline.statistics import Statistics
+from pipeline.index import HELD_OUT, Index, Shard, Split, StoredExample, make_index, parse, scan
+from pipeline.statistics import PIXEL_STATS, Statistics
 from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
 
 LABELS_TXT = "labels.txt"
 MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
-
-
-class Shard(NamedTuple):
-    """A TFRecord file."""
-
-    file: str  # beside dataset.json
-    examples: int
-
-
-class Split(NamedTuple):
-    """A part of a data set."""
-
-    examples: int
-    shards: tuple[Shard, ...]
-    every: str | None = None  # of TF-Slim's training records: 'tenth' for validation, 'other' for the rest
 
 
 @dataclass(frozen=True)
@@ -99,15 +81,9 @@ class Dataset:
         for name, part in description["splits"].items():
             shards = tuple(Shard(shard["file"], shard["examples"]) for shard in part["shards"])
             splits[name] = Split(part["examples"], shards, part.get("every"))
-        stats = statistics.load(directory, description["channels"], description.get("statistics"))
-        return cls(
-            directory,
-            tuple(description["class_names"]),
-            description["channels"],
-            MappingProxyType(splits),
-            stats,
-            description,
-        )
+        class_names, channels = tuple(description["class_names"]), description["channels"]
+        stats = statistics.load(directory, channels, description.get("statistics"))
+        return cls(directory, class_names, channels, MappingProxyType(splits), stats, description)
 
     @property
     def short_side(self) -> int | None:
@@ -132,11 +108,13 @@ class Dataset:
 
     def copy_description(self, run: "str | Path") -> None:
         """Writes dataset.json and the statistics of each pixel into a run directory, where they are missing."""
-        path = Path(run) / DATASET_JSON
-        if not path.exists():
-            with atomic_write(path) as partial:
-                partial.write_text(json.dumps(self.description, indent=2) + "\n")
-        statistics.copy_pixel_statistics(self.directory, run)
+        contents = {DATASET_JSON: (json.dumps(self.description, indent=2) + "\n").encode()}
+        pixel_statistics = Path(self.directory) / PIXEL_STATS
+        if pixel_statistics.exists():
+            contents[PIXEL_STATS] = pixel_statistics.read_bytes()
+        for name in (name for name in contents if not (Path(run) / name).exists()):
+            with atomic_write(Path(run) / name) as partial:
+                partial.write_bytes(contents[name])
 
 
 @dataclass(frozen=True)
@@ -205,8 +183,7 @@ def _describe_slim(directory: Path) -> dict:
     class_names = _read_labels(directory / LABELS_TXT)
     files: dict[str, list[str]] = {}
     for path in list_directory(directory)[1]:
-        match = _SLIM_NAME.fullmatch(path.name)
-        if match:
+        if match := _SLIM_NAME.fullmatch(path.name):
             files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)
     splits = {}
     for split, names in files.items():
@@ -214,22 +191,16 @@ def _describe_slim(directory: Path) -> dict:
         shards = [{"file": name, "examples": count} for name, count in zip(names, counts, strict=True)]
         splits[split] = {"examples": sum(counts), "shards": shards}
     if not any(part["examples"] for part in splits.values()):
-        raise UserError(
-            f"{directory} has {LABELS_TXT} but no records in files named like flowers_train_00000-of-00005.tfrecord or "
-            "train-00000-of-01024"
-        )
+        named = "flowers_train_00000-of-00005.tfrecord or train-00000-of-01024"
+        raise UserError(f"{directory} has {LABELS_TXT} but no records in files named like {named}")
     first = next(shard["file"] for part in splits.values() for shard in part["shards"] if shard["examples"])
     if "train" in splits and "validation" not in splits:
         whole = splits["train"]
         held_out = whole["examples"] // HELD_OUT
         splits["train"] = {**whole, "examples": whole["examples"] - held_out, "every": "other"}
         splits["validation"] = {**whole, "examples": held_out, "every": "tenth"}
-    return {
-        "class_names": class_names,
-        "channels": _channels(directory / first),
-        "splits": splits,
-        "statistics": None,
-    }
+    channels = _channels(directory / first)
+    return {"class_names": class_names, "channels": channels, "splits": splits, "statistics": None}
 
 
 def _read_labels(path: Path) -> list[str]:
@@ -242,11 +213,10 @@ def _read_labels(path: Path) -> list[str]:
         if not colon or not re.fullmatch(r"\s*\d{1,9}\s*", label) or int(label) in names:
             raise UserError(f"{path}, line {number}, is {line[:80]!r}; it must be like '0:daisy', each number once")
         names[int(label)] = name.strip()
-    if len(names) < 2 or max(names) >= 2 * len(names) + 1:
-        raise UserError(
-            f"{path} names {len(names)} classes up to number {max(names, default=0)}; at least two are needed"
-        )
-    every = [names.get(i, "background" if i == 0 else f"class {i}") for i in range(max(names) + 1)]
+    last = max(names, default=0)
+    if len(names) < 2 or last > 2 * len(names):
+        raise UserError(f"{path} names {len(names)} classes up to number {last}; at least two are needed")
+    every = [names.get(i, "background" if i == 0 else f"class {i}") for i in range(last + 1)]
     shared = Counter(every)
     return [f"{name} ({i})" if shared[name] > 1 else name for i, name in enumerate(every)]
 

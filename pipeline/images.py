@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # ImageError reports damaged pictures
 MAX_PIXELS = 64_000_000  # the header of a 600-byte JPEG can have any number; decoding takes 3 bytes for each
@@ -22,7 +22,6 @@ EXTENSIONS = {
 }
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
 OPENCV_FORMATS = ("PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG", "MPO")  # OpenCV scales 16 bits to 8, Pillow clips
-EXIF_ORIENTATION = 0x0112
 UPRIGHT = {  # by Exif orientation
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -46,15 +45,8 @@ class StoredImage(NamedTuple):
     format: str  # 'jpeg' or 'png'
     pixels: np.ndarray  # uint8 [H, W, C], RGB or grey: `data` as TensorFlow decodes it
 
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self.pixels.shape[1]
+    height = property(lambda self: self.pixels.shape[0])
+    width = property(lambda self: self.pixels.shape[1])
 
 
 class ImageError(Exception):
@@ -76,20 +68,11 @@ def encode_jpeg(pixels: np.ndarray) -> StoredImage:
 
 
 def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> StoredImage:
-    """Decodes a picture file and returns what a record stores.
+    """Decodes the content of a picture file and returns what a record stores, RGB (3 channels) or grey (1).
 
-    Args:
-        data: the file's content.
-        channels: 3 for RGB, 1 for grey.
-        short_side: larger pictures are shrunk, by area, to this length of the shorter side, in pixels; None: never.
-        max_pixels: the largest number of pixels that the header may have.
-
-    Returns:
-        `data` itself if it is an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded again, as JPEG if they
-        came from JPEG, otherwise as PNG.
-
-    Raises:
-        ImageError: the file is damaged, no picture, or too large.
+    That is `data` itself if it is an upright 8-bit RGB or grey JPEG or PNG; else the pixels encoded again, as JPEG if
+    they came from JPEG, otherwise as PNG. Pictures with a shorter side above `short_side` pixels are shrunk to it by
+    area. Raises ImageError if the file is damaged, no picture, or its header has more than `max_pixels`.
     """
     header = _header(data, max_pixels)
     is_jpeg = header.format in ("JPEG", "MPO")
@@ -101,11 +84,9 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
     else:
         pixels = _decode(data, header, channels)
         plain = header.format == "PNG" and header.mode in (("L",) if channels == 1 else ("RGB", "L"))
+        special = header.has_transparency_data or getattr(header, "is_animated", False)
         # Byte 24 is the bit depth: Pillow has the same mode for RGB of 16 and of 8 bits.
-        plain = (
-            plain and data[24] == 8 and not header.has_transparency_data and not getattr(header, "is_animated", False)
-        )
-        if plain and untouched and _is_clean_png(data):
+        if plain and data[24] == 8 and not special and untouched and _is_clean_png(data):
             return StoredImage(data, "png", pixels)
     if short_side and min(pixels.shape[:2]) > short_side:
         scale = short_side / min(pixels.shape[:2])
@@ -134,7 +115,7 @@ def _orientation(header: Image.Image) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+            orientation = header.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of an intact picture: upright, as viewers show it
         return 1
     return orientation if orientation in range(1, 9) else 1

@@ -1,20 +1,100 @@
-"""The index of a split: the shard and byte offset of each record. Corrupt records are left out or replaced here."""
+"""Records: their content, a tf.train.Example with TF-Slim's keys, and their places in the shards of a split.
 
+Byte offsets and corrupt records are found once and stored beside the shards.
+"""
+
+import hashlib
 import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
+import pooch
+from google.protobuf.message import DecodeError
+from tqdm import tqdm
 
 from errors import UserError
-from pipeline.examples import StoredExample, read_example
-from pipeline.shard_index import scan
+from files import atomic_write, open_regular
+from pipeline import tfrecord
+from tfcompat import tf
 
-if TYPE_CHECKING:
-    from pipeline.dataset import Split
-
+INDEX_NPZ = ".index.npz"
 HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record is validation
 SUBSET = 2  # folded into the seed, beside the purposes of pipeline.batches
+
+
+class InvalidExample(Exception):
+    """A payload that is no labelled picture; the message says why. `label` is its label, where it has one."""
+
+    def __init__(self, message: str, label: int | None = None):
+        super().__init__(message)
+        self.label = label
+
+
+class StoredExample(NamedTuple):
+    """A parsed record."""
+
+    encoded: bytes  # JPEG or PNG
+    label: int
+    filename: str  # of the picture that it was made from; '' where the record has none
+    size: tuple[int, int]  # height and width as the record states them, 0 where it does not
+
+    def pixels(self, channels: int) -> np.ndarray:
+        """Decodes the picture: uint8 [H, W, channels], RGB or grey."""
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+        data = np.frombuffer(self.encoded, np.uint8)
+        return np.atleast_3d(cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION))
+
+
+def parse(payload: bytes) -> StoredExample:
+    """Parses the payload of a record. Raises InvalidExample where it is no labelled picture."""
+    try:
+        features = tf.train.Example.FromString(payload).features.feature
+    except DecodeError:
+        raise InvalidExample("it is no tf.train.Example") from None
+    labels = features["image/class/label"].int64_list.value
+    encoded = features["image/encoded"].bytes_list.value
+    if len(labels) != 1:
+        raise InvalidExample("it has no image/class/label")
+    if len(encoded) != 1:
+        raise InvalidExample("it has no image/encoded", labels[0])
+    names = features["image/filename"].bytes_list.value or [b""]
+    size = tuple((features[f"image/{side}"].int64_list.value or [0])[0] for side in ("height", "width"))
+    return StoredExample(encoded[0], labels[0], names[0].decode(errors="backslashreplace"), size)
+
+
+def read_example(path: str, offset: int) -> StoredExample:
+    """Reads the record at a byte offset of a shard. Raises InvalidExample, or OSError where that fails."""
+    found = tfrecord.read_at(path, offset)
+    if found.payload is None:
+        raise InvalidExample(found.fault)
+    return parse(found.payload)
+
+
+def parse_tensor(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Parses a serialized example, a scalar string: the encoded picture, a scalar string, and its label, int64."""
+    types = {"image/encoded": tf.string, "image/class/label": tf.int64}
+    features = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in types.items()}
+    parsed = tf.io.parse_single_example(serialized, features)
+    return tuple(parsed[key] for key in types)
+
+
+class Shard(NamedTuple):
+    """A TFRecord file."""
+
+    file: str  # beside dataset.json
+    examples: int
+
+
+class Split(NamedTuple):
+    """A part of a data set."""
+
+    examples: int
+    shards: tuple[Shard, ...]
+    every: str | None = None  # of TF-Slim's training records: 'tenth' for validation, 'other' for the rest
 
 
 class Index(NamedTuple):
@@ -52,57 +132,44 @@ class Index(NamedTuple):
         return [self.example(row).pixels(channels) for row in rows]
 
 
-def make_index(directory: str, part: "Split", on_error: str) -> Index:
+def make_index(directory: str, part: Split, on_error: str) -> Index:
     """Finds the records of a split, each checked against its CRCs once, and compares their number with dataset.json.
 
-    Args:
-        directory: of the shards.
-        part: the split's shards.
-        on_error: 'stop' raises at a corrupt record; 'skip' replaces it by another record of the split, the same each
-            time, so that the order of the others does not change.
-
-    Raises:
-        UserError: shards that are missing, cut short, of another length or corrupt.
+    on_error='skip' replaces a corrupt record by another one, the same each time, so that the order of the others does
+    not change; 'stop' raises UserError for it, as for shards that are missing, cut short or of another length.
     """
     names = [shard.file for shard in part.shards]
-    shards, offsets, faults = [], [], []
-    for i, (content, shard) in enumerate(zip(scan(directory, names), part.shards, strict=True)):
-        path, found = os.path.join(directory, shard.file), content.offsets
-        missing = shard.examples - len(found)
-        if missing < 0 or (missing and not content.faults and on_error == "stop"):
-            raise UserError(
-                f"{path} holds {len(found)} records, dataset.json says {shard.examples}; convert the data again"
-                + ("" if missing < 0 else ", or continue without the missing ones: --on-error skip")
-            )
-        start = sum(map(len, offsets))
-        faults += [
-            (start + position, f"{path}: the record at byte {found[position]} is corrupt: {text}")
-            for position, text in content.faults.items()
-        ]
-        lost = f"{path} ends after {len(found)} records, dataset.json says {shard.examples}"
-        faults += [(start + position, lost) for position in range(len(found), shard.examples)]
-        shards.append(np.full(shard.examples, i, np.int32))
-        offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
     files = [os.path.join(directory, name) for name in names]
-    index = Index(files, np.concatenate(shards), np.concatenate(offsets), np.zeros(sum(map(len, offsets)), bool))
+    offsets, faults = [], {}
+    for path, content, (_, expected) in zip(files, scan(directory, names), part.shards, strict=True):
+        start, found = sum(map(len, offsets)), content.offsets
+        missing, counts = expected - len(found), f"{len(found)} records, dataset.json says {expected}"
+        if missing < 0 or (missing and not content.faults and on_error == "stop"):
+            skip = "" if missing < 0 else ", or continue without the missing ones: --on-error skip"
+            raise UserError(f"{path} holds {counts}; convert the data again{skip}")
+        for position, text in content.faults.items():
+            faults[start + position] = f"{path}: the record at byte {found[position]} is corrupt: {text}"
+        faults.update(dict.fromkeys(range(start + len(found), start + expected), f"{path} ends after {counts}"))
+        offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
+    shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
+    index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool))
     if faults:
-        index = _without(index, faults, on_error, directory)
+        _replace(index, faults, on_error, directory)
     if part.every is None:
         return index
     held_out = np.arange(len(index.offsets)) % HELD_OUT == HELD_OUT - 1
     return index.take(np.flatnonzero(held_out if part.every == "tenth" else ~held_out))
 
 
-def _without(index: Index, faults: list[tuple[int, str]], on_error: str, directory: str) -> Index:
-    """Replaces corrupt and missing records by others, or raises the error that names the first of them."""
-    first = faults[0][1]
+def _replace(index: Index, faults: dict[int, str], on_error: str, directory: str) -> None:
+    """Replaces corrupt and missing records, which `faults` names by row; or raises UserError with the first of them."""
+    rows, first = list(faults), next(iter(faults.values()))
     if on_error == "stop":
         raise UserError(
             f"{first}; {len(faults)} of {len(index.offsets)} records are corrupt or missing; python -m pipeline.check "
             f"{directory} lists them. Convert the data again, or replace them by other records: --on-error skip"
         )
     print(f"{first}; {len(faults)} such records are replaced by others")
-    rows = np.array([row for row, _ in faults])
     index.replaced[rows] = True
     intact = np.flatnonzero(~index.replaced)
     if not len(intact):
@@ -110,4 +177,120 @@ def _without(index: Index, faults: list[tuple[int, str]], on_error: str, directo
     for row in rows:
         other = np.random.default_rng(row).choice(intact)
         index.shards[row], index.offsets[row] = index.shards[other], index.offsets[other]
-    return index
+
+
+class Content(NamedTuple):
+    """The records of a shard."""
+
+    offsets: np.ndarray  # int64 [records]
+    faults: dict[int, str]  # position of a corrupt record: the reason
+
+
+def scan(directory: str, names: list[str]) -> list[Content]:
+    """The records of shards. Every CRC is verified when a shard is new, or has changed in size or modification time.
+
+    The result is stored as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache. Raises
+    UserError for a shard that is missing or cannot be read.
+    """
+    try:
+        stamps = {name: _stamp(directory, name) for name in names}
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; convert the data again") from None
+    index = _load(directory)
+    new = [name for name in names if index.get(name, (None,))[0] != stamps[name]]
+    if new:
+        size = sum(stamps[name][0] for name in new)
+        with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None, delay=1) as progress:
+            for name in new:
+                index[name] = stamps[name], _walk(os.path.join(directory, name))
+                progress.update(stamps[name][0])
+        _save(directory, index)
+    return [index[name][1] for name in names]
+
+
+def _stamp(directory: str, name: str) -> tuple[int, int]:
+    status = os.stat(os.path.join(directory, name))
+    return status.st_size, status.st_mtime_ns
+
+
+def known_contents(directory: str) -> dict[str, Content]:
+    """The entries of the stored index for shards that have not changed since."""
+    index = {n: entry for n, entry in _load(directory).items() if os.path.exists(os.path.join(directory, n))}
+    return {name: content for name, (stamp, content) in index.items() if stamp == _stamp(directory, name)}
+
+
+def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
+    """Marks a record as corrupt whose CRCs are right, but whose picture does not decode."""
+    index = _load(directory)
+    if name in index:
+        content = index[name][1]
+        content.faults[int(np.searchsorted(content.offsets, offset))] = fault
+        _save(directory, index)
+
+
+def _walk(path: str) -> Content:
+    offsets, faults = [], {}
+    try:
+        for found in tfrecord.walk(path):
+            if found.fault:
+                faults[len(offsets)] = found.fault
+            offsets.append(found.offset)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    return Content(np.array(offsets, np.int64), faults)
+
+
+def stored_index(directory: str) -> Path:
+    """The path of INDEX_NPZ."""
+    if os.access(directory, os.W_OK):
+        return Path(directory) / INDEX_NPZ
+    key = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:16]
+    return Path(pooch.os_cache("slimgraph")) / "index" / key / INDEX_NPZ
+
+
+def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
+    """Shard name to stamp and content; {} where there is no index as _save writes it."""
+    try:
+        with open_regular(stored_index(directory)) as file, np.load(file) as stored:
+            arrays = dict(stored)
+            if arrays.pop("digest").tobytes() != _digest(arrays):
+                return {}
+            offsets = np.split(arrays["offsets"], np.cumsum(arrays["counts"])[:-1])
+            contents = [Content(part, {}) for part in offsets]
+            faults = (arrays[key].tolist() for key in ("fault_shards", "fault_positions", "faults"))
+            for shard, position, fault in zip(*faults, strict=True):
+                contents[shard].faults[position] = fault
+            entries = zip(map(tuple, arrays["stamps"].tolist()), contents, strict=True)
+            return dict(zip(arrays["names"].tolist(), entries, strict=True))
+    except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
+        return {}
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> bytes:
+    """Detects an index that was edited by hand, since training relies on it."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def _save(directory: str, index: dict[str, tuple[tuple[int, int], Content]]) -> None:
+    stamps, contents = zip(*index.values(), strict=True)
+    faults = [(i, *fault) for i, content in enumerate(contents) for fault in content.faults.items()]
+    arrays = {
+        "names": np.array(list(index), np.str_),
+        "stamps": np.array(stamps, np.int64).reshape(-1, 2),
+        "counts": np.array([len(content.offsets) for content in contents], np.int64),
+        "offsets": np.concatenate([content.offsets for content in contents]),
+        "fault_shards": np.array([i for i, _, _ in faults], np.int64),
+        "fault_positions": np.array([position for _, position, _ in faults], np.int64),
+        "faults": np.array([text for _, _, text in faults], np.str_),
+    }
+    path = stored_index(directory)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as partial:
+            np.savez(partial, digest=np.frombuffer(_digest(arrays), np.uint8), **arrays)
+    except OSError as error:
+        print(f"{path} cannot be written ({error.strerror}); the next run checks the shards again", file=sys.stderr)

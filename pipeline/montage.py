@@ -11,7 +11,7 @@ import numpy as np
 from errors import UserError
 from files import output_file
 from pipeline.dataset import Dataset
-from pipeline.examples import InvalidExample
+from pipeline.index import InvalidExample
 from pipeline.pictures import decode
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf
@@ -25,17 +25,12 @@ SEED = 0
 
 
 def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Preprocessor | None = None) -> None:
-    """Writes a sheet of samples of a split as PNG.
+    """Writes a sheet of samples of a split as PNG, to a `path` that the caller has checked with files.check_output.
 
-    Args:
-        path: file to write; the caller has checked it with files.check_output.
-        dataset: the data set.
-        split: train, validation or test; None takes train, or the first split with records.
-        preprocessor: each row is a picture, then training's inputs made of it. None: pictures as they are stored, a
-            random choice of the split.
+    split=None takes train, or the first split with records. With a preprocessor, each row is a picture, then training's
+    inputs made of it; without, the pictures are a random choice, as they are stored.
 
-    Raises:
-        UserError: a disk that is full, a split without records.
+    Raises UserError for a full disk or a split without records.
     """
     split = split or next(name for name in dataset.splits if dataset.size(name))
     index = dataset.index(split, "skip").intact()
@@ -54,14 +49,18 @@ def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Pr
                     title = names[example.label] if 0 <= example.label < len(names) else f"label {example.label}"
                     tiles.append((pixels, title[:18]))
                     if preprocessor:
-                        keys = [[row, i] for i in range(COLUMNS - 1)]
-                        views = [session.run(view, {encoded: example.encoded, key: k}) for k in keys]
-                        tiles += [(pixels, "") for pixels in _to_bytes(np.stack(views))]
+                        feeds = ({encoded: example.encoded, key: [row, i]} for i in range(COLUMNS - 1))
+                        views = np.stack([session.run(view, feed) for feed in feeds])
+                        low, high = (
+                            views.min(),
+                            views.max(),
+                        )  # of all views: the lowest becomes black, the highest white
+                        scaled = ((views - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+                        tiles += [(pixels, "") for pixels in scaled]
     if not tiles:
         raise UserError(f"no picture of the {split} split can be drawn")
-    figure = sheet(tiles)
     with output_file("--montage", path) as partial:
-        figure.savefig(partial, dpi=100)
+        sheet(tiles).savefig(partial, dpi=100)
 
 
 def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":
@@ -98,32 +97,24 @@ def sheets(flag: str, path: str) -> Iterator[Callable[[np.ndarray, str], None]]:
     the last one when the block ends. After ten sheets pictures are only counted, and their number is printed.
     Raises UserError where a file cannot be written.
     """
-    tiles, drawn, left = [], 0, 0
+    tiles, names, left = [], sheet_names(path), 0
 
-    def draw() -> None:
-        nonlocal drawn
-        with output_file(flag, sheet_names(path)[drawn]) as partial:
+    def write() -> None:
+        with output_file(flag, names.pop(0)) as partial:
             sheet(tiles, min(COLUMNS, len(tiles))).savefig(partial, dpi=100)
-        drawn += 1
         tiles.clear()
 
     def add(pixels: np.ndarray, title: str) -> None:
         nonlocal left
-        if drawn == SHEETS:
+        if not names:
             left += 1
             return
         tiles.append((pixels, title))
         if len(tiles) == COLUMNS * ROWS:
-            draw()
+            write()
 
     yield add
     if tiles:
-        draw()
+        write()
     if left:
-        print(f"{flag}: {drawn} sheets are drawn; {left:,} pictures are on none", file=sys.stderr)
-
-
-def _to_bytes(views: np.ndarray) -> np.ndarray:
-    """float32 [N, H, W, C] of any range as uint8: the lowest value of all becomes black, the highest white."""
-    low, high = views.min(), views.max()
-    return ((views - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+        print(f"{flag}: {SHEETS} sheets are drawn; {left:,} pictures are on none", file=sys.stderr)

@@ -25,27 +25,20 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
         make_data(name, directory, options.source)
     dataset = Dataset.load(directory)
     if not dataset.size("train"):
-        raise UserError(
-            f"there are no training pictures in {directory}; it can only be evaluated: "
-            f"python eval.py --ckpt PATH --data {directory}"
-        )
+        command = f"python eval.py --ckpt PATH --data {directory}"
+        raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")
+    another = "name another directory with --data"
     made_as = dataset.description.get("name", name)
     if made_as != name:
-        raise UserError(
-            f"{directory} holds {made_as}, not {name}; give --dataset {made_as}, or name another directory with --data"
-        )
+        raise UserError(f"{directory} holds {made_as}, not {name}; give --dataset {made_as}, or {another}")
     source = options.source and os.path.realpath(options.source)
     made_from = dataset.description.get("source", source)  # TF-Slim's shards do not name their source
     if source and made_from != source:
-        raise UserError(
-            f"{directory} was made from {made_from or 'data that need no --source'}, not from {source}; name another "
-            "directory with --data"
-        )
+        made_from = made_from or "data that need no --source"
+        raise UserError(f"{directory} was made from {made_from}, not from {source}; {another}")
     if os.path.exists(os.path.join(run, DATASET_JSON)) and Dataset.load(run).description != dataset.description:
-        raise UserError(
-            f"{directory} is not the data that {run} was started with; "
-            "name that with --data, or start a new run with another --run-dir"
-        )
+        advice = "name that with --data, or start a new run with another --run-dir"
+        raise UserError(f"{directory} is not the data that {run} was started with; {advice}")
     return dataset
 
 

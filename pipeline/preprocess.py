@@ -13,11 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from errors import UserError, unknown
-from pipeline import augmentation, normalize
-from pipeline.pictures import Picture, short_side_of
-from pipeline.statistics import Statistics
+from pipeline import augmentation
+from pipeline.pictures import Picture, resize, short_side_of
+from pipeline.statistics import PIXEL_STATS, SMALL, Statistics
 from tfcompat import tf
+
+VGG_MEAN = (123.68, 116.78, 103.94)  # RGB, of ImageNet
+GRAY_MEAN = sum(VGG_MEAN) / 3
 
 
 def resize_whole(to: "Preprocessor", picture: Picture) -> tf.Tensor:
@@ -39,36 +44,88 @@ def central_part(to: "Preprocessor", picture: Picture) -> tf.Tensor:
 
 def resize_to_training_size(to: "Preprocessor", picture: Picture) -> tf.Tensor:
     """The whole picture at the size of the training pictures, for which there are statistics of each pixel."""
-    return picture.resized(*normalize.pixel_statistics(to)["mean"].shape[:2])
+    return picture.resized(*pixel_statistics(to)["mean"].shape[:2])
+
+
+def unit(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """To [0, 1]: x / 255."""
+    return images / 255.0
+
+
+def plus_minus_one(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """To [-1, 1]: x / 127.5 - 1."""
+    return images / 127.5 - 1.0
+
+
+def minus_imagenet_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """Minus ImageNet's mean of each channel. TF-Slim's vgg_preprocessing."""
+    return images - (VGG_MEAN if images.shape[-1] == 3 else GRAY_MEAN)
+
+
+def minus_training_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """Minus the training pictures' mean of each channel. Raises UserError where the data have none."""
+    if to.statistics.mean is None:
+        raise UserError(
+            f"--preprocessing {to.name} needs the mean and the principal components of the training pictures, which "
+            "these data lack; choose another, such as vgg, or convert the data with python -m pipeline.convert"
+        )
+    return images - to.statistics.mean.astype(np.float32)
+
+
+def min_max(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """To [0, 1], each pixel by its minimum and maximum over the training pictures."""
+    pixels = pixel_statistics(to)
+    return _scale(to, images, pixels["minimum"], pixels["maximum"] - pixels["minimum"])
+
+
+def standardize(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """To mean 0 and standard deviation 1, each pixel by its own over the training pictures."""
+    pixels = pixel_statistics(to)
+    return _scale(to, images, pixels["mean"], pixels["deviation"])
+
+
+def _scale(to: "Preprocessor", images: tf.Tensor, offset: np.ndarray, scale: np.ndarray) -> tf.Tensor:
+    """(x - offset) / scale, then resized; pixels without variance are scaled by 1."""
+    scale = np.where(scale == 0, 1.0, scale)
+    return resize((images - offset.astype(np.float32)) / scale.astype(np.float32), to.size, to.size)
+
+
+def pixel_statistics(to: "Preprocessor") -> dict[str, np.ndarray]:
+    """Statistics of each pixel, float64 [H, W, C]. Raises UserError where the data have none."""
+    if to.statistics.pixels is None:
+        raise UserError(
+            f"--preprocessing {to.name} needs {PIXEL_STATS} beside the shards, which convert writes when all training "
+            f"pictures are of one size, at most {SMALL:,} pixels; choose another, such as cifar or unit"
+        )
+    return to.statistics.pixels
 
 
 class Family(NamedTuple):
     """A way to preprocess."""
 
     cut: Callable  # evaluation: (preprocessor, picture) -> float32 [H, W, C], 0 to 255
-    normalize: Callable  # (preprocessor, images [..., H, W, C]) -> [..., size, size, C]
+    normalize: Callable  # (preprocessor, float32 images [..., H, W, C], 0 to 255) -> float32 [..., size, size, C]
     augment: Callable | None = None  # training: (preprocessor, picture, key) -> [size, size, C]; None as in evaluation
 
 
 FAMILIES = {
-    "alexnet": Family(center_crop, normalize.minus_training_mean, augmentation.alexnet),
-    "cifar": Family(resize_whole, normalize.standardize_picture, augmentation.cifar),
-    "digits": Family(resize_whole, normalize.unit, augmentation.digits),
-    "flip": Family(resize_whole, normalize.unit, augmentation.flip),
-    "inception": Family(central_part, normalize.plus_minus_one, augmentation.inception),
+    "alexnet": Family(center_crop, minus_training_mean, augmentation.alexnet),
+    # Each picture to mean 0 and standard deviation 1.
+    "cifar": Family(resize_whole, lambda to, images: tf.image.per_image_standardization(images), augmentation.cifar),
+    "digits": Family(resize_whole, unit, augmentation.digits),
+    "flip": Family(resize_whole, unit, augmentation.flip),
+    "inception": Family(central_part, plus_minus_one, augmentation.inception),
     # Evaluated as by Keras and torchvision.
-    "inception_crop": Family(center_crop, normalize.plus_minus_one, augmentation.inception_crop),
-    "keras_affine": Family(resize_whole, normalize.unit, augmentation.keras_affine),
-    "lenet": Family(resize_whole, normalize.lenet),
-    "min_max": Family(resize_to_training_size, normalize.min_max),
-    "none": Family(resize_whole, normalize.unchanged),
-    "standardize": Family(resize_to_training_size, normalize.standardize),
-    "unit": Family(resize_whole, normalize.unit),
-    "vgg": Family(center_crop, normalize.minus_imagenet_mean, augmentation.vgg),
+    "inception_crop": Family(center_crop, plus_minus_one, augmentation.inception_crop),
+    "keras_affine": Family(resize_whole, unit, augmentation.keras_affine),
+    "lenet": Family(resize_whole, lambda to, images: (images - 128.0) / 128.0),  # TF-Slim's lenet_preprocessing
+    "min_max": Family(resize_to_training_size, min_max),
+    "none": Family(resize_whole, lambda to, images: images),
+    "standardize": Family(resize_to_training_size, standardize),
+    "unit": Family(resize_whole, unit),
+    "vgg": Family(center_crop, minus_imagenet_mean, augmentation.vgg),
 }
 CENTER_CROPPED = tuple(name for name, family in FAMILIES.items() if family.cut is center_crop)
-
-
 NO_STATISTICS = Statistics()
 
 
@@ -94,7 +151,7 @@ class Preprocessor:
     @property
     def family(self) -> Family:
         """The row of FAMILIES."""
-        return find_family(self.name)
+        return FAMILIES[self.name]
 
     def picture(self, encoded: tf.Tensor) -> Picture:
         """A picture that is not decoded yet, of the bytes of a JPEG or PNG file, a scalar string."""
@@ -106,9 +163,8 @@ class Preprocessor:
         key is an integer tensor of shape [2], unique to (seed, epoch, position). Every random choice follows from it: a
         family folds a number of its own into it for each draw, since two draws from one key are identical.
         """
-        if self.family.augment is None:
-            return self.evaluate(picture)
-        return self.family.augment(self, picture, key)
+        augment = self.family.augment
+        return augment(self, picture, key) if augment else self.evaluate(picture)
 
     def evaluate(self, picture: Picture) -> tf.Tensor:
         """The net's input in evaluation, float32 [size, size, C]."""
@@ -128,9 +184,8 @@ class Preprocessor:
         Source: Krizhevsky et al., 2012. Raises UserError for families that do not evaluate a centre crop.
         """
         if self.name not in CENTER_CROPPED:
-            raise UserError(
-                f"--crops 10 with --preprocessing {self.name}: 10 crops are for {', '.join(CENTER_CROPPED)}"
-            )
+            allowed = ", ".join(CENTER_CROPPED)
+            raise UserError(f"--crops 10 with --preprocessing {self.name}: 10 crops are for {allowed}")
         larger = short_side_of(self.size)
         return self.normalize(ten_crops(picture.center(larger, larger, larger), self.size))
 

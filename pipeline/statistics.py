@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from files import atomic_write, open_regular, os_errors_as_user_errors
+from files import open_regular, os_errors_as_user_errors
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -34,43 +34,35 @@ class Moments:
         self.count, self.sum = 0, np.zeros(channels, object)  # Python's integers do not overflow
         self.products = np.zeros((channels, channels), object)
         self.pictures = 0
-        self.pixels: dict[str, np.ndarray] | None = {}  # None once sizes differ
+        self.pixels: dict[str, np.ndarray] | None = None  # of each pixel; None where sizes differ or are large
 
     def add(self, picture: np.ndarray) -> None:
         """Adds a picture, uint8 [H, W, C]."""
-        pixels = picture.reshape(-1, len(self.sum))
+        one, pixels = Moments(len(self.sum)), picture.reshape(-1, len(self.sum))
+        one.count, one.pictures = len(pixels), 1
         for start in range(0, len(pixels), _ROWS):
             rows = pixels[start : start + _ROWS].astype(np.float64)  # products below 2**53 are exact
-            self.sum += rows.sum(0).astype(np.int64).astype(object)
-            self.products += (rows.T @ rows).astype(np.int64).astype(object)
-        self.count += len(pixels)
-        self.pictures += 1
-        if picture.shape[0] * picture.shape[1] > SMALL:
-            self.pixels = None
-        if self.pixels is not None:
+            one.sum += rows.sum(0).astype(np.int64).astype(object)
+            one.products += (rows.T @ rows).astype(np.int64).astype(object)
+        if len(pixels) <= SMALL:
             values = picture.astype(np.int64)
-            self._add_pixels({"sum": values, "squares": values**2, "minimum": picture, "maximum": picture})
+            one.pixels = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
+        self.merge(one)
 
     def merge(self, other: "Moments") -> None:
         """Adds the sums of another object."""
+        if not self.pictures:
+            self.pixels = other.pixels and {key: value.copy() for key, value in other.pixels.items()}
+        elif self.pixels and other.pixels and self.pixels["sum"].shape == other.pixels["sum"].shape:
+            for key, total in self.pixels.items():
+                combine = {"minimum": np.minimum, "maximum": np.maximum}.get(key, np.add)
+                combine(total, other.pixels[key], out=total)
+        elif other.pictures:
+            self.pixels = None
         self.count += other.count
         self.sum += other.sum
         self.products += other.products
         self.pictures += other.pictures
-        if other.pixels is None:
-            self.pixels = None
-        if self.pixels is not None and other.pixels:
-            self._add_pixels(other.pixels)
-
-    def _add_pixels(self, other: dict[str, np.ndarray]) -> None:
-        if not self.pixels:
-            self.pixels = {key: value.copy() for key, value in other.items()}
-        elif self.pixels["sum"].shape != other["sum"].shape:
-            self.pixels = None
-        else:
-            both = (("sum", np.add), ("squares", np.add), ("minimum", np.minimum), ("maximum", np.maximum))
-            for key, combine in both:
-                combine(self.pixels[key], other[key], out=self.pixels[key])
 
     def channel_statistics(self) -> dict:
         """The `statistics` of dataset.json."""
@@ -111,14 +103,12 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
-        shapes = {array.shape for array in pixels.values()}
-        if len(shapes) > 1 or pixels["mean"].ndim != 3 or pixels["mean"].shape[2] != channels:
+        if {array.shape for array in pixels.values()} != {(*pixels["mean"].shape[:2], channels)}:
             raise UserError(f"{path} is not of pictures with {channels} channels; convert the data again")
         if not all(map(_is_plausible, pixels.values())):
             raise UserError(f"{path} holds values that no picture has, such as NaN; convert the data again")
     if stored:
-        shapes = {"mean": (channels,), "deviation": (channels,), "eigenvalues": (channels,)}
-        shapes["components"] = channels, channels
+        shapes = dict.fromkeys(("mean", "deviation", "eigenvalues"), (channels,)) | {"components": (channels, channels)}
         try:
             arrays = {key: np.array(stored[key], np.float64) for key in shapes}
             sound = all(arrays[key].shape == shape and _is_plausible(arrays[key]) for key, shape in shapes.items())
@@ -132,11 +122,3 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
 def _is_plausible(array: np.ndarray) -> bool:
     """Whether values are finite and in the range that pictures of three channels allow: the variance is the largest."""
     return bool(array.size) and bool(np.all(np.abs(array) <= 3 * 255**2))  # false for NaN
-
-
-def copy_pixel_statistics(data: "str | Path", run: "str | Path") -> None:
-    """Copies PIXEL_STATS from the data into a run directory, where the data have it and the run does not."""
-    source, target = Path(data) / PIXEL_STATS, Path(run) / PIXEL_STATS
-    if source.exists() and not target.exists():
-        with atomic_write(target) as partial:
-            partial.write_bytes(source.read_bytes())

@@ -5,6 +5,7 @@ CRC of the length, the payload and the CRC of the payload. A CRC here is the CRC
 constant: the CRC of data that contain their own CRC would be weak.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -45,10 +46,7 @@ def framed(payload: bytes) -> bytes:
 
 
 def walk(path: "str | Path") -> Iterator[Found]:
-    """The records of a file in order, each checked against its CRCs.
-
-    A damaged record has a `fault`. The iteration ends after a damaged length or a truncated record.
-    """
+    """The records of a file in order, each checked against its CRCs, up to a damaged length or a truncated record."""
     with open_regular(path, buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while offset is not None and offset < size:
@@ -116,23 +114,16 @@ def _varint(value: int) -> bytes:
 
 
 def write_shards(records: Iterable[bytes], directory: Path, prefix: str) -> list[dict]:
-    """Writes records to shards with TF-Slim's file names: PREFIX_00000-of-00002.tfrecord.
-
-    Returns the list of shards for dataset.json: file name and number of examples of each.
-    """
+    """Writes shards named as TF-Slim's, PREFIX_00000-of-00002.tfrecord. Returns the list of them for dataset.json."""
     counts, file = [], None
-    try:
+    with contextlib.ExitStack() as stack:
         for record in records:
-            if file is None or file.tell() > SHARD_BYTES:
-                if file:
-                    file.close()
-                file = open(directory / f"{prefix}_{len(counts)}", "wb", buffering=2**20)  # noqa: SIM115
+            if not file or file.tell() > SHARD_BYTES:
+                stack.close()
+                file = stack.enter_context(open(directory / f"{prefix}_{len(counts)}", "wb", buffering=2**20))
                 counts.append(0)
             file.write(framed(record))
             counts[-1] += 1
-    finally:
-        if file:
-            file.close()
     shards = []
     for i, count in enumerate(counts):
         name = f"{prefix}_{i:05d}-of-{len(counts):05d}.tfrecord"

@@ -13,8 +13,7 @@ from errors import UserError
 from nets import NETS
 from nets.weights import write_checkpoint
 from nets.weights.published import PUBLISHED
-from pipeline.convert import convert
-from pipeline.convert.sources import SOURCES
+from pipeline.convert import SOURCES, convert
 from presets import PRESETS, parse_command_line
 from run_directory import in_steps, prepare, resolve
 from tfcompat import tf

@@ -1,29 +1,33 @@
 """Converts raw pictures to TFRecord shards and dataset.json: `convert`, or python -m pipeline.convert.
 
-command.py is the command line, pool.py decodes in several processes, sources/ reads the data sets. Nothing here loads
-TensorFlow.
+pool.py decodes in several processes, sources/ reads the data sets. Nothing here loads TensorFlow.
 """
 
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import pooch
+import tyro
 from tqdm import tqdm
 
 import errors
+from config import optional
 from errors import UserError
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
 from pipeline import images, tfrecord
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
-from pipeline.convert.sources import SOURCES, Source
+from pipeline.convert.sources import Source, arrays, folders, tables
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
 REJECTED_CSV = "rejected.csv"
+_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
+_SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
+SOURCES: dict[str, Callable[..., Source]] = {source.__name__: source for source in _SOURCES}
 
 
 class Conversion(NamedTuple):
@@ -39,14 +43,22 @@ class Conversion(NamedTuple):
 class _Totals:
     """The sums over all chunks that are written."""
 
-    def __init__(self, data: Source, settings: Settings):
-        self.data, self.settings = data, settings
+    def __init__(self, name: str, data: Source, settings: Settings):
+        self.name, self.data, self.settings = name, data, settings
         self.moments = Moments(settings.channels)  # of the training pictures
         self.labels: set[int] = set()  # of the training pictures that are stored
         self.rejected: list[Rejected] = []
         self.splits: dict[str, dict] = {}  # as in dataset.json
 
-    def records(self, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
+    def write(self, split: str, pool: Pool, directory: Path) -> None:
+        """Writes the shards of a split."""
+        examples = self.data.splits.get(split, [])
+        with tqdm(total=len(examples), desc=f"{self.name} {split}", unit="picture", disable=None) as progress:
+            records = self._records(pool.chunks(split, examples), progress)
+            shards = tfrecord.write_shards(records, directory, f"{self.name}_{split}")
+        self.splits[split] = {"examples": sum(shard["examples"] for shard in shards), "shards": shards}
+
+    def _records(self, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
         """The records of the chunks; adds each chunk to the sums."""
         for chunk in chunks:
             if chunk.moments:
@@ -67,9 +79,11 @@ class _Totals:
                 return f"no picture is left for the {split} split"
         return None
 
-    def description(self) -> dict:
-        """The content of dataset.json, except name and source."""
+    def description(self, source: Path | None) -> dict:
+        """The content of dataset.json."""
         return {
+            "name": self.name,
+            "source": str(source.resolve()) if source else None,
             "class_names": self.data.class_names,
             "channels": self.settings.channels,
             "short_side": self.settings.short_side,
@@ -82,29 +96,29 @@ class _Totals:
 
 @os_errors_as_user_errors()
 def convert(
-    name: str,
-    out: str,
-    source: str | None = None,
-    on_error: str = "stop",
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]],
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")],
+    source: Annotated[str | None, optional("RAW")] = None,
+    on_error: Literal["stop", "skip"] = "stop",
     *,
-    label_regex: str | None = None,
-    channels: int | None = None,
-    short_side: int | None = None,
-    max_pixels: int = images.MAX_PIXELS,
-    processes: int | None = None,
+    label_regex: Annotated[str | None, optional("REGEX")] = None,
+    channels: Annotated[Literal[1, 3] | None, optional("{1,3}")] = None,
+    short_side: Annotated[int | None, optional("N")] = None,
+    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = images.MAX_PIXELS,
+    processes: Annotated[int | None, optional("N")] = None,
 ) -> Conversion:
-    """Converts a source into the directory `out`, which appears only when it is complete.
+    r"""Converts a source into the directory `out`, which appears only when it is complete.
 
     Args:
-        name: key of SOURCES.
-        out: directory to make; if it exists, it must be empty.
-        source: the raw files, a directory or for csv a file; None downloads them, if the source can.
-        on_error: if pictures cannot be decoded: 'stop' with an error after all are checked, or 'skip' them.
-        label_regex: for folder: regular expression whose only group is the class in a file name.
-        channels: 1 stores grey, 3 RGB, None as in the source.
-        short_side: larger pictures are shrunk to this length of the shorter side, in pixels.
-        max_pixels: a picture with more pixels in its header is rejected.
-        processes: number of processes that decode; None for one per core. The result does not depend on it.
+        name: The kind of source: digits, folder, csv and so on.
+        out: Directory to make; if it exists, it must be empty.
+        source: The raw files: a directory, or for csv a file. Default: download them, if the source can.
+        on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
+        label_regex: For folder: finds the class in a file name, as the only group, such as '^(\w+)\.' in cat.0.jpg.
+        channels: Store grey (1) or RGB (3). Default: as in the source.
+        short_side: Shrink larger pictures, so that the shorter side has N pixels.
+        max_pixels: Reject a picture whose header has more pixels.
+        processes: Number of processes that decode. Default: one for each core. The result does not depend on it.
 
     Raises:
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
@@ -118,14 +132,18 @@ def convert(
     options = {} if label_regex is None else {"label_regex": label_regex}
     with atomic_directory(out) as directory:
         data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
+        for class_name in data.class_names:
+            if not is_text(class_name):
+                raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
+        totals = _Totals(name, data, settings)
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
-            totals = _write_splits(name, data, pool, directory)
+            for split in SPLITS:
+                totals.write(split, pool, directory)
         _check(totals, on_error == "skip", directory / REJECTED_CSV, list_outside)
-        origin = str(source_path.resolve()) if source_path else None
-        dataset = {"name": name, "source": origin, **totals.description()}
         totals.moments.save_pixel_statistics(directory)
-        (directory / tfrecord.DATASET_JSON).write_text(json.dumps(dataset, indent=2) + "\n")
+        description = json.dumps(totals.description(source_path), indent=2)
+        (directory / tfrecord.DATASET_JSON).write_text(description + "\n")
     if _is_list(list_outside):
         list_outside.unlink()  # of an earlier conversion that failed
     counts = {split: part["examples"] for split, part in totals.splits.items()}
@@ -153,50 +171,30 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
         if not path.is_dir():
             raise UserError(f"--source {source} is no directory")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
-            raise UserError(
-                f"--out {out} is in --source {source} and would become part of it; choose another directory"
-            )
+            place = f"--out {out} is in --source {source}"
+            raise UserError(f"{place} and would become part of it; choose another directory")
     return path
-
-
-def _write_splits(name: str, data: Source, pool: Pool, directory: Path) -> _Totals:
-    """Writes the shards of all splits."""
-    for class_name in data.class_names:
-        if not is_text(class_name):
-            raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
-    totals = _Totals(data, pool.settings)
-    for split in SPLITS:
-        examples = data.splits.get(split, [])
-        with tqdm(total=len(examples), desc=f"{name} {split}", unit="picture", disable=None) as progress:
-            records = totals.records(pool.chunks(split, examples), progress)
-            shards = tfrecord.write_shards(records, directory, f"{name}_{split}")
-        totals.splits[split] = {"examples": sum(s["examples"] for s in shards), "shards": shards}
-    return totals
 
 
 def _check(totals: _Totals, skip: bool, list_inside: Path, list_outside: Path) -> None:
     """Writes rejected.csv, if pictures are rejected. Raises UserError if the data set cannot be used."""
     rejected, missing = totals.rejected, totals.missing()
     if rejected:
-        _write_list(list_inside if skip and not missing else list_outside, rejected)
+        path = list_inside if skip and not missing else list_outside
+        with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
+            csv.writer(file).writerows([Rejected._fields, *rejected])
     if rejected and not skip:
-        raise UserError(
-            f"{len(rejected)} of the pictures cannot be used, the first is {rejected[0].file}: {rejected[0].reason}. "
-            f"All are listed in {list_outside}; repair or remove them, or leave them out: python -m pipeline.convert … "
-            "--on-error skip"
-        )
+        advice = "repair or remove them, or leave them out: python -m pipeline.convert … --on-error skip"
+        first = f"the first is {rejected[0].file}: {rejected[0].reason}"
+        listed = f"All are listed in {list_outside}"
+        raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
     if missing:
         raise UserError(f"{missing}; {len(rejected)} were rejected" + (f", see {list_outside}" if rejected else ""))
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file was written by _write_list, and is no file of the user."""
+    """Whether a file was written by _check, and is no file of the user."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.readline().strip() == ",".join(Rejected._fields).encode()
-
-
-def _write_list(path: Path, rejected: list[Rejected]) -> None:
-    with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file).writerows([Rejected._fields, *rejected])

@@ -1,8 +1,33 @@
 """The command python -m pipeline.convert."""
 
-if __name__ == "__main__":  # spawned processes import this module, too
-    import errors
-    from pipeline.convert.command import main
+import os
+import signal
+import sys
 
+import tyro
+
+import errors
+from pipeline.convert import REJECTED_CSV, SOURCES, convert
+
+
+def main() -> None:
+    """Runs the command."""
+    lines = {name: (source.__doc__ or "").partition(".\n")[0] for name, source in SOURCES.items()}
+    sources = "\n".join(f"  {name:<13}  {line}" for name, line in lines.items())
+    about = (
+        f"Converts pictures to TFRecord shards and a dataset.json.\n\nNAME is one of\n{sources}\n\nEvery picture is "
+        "decoded before it is stored. TF-Slim's own TFRecords with labels.txt need no conversion: use train.py --data."
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the partial output is removed
+    done = tyro.cli(convert, prog="python -m pipeline.convert", description=about)
+    counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
+    print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")
+    if done.rejected:
+        print(f"{os.path.join(done.directory, REJECTED_CSV)} lists them with the reasons")
+    if done.ignored:
+        print(f"left out: {', '.join(f'{number} {kind}' for kind, number in done.ignored.items())}")
+
+
+if __name__ == "__main__":  # spawned processes import this module, too
     with errors.reported():
         main()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -50,7 +51,7 @@ class Chunk(NamedTuple):
     moments: Moments | None  # of training pictures
 
 
-class Pool:
+class Pool(AbstractContextManager):
     """Processes that decode pictures; or none, if the examples are few."""
 
     def __init__(self, processes: int, examples: int, settings: Settings):
@@ -58,9 +59,6 @@ class Pool:
         if processes > 1 and examples > FEW:
             # Spawned, not forked: the caller of convert() may have threads, such as TensorFlow's.
             self.executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start_process)
-
-    def __enter__(self) -> "Pool":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.executor:

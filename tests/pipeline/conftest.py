@@ -6,9 +6,13 @@ import pytest
 
 from pipeline import tfrecord
 from pipeline.dataset import Dataset
-from pipeline.examples import FEATURES
 from pipeline.images import encode_png
 from tfcompat import tf
+
+FEATURES = {
+    **{f"image/{key}": tf.io.FixedLenFeature([], tf.string) for key in ("encoded", "format", "class/text", "filename")},
+    **{f"image/{key}": tf.io.FixedLenFeature([], tf.int64) for key in ("class/label", "height", "width")},
+}
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline.convert import command, convert
+from pipeline.convert import __main__, convert
 from pipeline.images import encode_png
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def test_ignored_files_are_reported(raw, tmp_path, monkeypatch, capsys):
     (raw / "README").write_text("")
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw)])
-    command.main()
+    __main__.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "left out: 1 .txt, 2 pictures beside the folders, 1 without an ending"
 

@@ -281,7 +281,7 @@ def test_a_record_that_cannot_be_used_is_named_or_replaced(on_error, reason, dat
 def test_a_fault_that_cannot_be_marked_ends_the_run(data, monkeypatch):
     selection = Selection(Dataset.load(str(data)), "train", "skip")
     rewrite(data, 7, **CORRUPT["it is no tf.train.Example"])
-    monkeypatch.setattr("pipeline.shard_index._save", lambda *_: None)  # a full disk
+    monkeypatch.setattr("pipeline.index._save", lambda *_: None)  # a full disk
     with tf.Session() as session:
         reader = Reader(evaluation_batches(selection.index(), Preprocessor("unit", 8, 3), 12), selection)
         reader.start(session)

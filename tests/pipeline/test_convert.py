@@ -25,8 +25,8 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import images
-from pipeline.convert import Conversion, command, convert
-from pipeline.convert.sources import SOURCES, arrays, folders
+from pipeline.convert import SOURCES, Conversion, __main__, convert
+from pipeline.convert.sources import arrays, folders
 from pipeline.dataset import Dataset
 from pipeline.pictures import decode
 from tfcompat import tf
@@ -561,7 +561,7 @@ def imagenet_files(tmp_path):
 def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypatch, capsys):
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
-    command.main()
+    __main__.main()
     assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected\n"
     dataset = Dataset.load(str(out))
     assert dataset.description["statistics"] is None
@@ -661,7 +661,7 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
     (raw / "train" / "dog" / "damaged.png").write_bytes(b"")
     out = str(tmp_path / "out")
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
-    command.main()
+    __main__.main()
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
         f"{out}/rejected.csv lists them with the reasons",
@@ -671,7 +671,7 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
 def test_help_has_one_line_for_each_source(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        command.main()
+        __main__.main()
     lines = capsys.readouterr().out.splitlines()
     for name, source in SOURCES.items():
         text = source.__doc__.splitlines()[0].rstrip(".")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from pipeline import shard_index, statistics, tfrecord
+from pipeline import statistics, tfrecord
 from pipeline.dataset import Dataset
+from pipeline.index import INDEX_NPZ, add_fault
 
 
 def shard_of(split, i):
@@ -54,7 +55,7 @@ def test_shards_are_walked_once_and_again_when_they_change(write_split, monkeypa
     assert places(dataset.index("train")) == places(first)
     assert walked == [shard_of(split, 1).name]
     walked.clear()
-    (pathlib.Path(dataset.directory) / shard_index.INDEX_NPZ).write_bytes(b"PK\3\4 damaged")
+    (pathlib.Path(dataset.directory) / INDEX_NPZ).write_bytes(b"PK\3\4 damaged")
     assert places(dataset.index("train")) == places(first)
     assert len(walked) == 3
 
@@ -63,8 +64,8 @@ def test_the_index_of_a_read_only_directory_lies_in_the_cache(write_split, monke
     dataset, _ = write_split([3])
     monkeypatch.setattr(os, "access", lambda path, mode: path != dataset.directory)
     first = dataset.index("train")
-    assert not (pathlib.Path(dataset.directory) / shard_index.INDEX_NPZ).exists()
-    assert len(list(cache.rglob(shard_index.INDEX_NPZ))) == 1
+    assert not (pathlib.Path(dataset.directory) / INDEX_NPZ).exists()
+    assert len(list(cache.rglob(INDEX_NPZ))) == 1
     monkeypatch.setattr(tfrecord, "walk", lambda path: pytest.fail("walked again"))
     assert places(dataset.index("train")) == places(first)
 
@@ -100,7 +101,7 @@ def test_without_a_sound_record_nothing_can_stand_in(write_split):
 def test_a_fault_that_is_noted_stays(write_split):
     split = dataset, _ = write_split([3, 4])
     offset = int(dataset.index("train").offsets[5])
-    shard_index.add_fault(dataset.directory, shard_of(split, 1).name, offset, "its picture cannot be decoded")
+    add_fault(dataset.directory, shard_of(split, 1).name, offset, "its picture cannot be decoded")
     with pytest.raises(UserError, match=rf"at byte {offset} is corrupt: its picture cannot be decoded; 1 of 7"):
         dataset.index("train")
     assert np.flatnonzero(dataset.index("train", "skip").replaced).tolist() == [5]
@@ -221,7 +222,7 @@ def test_only_regular_files_are_read(name, read, write_split):
 
 def test_an_index_that_is_no_regular_file_is_made_anew(write_split):
     dataset, _ = write_split([3])
-    os.mkfifo(pathlib.Path(dataset.directory) / shard_index.INDEX_NPZ)
+    os.mkfifo(pathlib.Path(dataset.directory) / INDEX_NPZ)
     assert len(dataset.index("train").offsets) == 3
 
 
@@ -269,7 +270,7 @@ def test_statistics_of_each_pixel_that_no_picture_has_are_refused(array, message
 )
 def test_an_index_that_was_changed_by_hand_is_made_anew(key, change, write_split):
     dataset, _ = write_split([3, 4])
-    first, path = dataset.index("train"), pathlib.Path(dataset.directory) / shard_index.INDEX_NPZ
+    first, path = dataset.index("train"), pathlib.Path(dataset.directory) / INDEX_NPZ
     whole = path.read_bytes()
     with np.load(path) as stored:
         arrays = dict(stored)

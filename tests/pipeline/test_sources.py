@@ -516,13 +516,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(photos, tmp_path, mo
 def conversion(out, *arguments):
     """Starts a conversion of 200,000 small pictures in two processes; returns it once it has written 1 MiB."""
     code = (
-        "import errors, numpy as np; from pipeline.convert import SOURCES, command\n"
+        "import errors, numpy as np; from pipeline.convert import SOURCES, __main__\n"
         "from pipeline.convert.sources.arrays import Source, array_examples\n"
         "def many(source, cache):\n"
         "    examples = array_examples('t', np.zeros((200_000, 28, 28), np.uint8), np.arange(200_000) % 2)\n"
         "    return Source(['0', '1'], 1, {'train': examples, 'validation': []})\n"
         "SOURCES['many'] = many\n"
-        "with errors.reported():\n    command.main()"
+        "with errors.reported():\n    __main__.main()"
     )
     command = [sys.executable, "-c", code, "many", "--out", str(out), "--processes", "2", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

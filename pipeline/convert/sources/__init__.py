@@ -1,19 +1,95 @@
-"""The data sets that the converter can read. A source is one function from the user's files to labelled pictures:
+"""Readers of data sets, named by SOURCES. Each is a function from the user's files to labelled pictures:
 
-def name(source: Path | None, cache: Path) -> Source
+    def name(source: Path | None, cache: Path) -> Source
 
-The first line of its docstring is its line in the converter's --help.
+The first line of its docstring is its line in the converter's --help. This file has what several of them share.
 """
 
-from collections.abc import Callable
+import hashlib
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
 
-from pipeline.convert.sources.arrays import cifar10, digits, fashion_mnist, mnist, signs
-from pipeline.convert.sources.contract import Example, Source
-from pipeline.convert.sources.folders import flowers, folder, imagenet
-from pipeline.convert.sources.tables import csv
+import numpy as np
+import pooch
 
-__all__ = ["SOURCES", "Example", "Source"]
+from errors import UserError, why_not_fetched
 
-SOURCES: dict[str, Callable[..., Source]] = {
-    f.__name__: f for f in (digits, mnist, fashion_mnist, cifar10, signs, flowers, folder, csv, imagenet)
-}
+SPLIT_SEED = 0  # one for all data sets and runs, so that all runs share their test pictures
+
+
+class Example(NamedTuple):
+    """A picture with its label; a picture file is not decoded yet."""
+
+    filename: str
+    label: int
+    image: np.ndarray | Path  # uint8 [H, W, C], or the path of the file
+
+
+class Source(NamedTuple):
+    """A data set before its conversion."""
+
+    class_names: list[str]  # in label order
+    channels: int
+    splits: dict[str, list[Example]]  # train and validation, with or without test; or test alone
+    ignored: dict[str, int] | None = None  # number of files left out by kind, such as '.txt'
+
+
+def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray, digits: int = 5) -> list[Example]:
+    """Examples with numbered file names, from pictures [N, H, W] or [N, H, W, C] and labels [N]."""
+    pairs = enumerate(zip(images, labels, strict=True))
+    return [Example(f"{prefix}{i:0{digits}d}.png", int(label), image) for i, (image, label) in pairs]
+
+
+def split_off(examples: list[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """Splits a fraction of each class off, at least one picture. Returns (rest, part), in the given order.
+
+    The part has the lowest seeded hashes of the file name. So most pictures stay in their split when other pictures are
+    added or removed.
+    """
+    by_class = defaultdict(list)
+    for example in examples:
+        key = hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{example.filename}")).digest()
+        by_class[example.label].append((key, example.filename))
+    chosen = set()
+    for keys in by_class.values():
+        chosen.update(name for _, name in sorted(keys)[: max(1, round(fraction * len(keys)))])
+    return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
+
+
+def with_all_splits(
+    splits: dict[str, list[Example]], class_names: list[str], origin: object, fraction: float = 0.1
+) -> dict[str, list[Example]]:
+    """Splits the missing splits off train: first a tenth for test, if train is alone, then `fraction` for validation.
+
+    Existing splits do not change, so no choice made by validation depends on the test pictures. Raises UserError, which
+    names `origin`, if there are fewer than 2 classes, or fewer than 3 training pictures of a class.
+    """
+    if len(class_names) < 2:
+        raise UserError(f"{origin} has {len(class_names)} classes; at least two are needed")
+    counts = Counter(example.label for example in splits["train"])
+    for label, name in enumerate(class_names):
+        if counts[label] < 3:
+            needed = "a class needs one each for training, validation and test"
+            raise UserError(f"{origin} holds fewer than 3 pictures of {name}; {needed}")
+    splits = dict(splits)
+    if set(splits) == {"train"}:
+        splits["train"], splits["test"] = split_off(splits["train"], 0.1)
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = split_off(splits["train"], fraction)
+    return splits
+
+
+def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":
+    """Downloads a file into the cache, if it is not there, and verifies its checksum. Raises UserError on failure.
+
+    Returns its path, or with a pooch processor such as pooch.Untar the processor's list of paths.
+    """
+    name = url.rsplit("/", 1)[1]
+    try:
+        got = pooch.retrieve(url, checksum, fname=name, path=cache, processor=processor, progressbar=True)
+    except (OSError, ValueError) as error:  # no network, or a wrong checksum
+        reason = why_not_fetched(error)
+        raise UserError(f"{url} could not be downloaded ({reason}); give files you have with --source DIR") from None
+    return got if processor else Path(got)

@@ -12,7 +12,7 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, open_regular, read_regular
-from pipeline.convert.sources.contract import Example, Source, array_examples, download, split_off, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples, download, split_off, with_all_splits
 
 
 def digits(source: Path | None, cache: Path) -> Source:
@@ -25,19 +25,11 @@ def digits(source: Path | None, cache: Path) -> Source:
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    examples = [
-        Example(f"digit{i:04d}.png", int(label), image)
-        for i, (image, label) in enumerate(zip(pixels, bunch.target, strict=True))
-    ]
-    rest, test = split_off(examples, 0.2)
+    rest, test = split_off(array_examples("digit", pixels, bunch.target, digits=4), 0.2)
     train, validation = split_off(rest, 0.125)
     return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
 
 
-IDX_FILES = {
-    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-}
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {  # with the checksums of LeCun's files
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -70,19 +62,18 @@ def fashion_mnist(source: Path | None, cache: Path) -> Source:
 
 
 def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], class_names: list[str]) -> Source:
-    paths = {
-        name: source / name if source else download(url + name, checksum, cache) for name, checksum in files.items()
-    }
-    splits = {}
-    for split, names in IDX_FILES.items():
-        image_path, label_path = (paths[name] for name in names)
+    splits, paths = {}, {}
+    for name, checksum in files.items():
+        paths[name] = source / name if source else download(url + name, checksum, cache)
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        image_path, label_path = (paths[f"{prefix}-{part}-ubyte.gz"] for part in ("images-idx3", "labels-idx1"))
         images, labels = read_idx(image_path, rank=3), read_idx(label_path, rank=1)
         if len(images) != len(labels):
             raise UserError(f"{image_path} holds {len(images)} pictures, {label_path} {len(labels)} labels")
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
         splits[split] = array_examples(split, images, labels)
-    return Source(class_names, 1, with_all_splits(splits, class_names, paths[IDX_FILES["train"][0]], 1 / 12))
+    return Source(class_names, 1, with_all_splits(splits, class_names, paths["train-images-idx3-ubyte.gz"], 1 / 12))
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -147,9 +138,8 @@ def signs(source: Path | None, cache: Path) -> Source:
     for path in (path for path in list_directory(source)[1] if path.suffix in (".h5", ".hdf5")):
         try:
             with open_regular(path) as raw, h5py.File(raw, "r") as file:
-                parts = {
-                    split: _read_signs(path, file, split) for split in ("train", "test") if f"{split}_set_x" in file
-                }
+                found = [split for split in ("train", "test") if f"{split}_set_x" in file]
+                parts = {split: _read_signs(path, file, split) for split in found}
         except UserError:
             raise
         except Exception as error:  # HDF5 and NumPy raise errors of many types on damaged files

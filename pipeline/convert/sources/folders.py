@@ -9,7 +9,7 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, read_regular
-from pipeline.convert.sources.contract import Example, Source, download, with_all_splits
+from pipeline.convert.sources import Example, Source, download, with_all_splits
 from pipeline.images import EXTENSIONS
 from pipeline.tfrecord import SPLIT_NAMES
 
@@ -33,7 +33,11 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         folders[split] = set() if label_regex else {d.name for d in list_directory(directory)[0]}
     class_names = sorted(folders["train"].union(name for name, _ in labelled["train"]))
     if len(class_names) < 2:
-        raise _too_few_classes(source, parts["train"], len(class_names), label_regex)
+        kind = "classes in its file names" if label_regex else "class folders"
+        place = source if parts["train"] == source else f"{parts['train']}, the training split,"
+        needed = f"{place} holds {len(class_names)} {kind}; at least two are needed, each with its pictures"
+        convert = "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output"
+        raise UserError(f"{needed}; for pictures in one folder, use {convert} directory")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
@@ -45,15 +49,6 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
     if empty:
         raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
     return Source(class_names, 3, with_all_splits(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
-
-
-def _too_few_classes(source: Path, train: Path, number: int, label_regex: str | None) -> UserError:
-    kind = "classes in its file names" if label_regex else "class folders"
-    place = source if train == source else f"{train}, the training split,"
-    return UserError(
-        f"{place} holds {number} {kind}; at least two are needed, each with its pictures; for pictures in one folder, "
-        "use python -m pipeline.convert folder with --label-regex, then train.py with --data and its output directory"
-    )
 
 
 FLOWERS_URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
@@ -138,10 +133,8 @@ def imagenet(source: Path | None, cache: Path) -> Source:
     for path in _pictures(files):
         synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
         if synset is None:
-            raise UserError(
-                f"{path} has no synset: its name must begin with one, like n01443537_goldfish.JPEG, or the name of its "
-                "folder must be one; rename or remove it"
-            )
+            needed = "its name must begin with one, like n01443537_goldfish.JPEG, or its folder's name must be one"
+            raise UserError(f"{path} has no synset: {needed}; rename or remove it")
         if synset[0] not in labels:
             raise UserError(f"{path} is of {synset[0]}, which {IMAGENET_CLASSES} lacks; rename or remove it")
         examples.append(Example(str(path.relative_to(source)), labels[synset[0]], path))
@@ -157,13 +150,11 @@ def _read_synsets(source: Path, paths: list[Path]) -> dict[str, str]:
         raise UserError(f"{source} must hold one {IMAGENET_CLASSES}, Kaggle's list of classes; found: {found}")
     names = {}
     for number, line in enumerate(read_regular(paths[0]).decode("utf-8", "replace").splitlines(), start=1):
-        synset, _, name = line.partition(" ")
+        place, (synset, _, name) = f"{paths[0]}, line {number},", line.partition(" ")
         if not _SYNSET.fullmatch(synset) or not name.strip():
-            raise UserError(
-                f"{paths[0]}, line {number}, is {line[:80]!r}; it must be like 'n01440764 tench, Tinca tinca'"
-            )
+            raise UserError(f"{place} is {line[:80]!r}; it must be like 'n01440764 tench, Tinca tinca'")
         if synset in names:
-            raise UserError(f"{paths[0]}, line {number}, has {synset} for the second time; remove one of them")
+            raise UserError(f"{place} has {synset} for the second time; remove one of them")
         names[synset] = name.strip()
     if len(names) < 2:
         raise UserError(f"{paths[0]} holds {len(names)} classes; at least two are needed")

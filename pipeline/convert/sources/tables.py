@@ -11,7 +11,7 @@ import numpy as np
 
 from errors import UserError
 from files import open_regular
-from pipeline.convert.sources.contract import Example, Source, array_examples, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples, with_all_splits
 from pipeline.tfrecord import SPLIT_NAMES
 
 
@@ -35,10 +35,8 @@ def csv(source: Path | None, cache: Path) -> Source:
         raise UserError(f"{source} is no text in UTF-8 ({error})") from None
     except csv_module.Error as error:
         raise UserError(f"{source} is no CSV file ({error})") from None
-    raise UserError(
-        f"{source} begins with {','.join(header)[:80]!r}; its first line must be path,label or path,label,split or "
-        "label,pixel0,pixel1,…"
-    )
+    allowed = "path,label or path,label,split or label,pixel0,pixel1,…"
+    raise UserError(f"{source} begins with {','.join(header)[:80]!r}; its first line must be {allowed}")
 
 
 def _open_text(source: Path) -> TextIO:
@@ -75,10 +73,10 @@ def _paths(source: Path, header: list[str]) -> Source:
     unknown = {label for rows in splits.values() for _, label, _ in rows}.difference(class_names)
     if unknown:
         raise UserError(f"{source} has labels that no training picture has: {', '.join(sorted(unknown))}")
-    examples = {
-        split: [Example(name, numbers[label], path) for name, label, path in rows] for split, rows in splits.items()
-    }
-    return _source(source, class_names, 3, examples)
+    examples = {}
+    for split, rows in splits.items():
+        examples[split] = [Example(name, numbers[label], path) for name, label, path in rows]
+    return Source(class_names, 3, with_all_splits(examples, class_names, source))
 
 
 def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str, Path]:
@@ -111,10 +109,5 @@ def _pixels(source: Path, header: list[str]) -> Source:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
     values, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
-    return _source(source, [str(value) for value in values], 1, {"train": examples})
-
-
-def _source(source: Path, class_names: list[str], channels: int, splits: dict[str, list[Example]]) -> Source:
-    if len(class_names) < 2:
-        raise UserError(f"{source} has {len(class_names)} classes; at least two are needed")
-    return Source(class_names, channels, with_all_splits(splits, class_names, source))
+    class_names = [str(value) for value in values]
+    return Source(class_names, 1, with_all_splits({"train": examples}, class_names, source))
