@@ -57,9 +57,10 @@ import json
 import os
 
 from classifier import Classifier
-from engine import figures, summaries
+from engine import figures
 from engine.evaluation import Evaluation
 from engine.metrics import summarize
+from engine.reports import add_figure, add_scalars
 from files import check_output, output_file
 from pipeline import montage
 from tfcompat import tf
@@ -133,11 +134,10 @@ def write(classifier: Classifier, evaluation: Evaluation, options: EvalOptions) 
     drawn = {}
     if options.confusion or classifier.run:
         drawn["confusion"] = figures.confusion(table, names)
-    places = figures.worst_mistakes(table, MISTAKES)
+    places, titles = figures.worst_mistakes(table, MISTAKES, names)
     if options.mistakes and not places:
         print(f"no mistake to draw: --mistakes {options.mistakes} is not written", file=sys.stderr)
     elif options.mistakes:
-        titles = figures.mistake_titles(table, places, names)
         drawn["mistakes"] = montage.sheet(list(zip(evaluation.pictures(places), titles, strict=True)))
     for name, figure in drawn.items():
         path = getattr(options, name)
@@ -154,9 +154,9 @@ def write_events(classifier: Classifier, evaluation: Evaluation, drawn: dict) ->
     step, summary = evaluation.step or 0, evaluation.summary
     try:
         writer = tf.summary.FileWriter(directory)
-        summaries.add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
+        add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
         for name, figure in drawn.items():
-            summaries.add_figure(writer, step, name, figure)
+            add_figure(writer, step, name, figure)
         writer.close()
     except Exception as error:  # OpError, IndexError: the writer's binding translates some errors, not all
         reason = str(getattr(error, "message", error)).splitlines()[0]

@@ -25,11 +25,11 @@ from typing import NamedTuple
 import config as configuration
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
-from engine import optimizer, summaries
-from engine.finite import check_step, check_variables
+from engine import optimizer
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
-from engine.reports import Reports
+from engine.optimizer import check_step, check_variables
+from engine.reports import Reports, picture_summary, weight_summary
 from engine.session import StopSignal, session_config
 from nets.weights import fetch, restorer
 from pipeline import montage
@@ -114,8 +114,8 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
                 "gradient_norms": update.gradient_norms,
             },
             trained=[v.op.name for v in update.variables],
-            pictures=summaries.pictures(batches.images),
-            weights=summaries.weights(tf.trainable_variables()),
+            pictures=picture_summary(batches.images),
+            weights=weight_summary(tf.trainable_variables()),
             validation_metrics=validation_metrics,
             finite=tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
             checked=[v.op.name for v in checked],
@@ -267,8 +267,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
     with StopSignal() as stop, tf.Session(graph=model.graph, config=settings) as session:
         initialize(session, plan, model, initial)
         model.training.start(session, step)
-        reports = Reports(plan.directory, journal, step, schedule.total_steps, config.input.batch_size, model.graph)
-        summaries.add_table(reports.writer, "settings", config.flat())
+        reports = Reports(config, journal, step, model.graph)
         checkpoints = CheckpointDirectory(plan.directory, reporting.keep_checkpoints, model.saver)
         best_checkpoint = CheckpointDirectory(os.path.join(plan.directory, "best"), 1, model.saver)
         if plan.newest and os.path.dirname(plan.newest) != plan.directory:  # the best checkpoint was the newest
@@ -293,7 +292,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
                 reports.log_training(step, window, seconds, int(model.training.batches.index.replaced.sum()))
                 window, seconds = [], 0.0
             if due:
-                reports.log_gradients(step, values["pictures"], model.trained, values["gradient_norms"])
+                reports.log_gradients(step, values, model.trained)
                 check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 if validate(session, plan, model, reports, step, stop):
                     journal.sync()

@@ -1,12 +1,10 @@
 """From a loss to a trained net.
 
-optimizer    schedules, update rules, trained variables, weight decay
+optimizer    schedules, update rules, trained variables, weight decay; stops a training that diverged
 metrics      loss and accuracy of each example; the exact pass over a split
 evaluation   the result of an evaluation
-finite       stops a training that diverged before it saves or reports
-reports      the reports of a training, by means of the next three
-journal      metrics.jsonl and curves.png
-summaries    TensorBoard
-figures      confusion matrix and mistakes
+reports      the reports of a training, TensorBoard among them
+journal      metrics.jsonl
+figures      confusion matrix, mistakes, curves
 session      threads, determinism, signals
 """

@@ -1,15 +1,18 @@
-"""From a loss to an update: schedules and rules of tf.train, trained variables, weight decay, clipping.
+"""From a loss to an update: schedules and rules of tf.train, trained variables, weight decay, clipping, and checks for
+values that are not finite.
 
 Weight decay covers the kernels, that is the trained variables called `weights`, as in TF-Slim: not biases, batch norm's
 gamma and beta, or MobileNet's depthwise kernels, unless decay_biases includes all. It is an L2 term of the loss
 (slim.l2_regularizer); adamw shrinks the variables themselves instead.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from config import NetworkOptions, ScheduleOptions, UpdateOptions
-from errors import UserError
+from errors import TrainingError, UserError
 from tfcompat import tf
 
 
@@ -143,3 +146,32 @@ def minimize(
     with tf.control_dependencies(before):
         op = rule.apply_gradients(zip(values, changed, strict=True), global_step)
     return Update(op, changed, norms)
+
+
+def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
+    """Raises TrainingError where the loss or the gradient of one of the `trained` variables is not finite.
+
+    values are those of the step: loss, learning_rate, and gradient_norms, one for each of `trained`.
+    """
+    wrong = [] if np.isfinite(values["loss"]) else [f"the loss is {values['loss']}"]
+    finite = np.isfinite(values["gradient_norms"])
+    if not finite.all():
+        wrong.append(f"the gradient of {trained[int(np.argmin(finite))]} is not finite")
+    if wrong:
+        raise _diverged(" and ".join(wrong), step, values["learning_rate"])
+
+
+def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: float) -> None:
+    """Raises TrainingError where a variable is not finite: a NaN in a checkpoint ends a run.
+
+    finite holds a bool for each of `names`.
+    """
+    if not finite.all():
+        raise _diverged(f"{names[int(np.argmin(finite))]} is not finite", step, rate)
+
+
+def _diverged(what: str, step: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"{what} at step {step}, learning rate {rate:.3g}; earlier checkpoints stay. Try a lower --learning-rate, "
+        "more --warmup-steps, or gradients clipped by --clip-norm 1, with another --run-dir"
+    )
