@@ -8,9 +8,10 @@ for prediction in classifier.predict(["my_pictures"]):
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from config import CheckpointOptions, Config
 from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
-from errors import UserError
+from errors import UserError, unknown
 from files import os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width
@@ -33,8 +34,8 @@ from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.features import Features
+from prediction.heatmaps import class_activation_map
 from prediction.pictures import PictureReader, Prediction, list_pictures
-from prediction.run import PredictionRun, fetches
 from run_directory import CONFIG_JSON, resolve, run_of
 from tfcompat import op_determinism, tf
 
@@ -258,12 +259,39 @@ class Classifier:
         with self.graph() as graph:
             batch = self.inputs()
             heads, end_points = self.build(batch)
-            wanted = fetches(batch, heads[""], end_points, end_point=end_point, cam=cam)
+            fetches = {"probabilities": tf.nn.softmax(heads[""])}
+            if end_point is not None:
+                if end_point not in end_points:
+                    raise unknown("end point", end_point, end_points)
+                fetches["features"] = tf.reshape(end_points[end_point], [tf.shape(batch)[0], -1])
+            if cam:
+                fetches["cam"] = class_activation_map(batch, heads[""])
             session = tf.Session(graph=graph, config=self.session_config())
             reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
             self.restore(session)
-        run = PredictionRun(session, wanted, batch, reader, self.dataset.class_names, None if top_k == "all" else top_k)
-        return run.predictions(iter(files), self.config.input.batch_size, self._check_finite)
+        net = session.make_callable(fetches, [batch])
+        return self._predictions(iter(files), reader, net, None if top_k == "all" else top_k)
+
+    def _predictions(
+        self, files: Iterator[str], reader: PictureReader, net: Callable, top_k: int | None
+    ) -> Iterator[Prediction]:
+        """Reads and predicts batch by batch; net gives the outputs of a batch by name, among them probabilities."""
+        while batch := list(islice(files, self.config.input.batch_size)):
+            with op_determinism():
+                inputs = [reader.read(file) for file in batch]
+                images = [each.image for each in inputs if not each.error]
+                outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
+            self._check_finite(outputs["probabilities"])
+            rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
+            for each in inputs:
+                yield each if each.error else self._prediction(each, top_k, **next(rows))
+
+    def _prediction(self, read: Prediction, top_k: int | None, probabilities: np.ndarray, **others: Any) -> Prediction:
+        # Stable, so that of equal ones the first comes first, as argmax has it.
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = [(self.dataset.class_names[label], float(f"{probabilities[label]:.9g}")) for label in best]
+        image = read.image if "cam" in others else None  # else a list of predictions takes much memory
+        return replace(read, top=top, image=image, **others)
 
     def _check_finite(self, values: np.ndarray) -> None:
         if not np.isfinite(values).all():

@@ -1,7 +1,7 @@
 """A user's picture files: their list, and reading them as inputs of a net."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,16 +75,6 @@ class PictureReader:
             raise UserError("--invert yes: the net was not trained on light strokes on black; leave it out")
         encoded = tf.placeholder(tf.string, [])
         self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
-
-    def read_batch(self, files: Iterator[str], count: int) -> list[Prediction]:
-        """Takes files until `count` pictures are read, or all; unreadable ones are among them, with their errors."""
-        inputs, readable = [], 0
-        for file in files:
-            inputs.append(self.read(file))
-            readable += inputs[-1].error is None
-            if readable == count:
-                break
-        return inputs
 
     def read(self, file: str) -> Prediction:
         """A prediction with the net's input for a picture file, without its result."""

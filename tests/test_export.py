@@ -43,7 +43,7 @@ def place(tmp_path_factory, digits_data):
         for format in export.FORMATS:
             exported(run, format)
         exported(run, "saved_model", input="jpeg")
-    (directory / "five.png").write_bytes(export.samples(Classifier.load(run))[0][3])
+    (directory / "five.png").write_bytes(export.freeze(Classifier.load(run)).files[3])
     return directory
 
 
