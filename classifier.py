@@ -33,9 +33,8 @@ from pipeline.dataset import Dataset, Selection
 from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
-from prediction.features import Features
 from prediction.heatmaps import class_activation_map
-from prediction.pictures import PictureReader, Prediction, list_pictures
+from prediction.pictures import Features, PictureReader, Prediction, list_pictures
 from run_directory import CONFIG_JSON, resolve, run_of
 from tfcompat import op_determinism, tf
 
@@ -73,14 +72,10 @@ class Classifier:
     ) -> "Classifier":
         """Finds and checks a checkpoint; `restore` reads its weights.
 
-        Args:
-            path: run directory, checkpoint prefix, or file of the V1 format.
-            ema: use the EMA weights.
-            net, preprocessing: for a checkpoint without run directory, its name in NETS and its family.
-            image_size: height and width of the net's input; by default the run's, or the net's own.
-            data: shards that name the classes of a checkpoint without run directory; for a run, other shards of its
-                classes to evaluate on.
-            batch_size: by default the run's, or 64.
+        path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights. image_size,
+        the height and width of the net's input, and batch_size are by default the run's, or the net's own and 64.
+        A checkpoint without run directory needs net, its name in NETS; preprocessing is its family, and data are shards
+        that name the classes. For a run, data are other shards of its classes to evaluate on.
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
@@ -190,11 +185,9 @@ class Classifier:
     ) -> Evaluation:
         """Evaluates every picture of a split once.
 
-        Args:
-            split: train, validation or test; by default test, or validation where the data have no test split.
-            data: directory of other shards of the same classes.
-            on_error, crops, flip: as the options of eval.py.
-            progress: show a progress bar where standard error is a terminal.
+        split is train, validation or test; by default test, or validation where the data have no test split. data is
+        the directory of other shards of the same classes. on_error, crops and flip are options of eval.py. With
+        progress, a terminal shows a progress bar.
 
         Raises UserError for data that cannot be read or have other classes, and a checkpoint that does not fit the net
         or whose outputs are not finite.

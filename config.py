@@ -308,14 +308,12 @@ def check(config: Config) -> None:
     check_paths(config)
     network, schedule, inputs = config.network, config.schedule, config.input
     if schedule.schedule == "step" and not (schedule.decay_at_steps or schedule.decay_at_epochs):
-        raise UserError(
-            "--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750, or --decay-at-epochs"
-        )
+        raise UserError("--schedule step needs --decay-at-steps, such as 500 750, or --decay-at-epochs")
     for key in ("decay_at_steps", "decay_at_epochs"):
         if list(values[key]) != sorted(set(values[key])):
             raise UserError(f"{flag(key)} is {values[key]}; each must be above the one before")
     if schedule.schedule == "exponential" and schedule.decay_steps is None and schedule.decay_epochs is None:
-        raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500, or --decay-epochs")
+        raise UserError("--schedule exponential needs --decay-steps, such as 500, or --decay-epochs")
     for key, other, allowed in BELONGS_TO:
         if values[key] and values[other] not in allowed:
             belongs = f"{flag(other)} {' or '.join(allowed)}"

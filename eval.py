@@ -66,8 +66,7 @@ from pipeline import montage
 from tfcompat import tf
 
 MISTAKES = 40  # drawn on a sheet
-FEW_CLASSES = figures.NAMED  # up to so many, all are printed
-WORST = 10  # classes that are printed otherwise
+WORST = 10  # classes that are printed where there are more than figures.NAMED
 
 
 def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
@@ -84,16 +83,15 @@ def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
     print(f"{classifier.title}, on {where}", file=sys.stderr)
     if classifier.background:
         print(f"{classifier.outputs} outputs: the first, background, is left out", file=sys.stderr)
-    return classifier, classifier.evaluate(
-        selection.split, on_error=options.on_error, crops=options.crops, flip=options.flip, progress=True
-    )
+    asked = {"on_error": options.on_error, "crops": options.crops, "flip": options.flip}
+    return classifier, classifier.evaluate(selection.split, **asked, progress=True)
 
 
 def as_text(evaluation: Evaluation, top_k: int) -> str:
     """A table of the classes, a line for each auxiliary head, and the summary."""
     classes, per_class = len(evaluation.class_names), evaluation.per_class()
     names, average, lines = evaluation.class_names, evaluation.macro_average(), []
-    if classes > FEW_CLASSES:
+    if classes > figures.NAMED:
         present = [name for name in names if per_class[name]["support"]]
         names = sorted(present, key=lambda name: per_class[name]["f1-score"])[:WORST]
         lines.append(f"the {len(names)} worst of {classes:,} classes; --json prints all")
@@ -107,11 +105,8 @@ def as_text(evaluation: Evaluation, top_k: int) -> str:
     ]
     if evaluation.roc_auc is not None:
         lines.append(f"ROC AUC {evaluation.roc_auc:.4f}, {evaluation.class_names[1]} as the positive class")
-    lines += [
-        f"auxiliary head {name}: {summarize(table).describe(classes)}"
-        for name, table in evaluation.tables.items()
-        if name
-    ]
+    heads = {name: summarize(table) for name, table in evaluation.tables.items() if name}
+    lines += [f"auxiliary head {name}: {head.describe(classes)}" for name, head in heads.items()]
     size, trained = evaluation.image_size, evaluation.trained_image_size
     if trained and trained != size:
         lines.append(f"evaluated at {size} px, trained at {trained} px")

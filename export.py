@@ -138,10 +138,8 @@ def freeze(classifier: Classifier) -> Exported:
             cuts, inputs = zip(*(session.run([cut, preprocessed], {file: data}) for data in files), strict=True)
             expected = session.run(outputs, {normalized: np.stack(inputs)})
             if not np.isfinite(expected[0]).all():
-                raise ExportError(
-                    f"{classifier.checkpoint} itself gives logits that are not finite, on {origin}; choose another "
-                    "checkpoint"
-                )
+                wrong = f"{classifier.checkpoint} itself gives logits that are not finite, on {origin}"
+                raise ExportError(f"{wrong}; choose another checkpoint")
             return Exported(frozen(session, [images], outputs), origin, files, np.stack(cuts), *expected)
 
 

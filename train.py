@@ -28,7 +28,6 @@ from config import Config
 from engine import optimizer
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
-from engine.optimizer import check_step, check_variables
 from engine.reports import Reports, picture_summary, weight_summary
 from engine.session import StopSignal, session_config
 from nets.weights import fetch, restorer
@@ -58,15 +57,6 @@ class Model(NamedTuple):
     saver: tf.train.Saver  # of all variables
 
 
-class Loss(NamedTuple):
-    """The loss of a training batch."""
-
-    total: tf.Tensor  # float32 scalar: cross-entropy of all heads and regularization
-    regularization: tf.Tensor
-    metrics: PerExample  # of the main head
-    decayed: list[tf.Variable]  # variables that weight decay covers
-
-
 class TrainingResult(NamedTuple):
     """The end of a training."""
 
@@ -89,8 +79,8 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
         batches, global_step = training.batches, tf.train.get_or_create_global_step()
         logits, end_points = build_net(plan, batches.images, global_step)
         trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
-        loss = build_loss(plan, logits, end_points, batches.labels, trained)
-        rate, update = build_update(plan, loss, trained, global_step)
+        total_loss, regularization, metrics = build_loss(plan, logits, end_points, batches.labels, trained)
+        rate, update = build_update(plan, total_loss, trained, global_step)
         train_op, weights, average = update.op, slim.get_model_variables(), None
         if config.update.ema_decay:
             average = tf.train.ExponentialMovingAverage(config.update.ema_decay, global_step)
@@ -106,10 +96,10 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
             validation=validation,
             step={
                 "train_op": train_op,
-                "loss": tf.reduce_mean(loss.metrics.loss),
-                "total_loss": loss.total,
-                "regularization_loss": loss.regularization,
-                "top1": tf.reduce_mean(loss.metrics.top1),
+                "loss": tf.reduce_mean(metrics.loss),
+                "total_loss": total_loss,
+                "regularization_loss": regularization,
+                "top1": tf.reduce_mean(metrics.top1),
                 "learning_rate": rate,
                 "gradient_norms": update.gradient_norms,
             },
@@ -160,8 +150,9 @@ def l2_factor(plan: RunPlan) -> float:
 
 def build_loss(
     plan: RunPlan, logits: tf.Tensor, end_points: Mapping, labels: tf.Tensor, trained: list[tf.Variable]
-) -> Loss:
-    """Cross-entropy of all heads plus the L2 loss of the decayed variables."""
+) -> tuple[tf.Tensor, tf.Tensor, PerExample]:
+    """The loss of a training batch, cross-entropy of all heads plus the L2 loss of the decayed variables, a float32
+    scalar; the L2 loss alone; and the metrics of the main head."""
     options, net = plan.config.regularization, plan.net
     kernels = optimizer.decayed_variables(trained, False)  # arg scopes decay these
     decayed = optimizer.decayed_variables(trained, options.decay_biases)
@@ -175,11 +166,11 @@ def build_loss(
             weight * training_loss(class_logits(head), labels, options.label_smoothing)
             for head, weight in heads.items()
         )
-    return Loss(total, regularization, metrics, decayed)
+    return total, regularization, metrics
 
 
 def build_update(
-    plan: RunPlan, loss: Loss, trained: list[tf.Variable], global_step: tf.Variable
+    plan: RunPlan, loss: tf.Tensor, trained: list[tf.Variable], global_step: tf.Variable
 ) -> tuple[tf.Tensor, optimizer.Update]:
     """The learning rate and one step of the optimizer."""
     options = plan.config.update
@@ -187,8 +178,10 @@ def build_update(
         rate = optimizer.learning_rate(global_step, plan.config.schedule)
     rule, decay = optimizer.update_rule(options, rate), None
     if options.optimizer == "adamw":
-        decay = optimizer.DecoupledDecay(rate * plan.config.regularization.weight_decay, loss.decayed)
-    update = optimizer.minimize(rule, loss.total, trained, global_step, clip_norm=options.clip_norm, decay=decay)
+        regularization = plan.config.regularization
+        decayed = optimizer.decayed_variables(trained, regularization.decay_biases)
+        decay = optimizer.DecoupledDecay(rate * regularization.weight_decay, decayed)
+    update = optimizer.minimize(rule, loss, trained, global_step, clip_norm=options.clip_norm, decay=decay)
     return rate, update
 
 
@@ -286,20 +279,20 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
             seconds += time.perf_counter() - began
             window.append(values)
             reports.progress.update()
-            check_step(values, model.trained, step)
+            optimizer.check_step(values, model.trained, step)
 
             if step == end or step % reporting.display_every_steps == 0:
                 reports.log_training(step, window, seconds, int(model.training.batches.index.replaced.sum()))
                 window, seconds = [], 0.0
             if due:
                 reports.log_gradients(step, values, model.trained)
-                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 if validate(session, plan, model, reports, step, stop):
                     journal.sync()
                     best_checkpoint.save(session, step)
                 ended = journal.should_stop(reporting.patience)
             if step == end or step % reporting.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
-                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 journal.sync()
                 checkpoints.save(session, step)
         reports.close()

@@ -67,14 +67,10 @@ def is_below(name: str, scopes: Collection[str], net_scope: str) -> bool:
 
 def frozen_scopes(options: NetworkOptions, net_scope: str) -> Callable[[str], bool] | None:
     """A function from the name of a variable or scope to whether it is not trained; None where all of it is."""
-    if not (options.train_only or options.freeze):
+    only, freeze = options.train_only, options.freeze
+    if not (only or freeze):
         return None
-
-    def is_frozen(name: str) -> bool:
-        only = options.train_only
-        return is_below(name, options.freeze, net_scope) or (bool(only) and not is_below(name, only, net_scope))
-
-    return is_frozen
+    return lambda name: is_below(name, freeze, net_scope) or (bool(only) and not is_below(name, only, net_scope))
 
 
 def trained_variables(variables: Sequence[tf.Variable], options: NetworkOptions, net_scope: str) -> list[tf.Variable]:
@@ -124,15 +120,10 @@ def minimize(
     clip_norm: float | None = None,
     decay: DecoupledDecay | None = None,
 ) -> Update:
-    """One step of the rule, together with batch norm's moving averages.
+    """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
-    Args:
-        rule: a rule of `update_rule`.
-        loss: float32 scalar.
-        variables: to train; those that the loss does not depend on stay unchanged.
-        global_step: is increased by one.
-        clip_norm: all gradients are scaled down where their global norm is above it (arXiv:1211.5063, §3.2).
-        decay: shrinks its variables before the step.
+    Variables that the loss, a float32 scalar, does not depend on stay unchanged. All gradients are scaled down where
+    their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay shrinks its variables before the step.
     """
     gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
     values, changed = [g for g, _ in gradients], [v for _, v in gradients]

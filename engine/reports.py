@@ -87,13 +87,9 @@ class Reports:
         class_names: Sequence[str],
         mistakes_sheet: Callable[[list[int], list[str]], Figure],
     ) -> None:
-        """Reports a validation.
+        """Reports a validation after a step: the results of `evaluate` for the net, "", and its EMA weights, "ema_".
 
-        Args:
-            step: number of the step before it.
-            tables: results of `evaluate` for the net, "", and for its EMA weights, "ema_".
-            class_names: in label order.
-            mistakes_sheet: from rows of the split and titles to a figure of these pictures.
+        class_names are in label order; mistakes_sheet draws pictures, from rows of the split and titles.
         """
         row, scalars = {}, {}
         for prefix, table in tables.items():

@@ -34,14 +34,9 @@ def _is_map(tensor: tf.Tensor) -> bool:
 
 
 def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """HiResCAM of the most probable class.
+    """HiResCAM of the most probable class, float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
 
-    Args:
-        images: preprocessed pictures [N, H, W, C], N unknown, that the logits are computed from.
-        logits: [N, classes].
-
-    Returns:
-        float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
+    The logits [N, classes] are computed from images, preprocessed pictures [N, H, W, C] with N unknown.
     """
     # Relative to the mean of all, which softmax does not see: a sigmoid unit's first class has the constant logit 0.
     score = tf.reduce_max(logits, 1) - tf.reduce_mean(logits, 1)
@@ -52,14 +47,10 @@ def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Draws a class activation map, from blue to red, over the net's input.
+    """Draws a class activation map, float [h, w], 0 to 1, from blue to red over the net's input, float [H, W, C].
 
-    Args:
-        image: float [H, W, C] of any range; its lowest value becomes black, its highest white.
-        cam: float [h, w], 0 to 1.
-
-    Returns:
-        uint8 [H, W, 3], RGB, or a whole multiple of that size.
+    The lowest value of the input becomes black, its highest white. Returns uint8 [H, W, 3], RGB, or a whole multiple of
+    that size.
     """
     low, high = image.min(), image.max()
     picture = (image - low) * (255 / max(high - low, 1e-6))

@@ -204,12 +204,11 @@ def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
     write_checkpoint(weights_of(10, channels=1, size=12), tmp_path / "model.ckpt-7")
     preprocessor = dataclasses.replace(net.preprocessor, name="standardize", size=12)
     net = dataclasses.replace(net, checkpoint=str(tmp_path / "model.ckpt-7"), preprocessor=preprocessor)
-    files, origin = export.samples(net)
-    made = export.freeze(net, files, origin)
+    made = export.freeze(net)
     assert made.images.shape == (PICTURES, 8, 8, 1)
     formats.save_tflite(made.graph, tmp_path)
     found = runtimes.litert(tmp_path)(made.images)["probabilities"]
-    np.testing.assert_allclose(found, evaluated_by(net, files), atol=1e-6)
+    np.testing.assert_allclose(found, evaluated_by(net, made.files), atol=1e-6)
 
 
 @pytest.mark.parametrize("preprocessing", ["vgg", "inception", "unit"])
