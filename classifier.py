@@ -1,9 +1,6 @@
-"""A checkpoint, with all that is needed to evaluate, predict and export.
+"""A checkpoint, with all that is needed to evaluate, predict and export: Classifier.load("runs/digits").
 
-classifier = Classifier.load("runs/digits")
-print(classifier.evaluate("test").summary.top1)
-for prediction in classifier.predict(["my_pictures"]):
-    print(prediction.file, prediction.top[0])
+docs/python.md shows its use.
 """
 
 import contextlib
@@ -296,10 +293,8 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
     given = {key: value for key, value in given.items() if value is not None}
     if run is None:
         if "net" not in given:
-            raise UserError(
-                f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
-                f"needed; python -m nets.weights inspect {path} names it"
-            )
+            missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
+            raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
     trained = configuration.load(os.path.join(run, CONFIG_JSON))
     flat, fixed = trained.flat(), ["net", "preprocessing"]

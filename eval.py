@@ -79,8 +79,7 @@ def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
         raise errors.UserError(f"--confusion and --mistakes are both {options.mistakes}; name two files")
     classifier = Classifier.of(options)
     selection = classifier.selection(options.split, on_error=options.on_error)
-    where = f"the {selection.split} split of {selection.dataset.directory}"
-    print(f"{classifier.title}, on {where}", file=sys.stderr)
+    print(f"{classifier.title}, on the {selection.split} split of {selection.dataset.directory}", file=sys.stderr)
     if classifier.background:
         print(f"{classifier.outputs} outputs: the first, background, is left out", file=sys.stderr)
     asked = {"on_error": options.on_error, "crops": options.crops, "flip": options.flip}

@@ -80,8 +80,7 @@ def predict(options: PredictOptions) -> int:
     print(f"{classifier.title}, on {len(files):,} picture{'s' * (len(files) != 1)}", file=sys.stderr)
     damaged = redrawn = 0
     with ExitStack() as stack:
-        chosen_writers = chosen(options, files, classifier).items()
-        outputs = {name: stack.enter_context(writer) for name, writer in chosen_writers}
+        outputs = {name: stack.enter_context(writer) for name, writer in chosen(options, files, classifier).items()}
         for prediction in tqdm(predictions, total=len(files), unit="picture", disable=None, leave=False):
             damaged += prediction.error is not None
             redrawn += prediction.redrawn

@@ -1,7 +1,5 @@
 """The recipes, and the command line that selects one and changes it: defaults < preset < command line.
 
-    python train.py [PRESET] [--key value ...]
-
 docs/recipes.md lists the accuracy of each. This module does not import TensorFlow, so `--help` answers at once.
 """
 
@@ -122,8 +120,9 @@ def _parse(args: list[str], default: Config) -> Config:
         f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
         "PRESET --help shows the values of that preset."
     )
-    flat = tyro.conf.OmitArgPrefixes[Config]
-    return tyro.cli(flat, args=args, default=default, prog="train.py [PRESET]", description=about)
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[Config], args=args, default=default, prog="train.py [PRESET]", description=about
+    )
 
 
 def _summary(config: Config) -> str:

@@ -217,16 +217,12 @@ def train(config: Config) -> TrainingResult:
                     return run_training(config.replace(data=data, run_dir=os.path.join(scratch, "dry run")))
             with exclusive(config.run.run_dir):
                 return run_training(config)
-    except BrokenPipeError:
-        raise errors.TrainingError(
-            "standard output was closed; earlier checkpoints are kept, and the same command continues from them. To "
-            "leave it running, send its output to a file"
-        ) from None
     except OSError as error:
-        raise errors.TrainingError(
-            f"{error.filename or config.run.run_dir}: {error.strerror or error}; earlier checkpoints are kept. Once "
-            "that is mended, the same command continues from them"
-        ) from error
+        reason = f"{error.filename or config.run.run_dir}: {error.strerror or error}"
+        if isinstance(error, BrokenPipeError):
+            reason = "standard output was closed; to leave a training running, send its output to a file"
+        kept = "earlier checkpoints are kept; once that is mended, the same command continues from them"
+        raise errors.TrainingError(f"{reason}; {kept}") from error
 
 
 def run_training(config: Config) -> TrainingResult:
@@ -305,8 +301,8 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
     config = plan.config
     if plan.newest:
         model.saver.restore(session, plan.newest)
-        total = config.schedule.total_steps
-        print(f"resuming {plan.directory} from {plan.newest}, step {plan.step} of {total}", flush=True)
+        place = f"{plan.newest}, step {plan.step} of {config.schedule.total_steps}"
+        print(f"resuming {plan.directory} from {place}", flush=True)
         return
     session.run(model.initializers[0])
     if initial:

@@ -14,10 +14,8 @@ class Journal:
     """The rows of metrics.jsonl: {"step", "split", …}."""
 
     def __init__(self, path: str, step: int, metric: str = "top1"):
-        """Reads the rows up to `step`, where the run continues; later steps are trained again.
-
-        metric is the one of METRICS that selects the best validation.
-        """
+        """Reads the rows up to `step`, where the run continues; later steps are trained again. The metric, one of
+        METRICS, selects the best validation."""
         self.path, self.metric = Path(path), metric
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]

@@ -140,10 +140,8 @@ def minimize(
 
 
 def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
-    """Raises TrainingError where the loss or the gradient of one of the `trained` variables is not finite.
-
-    values are those of the step: loss, learning_rate, and gradient_norms, one for each of `trained`.
-    """
+    """Raises TrainingError where the loss of a step or one of its gradient_norms, of the `trained` variables, is not
+    finite."""
     wrong = [] if np.isfinite(values["loss"]) else [f"the loss is {values['loss']}"]
     finite = np.isfinite(values["gradient_norms"])
     if not finite.all():
@@ -153,10 +151,7 @@ def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
 
 
 def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: float) -> None:
-    """Raises TrainingError where a variable is not finite: a NaN in a checkpoint ends a run.
-
-    finite holds a bool for each of `names`.
-    """
+    """Raises TrainingError where `finite` is false for one of the variables: a NaN in a checkpoint ends a run."""
     if not finite.all():
         raise _diverged(f"{names[int(np.argmin(finite))]} is not finite", step, rate)
 

@@ -164,9 +164,8 @@ def _filter_grid(kernel: tf.Tensor, columns: int = 8) -> tf.Tensor:
     height, width, channels, count = kernel.shape.as_list()
     low, high = (reduce(kernel, [0, 1, 2]) for reduce in (tf.reduce_min, tf.reduce_max))
     rows = -(-count // columns)
-    filters = tf.pad(
-        (kernel - low) / tf.maximum(high - low, 1e-12), [[0, 1], [0, 1], [0, 0], [0, rows * columns - count]]
-    )
+    lines = [[0, 1], [0, 1], [0, 0], [0, rows * columns - count]]
+    filters = tf.pad((kernel - low) / tf.maximum(high - low, 1e-12), lines)
     filters = tf.reshape(filters, [height + 1, width + 1, channels, rows, columns])
     sides = rows * (height + 1), columns * (width + 1)
     grid = tf.reshape(tf.transpose(filters, [3, 0, 4, 1, 2]), [1, *sides, channels])

@@ -107,7 +107,6 @@ def noise(size: int, channels: int) -> list[bytes]:
             cv2.resize(random.normal(0, 1 / side, (side, side, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
             for side in (2, 4, 8, 16, 32, 64)
         ]
-        pixels = np.clip(128 + 100 * sum(waves), 0, 255).astype(np.uint8)
-        pixels = np.ascontiguousarray(pixels[..., :channels])
-        files.append((encode_jpeg if number % 2 else encode_png)(pixels).data)
+        pixels = np.clip(128 + 100 * sum(waves), 0, 255).astype(np.uint8)[..., :channels]
+        files.append((encode_jpeg if number % 2 else encode_png)(np.ascontiguousarray(pixels)).data)
     return files

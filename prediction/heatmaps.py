@@ -19,18 +19,14 @@ MOST_COLOR = 0.6  # share of the color where the map is 1
 
 def last_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """The last feature map [N, H, W, C] with at least 7×7 places that the logits are computed from; else the images."""
-    needed = upstream([logits.op])
-    operations = images.graph.get_operations()  # in the order they were built in
-    maps = [
-        tensor for operation in operations if operation in needed for tensor in operation.outputs if _is_map(tensor)
-    ]
-    return maps[-1] if maps else images
-
-
-def _is_map(tensor: tf.Tensor) -> bool:
-    shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
-    # Kernels have four axes, too, but their first one is known.
-    return shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= SMALLEST_MAP
+    needed, last = upstream([logits.op]), images
+    for operation in images.graph.get_operations():  # in the order they were built in
+        for tensor in operation.outputs if operation in needed else ():
+            shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
+            # Kernels have four axes, too, but their first one is known.
+            if shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= SMALLEST_MAP:
+                last = tensor
+    return last
 
 
 def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
