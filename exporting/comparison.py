@@ -46,10 +46,8 @@ class Exported(NamedTuple):
         """
         largest = float(np.abs(self.logits).max())
         difference = float(np.abs(probabilities - self.probabilities).max())
-        line, is_near = (
-            f"{name}: probabilities differ by up to {difference:.1e}",
-            difference <= TOLERANCE * max(1, largest),
-        )
+        line = f"{name}: probabilities differ by up to {difference:.1e}"
+        is_near = difference <= TOLERANCE * max(1, largest)
         if logits is not None:
             share = float(np.abs(logits - self.logits).max()) / max(largest, 1e-30)
             line, is_near = f"{line}, logits by {share:.1e} of the largest", is_near and share <= TOLERANCE
