@@ -1,16 +1,14 @@
-"""A checkpoint, with all that is needed to evaluate, predict and export.
+"""A checkpoint, with all that is needed to evaluate, predict and export: Classifier.load("runs/digits").
 
-classifier = Classifier.load("runs/digits")
-print(classifier.evaluate("test").summary.top1)
-for prediction in classifier.predict(["my_pictures"]):
-    print(prediction.file, prediction.top[0])
+docs/python.md shows its use.
 """
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +20,7 @@ from config import CheckpointOptions, Config
 from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
-from errors import UserError
+from errors import UserError, unknown
 from files import os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width
@@ -32,9 +30,8 @@ from pipeline.dataset import Dataset, Selection
 from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
-from prediction.features import Features
-from prediction.pictures import PictureReader, Prediction, list_pictures
-from prediction.run import PredictionRun, fetches
+from prediction.heatmaps import class_activation_map
+from prediction.pictures import Features, PictureReader, Prediction, list_pictures
 from run_directory import CONFIG_JSON, resolve, run_of
 from tfcompat import op_determinism, tf
 
@@ -72,14 +69,10 @@ class Classifier:
     ) -> "Classifier":
         """Finds and checks a checkpoint; `restore` reads its weights.
 
-        Args:
-            path: run directory, checkpoint prefix, or file of the V1 format.
-            ema: use the EMA weights.
-            net, preprocessing: for a checkpoint without run directory, its name in NETS and its family.
-            image_size: height and width of the net's input; by default the run's, or the net's own.
-            data: shards that name the classes of a checkpoint without run directory; for a run, other shards of its
-                classes to evaluate on.
-            batch_size: by default the run's, or 64.
+        path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights. image_size,
+        the height and width of the net's input, and batch_size are by default the run's, or the net's own and 64.
+        A checkpoint without run directory needs net, its name in NETS; preprocessing is its family, and data are shards
+        that name the classes. For a run, data are other shards of its classes to evaluate on.
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
@@ -189,11 +182,9 @@ class Classifier:
     ) -> Evaluation:
         """Evaluates every picture of a split once.
 
-        Args:
-            split: train, validation or test; by default test, or validation where the data have no test split.
-            data: directory of other shards of the same classes.
-            on_error, crops, flip: as the options of eval.py.
-            progress: show a progress bar where standard error is a terminal.
+        split is train, validation or test; by default test, or validation where the data have no test split. data is
+        the directory of other shards of the same classes. on_error, crops and flip are options of eval.py. With
+        progress, a terminal shows a progress bar.
 
         Raises UserError for data that cannot be read or have other classes, and a checkpoint that does not fit the net
         or whose outputs are not finite.
@@ -258,12 +249,39 @@ class Classifier:
         with self.graph() as graph:
             batch = self.inputs()
             heads, end_points = self.build(batch)
-            wanted = fetches(batch, heads[""], end_points, end_point=end_point, cam=cam)
+            fetches = {"probabilities": tf.nn.softmax(heads[""])}
+            if end_point is not None:
+                if end_point not in end_points:
+                    raise unknown("end point", end_point, end_points)
+                fetches["features"] = tf.reshape(end_points[end_point], [tf.shape(batch)[0], -1])
+            if cam:
+                fetches["cam"] = class_activation_map(batch, heads[""])
             session = tf.Session(graph=graph, config=self.session_config())
             reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
             self.restore(session)
-        run = PredictionRun(session, wanted, batch, reader, self.dataset.class_names, None if top_k == "all" else top_k)
-        return run.predictions(iter(files), self.config.input.batch_size, self._check_finite)
+        net = session.make_callable(fetches, [batch])
+        return self._predictions(iter(files), reader, net, None if top_k == "all" else top_k)
+
+    def _predictions(
+        self, files: Iterator[str], reader: PictureReader, net: Callable, top_k: int | None
+    ) -> Iterator[Prediction]:
+        """Reads and predicts batch by batch; net gives the outputs of a batch by name, among them probabilities."""
+        while batch := list(islice(files, self.config.input.batch_size)):
+            with op_determinism():
+                inputs = [reader.read(file) for file in batch]
+                images = [each.image for each in inputs if not each.error]
+                outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
+            self._check_finite(outputs["probabilities"])
+            rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
+            for each in inputs:
+                yield each if each.error else self._prediction(each, top_k, **next(rows))
+
+    def _prediction(self, read: Prediction, top_k: int | None, probabilities: np.ndarray, **others: Any) -> Prediction:
+        # Stable, so that of equal ones the first comes first, as argmax has it.
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        top = [(self.dataset.class_names[label], float(f"{probabilities[label]:.9g}")) for label in best]
+        image = read.image if "cam" in others else None  # else a list of predictions takes much memory
+        return replace(read, top=top, image=image, **others)
 
     def _check_finite(self, values: np.ndarray) -> None:
         if not np.isfinite(values).all():
@@ -275,10 +293,8 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
     given = {key: value for key, value in given.items() if value is not None}
     if run is None:
         if "net" not in given:
-            raise UserError(
-                f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there), so --net is "
-                f"needed; python -m nets.weights inspect {path} names it"
-            )
+            missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
+            raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
     trained = configuration.load(os.path.join(run, CONFIG_JSON))
     flat, fixed = trained.flat(), ["net", "preprocessing"]

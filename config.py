@@ -12,6 +12,7 @@ import json
 import operator
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -261,12 +262,9 @@ BELONGS_TO = (  # key, the key it depends on, and the values of that key for whi
     ("end_learning_rate", "schedule", ("cosine", "polynomial")),
     ("nesterov", "optimizer", ("momentum",)),
 )
-LIMITS = {  # how annotated_types' limits are compared, and their words
-    Ge: (operator.ge, "at least"),
-    Gt: (operator.gt, "above"),
-    Le: (operator.le, "at most"),
-    Lt: (operator.lt, "below"),
-}
+# How annotated_types' limits are compared, and their words.
+LIMITS = {Ge: (operator.ge, "at least"), Gt: (operator.gt, "above")}
+LIMITS |= {Le: (operator.le, "at most"), Lt: (operator.lt, "below")}
 
 
 def flag(key: str) -> str:
@@ -274,21 +272,23 @@ def flag(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def mistake(key: str, value: object, hint: Any) -> str | None:
-    """The reason why a value has another type than an option's annotation, or is out of its range; None if it is not.
+def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: Callable[[str], str] = flag) -> None:
+    """Raises UserError for a value that has another type than its option's annotation, or is out of its range.
 
-    The range of a tuple is that of its elements.
+    The range of a tuple is that of its elements. `name` makes the name in the message from a key.
     """
-    try:
-        check_type(value, hint)
-    except TypeCheckError as error:
-        return f"is {str(value)[:80]!r}, which it cannot be: {str(error).splitlines()[0][:120]}"
-    limits = [limit for part in getattr(hint, "__metadata__", ()) if isinstance(part, Interval) for limit in part]
-    values = value if isinstance(value, tuple) else () if isinstance(value, str | None) else (value,)
-    if all(LIMITS[type(limit)][0](v, *dataclasses.astuple(limit)) for v in values for limit in limits):
-        return None
-    words = " and ".join(f"{LIMITS[type(limit)][1]} {dataclasses.astuple(limit)[0]:,.12g}" for limit in limits)
-    return f"is {value}; it must be {words}"
+    for key, value in values.items():
+        try:
+            check_type(value, hints[key])
+        except TypeCheckError as error:
+            reason = str(error).splitlines()[0][:120]
+            raise UserError(f"{name(key)} is {str(value)[:80]!r}, which it cannot be: {reason}") from None
+        ranges = [part for part in getattr(hints[key], "__metadata__", ()) if isinstance(part, Interval)]
+        limits = [(*LIMITS[type(limit)], *dataclasses.astuple(limit)) for part in ranges for limit in part]
+        numbers = value if isinstance(value, tuple) else () if isinstance(value, str | None) else (value,)
+        if not all(fits(number, bound) for number in numbers for fits, _, bound in limits):
+            words = " and ".join(f"{word} {bound:,.12g}" for _, word, bound in limits)
+            raise UserError(f"{name(key)} is {value}; it must be {words}")
 
 
 def parse(record: type, program: str, about: str, args: list[str]) -> Any:
@@ -297,31 +297,23 @@ def parse(record: type, program: str, about: str, args: list[str]) -> Any:
     Raises UserError for a value that is out of its range.
     """
     values = tyro.cli(tyro.conf.FlagCreatePairsOff[record], args=args, prog=program, description=about)
-    for key, hint in get_type_hints(record, include_extras=True).items():
-        wrong = mistake(key, getattr(values, key), hint)
-        if wrong:
-            raise UserError(f"{flag(key)} {wrong}")
+    check_values(vars(values), get_type_hints(record, include_extras=True))
     return values
 
 
 def check(config: Config) -> None:
     """Raises UserError for a value or a combination of values that cannot be trained."""
     values = config.flat()
-    for key, value in values.items():
-        wrong = mistake(key, value, HINTS[key])
-        if wrong:
-            raise UserError(f"{flag(key)} {wrong}")
+    check_values(values, HINTS)
     check_paths(config)
     network, schedule, inputs = config.network, config.schedule, config.input
     if schedule.schedule == "step" and not (schedule.decay_at_steps or schedule.decay_at_epochs):
-        raise UserError(
-            "--schedule step needs --decay-at-steps, such as --decay-at-steps 500 750, or --decay-at-epochs"
-        )
+        raise UserError("--schedule step needs --decay-at-steps, such as 500 750, or --decay-at-epochs")
     for key in ("decay_at_steps", "decay_at_epochs"):
         if list(values[key]) != sorted(set(values[key])):
             raise UserError(f"{flag(key)} is {values[key]}; each must be above the one before")
     if schedule.schedule == "exponential" and schedule.decay_steps is None and schedule.decay_epochs is None:
-        raise UserError("--schedule exponential needs --decay-steps, such as --decay-steps 500, or --decay-epochs")
+        raise UserError("--schedule exponential needs --decay-steps, such as 500, or --decay-epochs")
     for key, other, allowed in BELONGS_TO:
         if values[key] and values[other] not in allowed:
             belongs = f"{flag(other)} {' or '.join(allowed)}"
@@ -353,10 +345,8 @@ def check_paths(config: Config) -> None:
 def check_warmup(schedule: ScheduleOptions) -> None:
     """Raises UserError where warm-up is as long as the training."""
     if schedule.warmup_steps >= schedule.total_steps:
-        raise UserError(
-            f"--warmup-steps is {schedule.warmup_steps}, as such or by --warmup-epochs; it must be below the "
-            f"{schedule.total_steps} steps of the training"
-        )
+        warmup = f"--warmup-steps is {schedule.warmup_steps}, as such or by --warmup-epochs"
+        raise UserError(f"{warmup}; it must be below the {schedule.total_steps} steps of the training")
 
 
 def save(config: Config, path: str) -> None:
@@ -378,10 +368,7 @@ def load(path: str) -> Config:
     unknown_keys = set(values) - set(TOPIC_OF)
     if unknown_keys:
         raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
-    values = {"batch_norm_updates": "trained", **values}  # runs from before that option have no such key
-    for key, value in values.items():
-        values[key] = tuple(value) if isinstance(value, list) else value
-        wrong = mistake(key, values[key], HINTS[key])
-        if wrong:
-            raise UserError(f"{path}: {key} {wrong}; mend or restore the file")
-    return Config.of(**values)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    check_values(values, HINTS, lambda key: f"mend or restore {path}: {key}")
+    # Runs from before that option have no such key.
+    return Config.of(**{"batch_norm_updates": "trained", **values})

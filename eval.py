@@ -57,16 +57,16 @@ import json
 import os
 
 from classifier import Classifier
-from engine import figures, summaries
+from engine import figures
 from engine.evaluation import Evaluation
 from engine.metrics import summarize
+from engine.reports import add_figure, add_scalars
 from files import check_output, output_file
 from pipeline import montage
 from tfcompat import tf
 
 MISTAKES = 40  # drawn on a sheet
-FEW_CLASSES = figures.NAMED  # up to so many, all are printed
-WORST = 10  # classes that are printed otherwise
+WORST = 10  # classes that are printed where there are more than figures.NAMED
 
 
 def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
@@ -79,20 +79,18 @@ def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
         raise errors.UserError(f"--confusion and --mistakes are both {options.mistakes}; name two files")
     classifier = Classifier.of(options)
     selection = classifier.selection(options.split, on_error=options.on_error)
-    where = f"the {selection.split} split of {selection.dataset.directory}"
-    print(f"{classifier.title}, on {where}", file=sys.stderr)
+    print(f"{classifier.title}, on the {selection.split} split of {selection.dataset.directory}", file=sys.stderr)
     if classifier.background:
         print(f"{classifier.outputs} outputs: the first, background, is left out", file=sys.stderr)
-    return classifier, classifier.evaluate(
-        selection.split, on_error=options.on_error, crops=options.crops, flip=options.flip, progress=True
-    )
+    asked = {"on_error": options.on_error, "crops": options.crops, "flip": options.flip}
+    return classifier, classifier.evaluate(selection.split, **asked, progress=True)
 
 
 def as_text(evaluation: Evaluation, top_k: int) -> str:
     """A table of the classes, a line for each auxiliary head, and the summary."""
     classes, per_class = len(evaluation.class_names), evaluation.per_class()
     names, average, lines = evaluation.class_names, evaluation.macro_average(), []
-    if classes > FEW_CLASSES:
+    if classes > figures.NAMED:
         present = [name for name in names if per_class[name]["support"]]
         names = sorted(present, key=lambda name: per_class[name]["f1-score"])[:WORST]
         lines.append(f"the {len(names)} worst of {classes:,} classes; --json prints all")
@@ -106,11 +104,8 @@ def as_text(evaluation: Evaluation, top_k: int) -> str:
     ]
     if evaluation.roc_auc is not None:
         lines.append(f"ROC AUC {evaluation.roc_auc:.4f}, {evaluation.class_names[1]} as the positive class")
-    lines += [
-        f"auxiliary head {name}: {summarize(table).describe(classes)}"
-        for name, table in evaluation.tables.items()
-        if name
-    ]
+    heads = {name: summarize(table) for name, table in evaluation.tables.items() if name}
+    lines += [f"auxiliary head {name}: {head.describe(classes)}" for name, head in heads.items()]
     size, trained = evaluation.image_size, evaluation.trained_image_size
     if trained and trained != size:
         lines.append(f"evaluated at {size} px, trained at {trained} px")
@@ -133,11 +128,10 @@ def write(classifier: Classifier, evaluation: Evaluation, options: EvalOptions) 
     drawn = {}
     if options.confusion or classifier.run:
         drawn["confusion"] = figures.confusion(table, names)
-    places = figures.worst_mistakes(table, MISTAKES)
+    places, titles = figures.worst_mistakes(table, MISTAKES, names)
     if options.mistakes and not places:
         print(f"no mistake to draw: --mistakes {options.mistakes} is not written", file=sys.stderr)
     elif options.mistakes:
-        titles = figures.mistake_titles(table, places, names)
         drawn["mistakes"] = montage.sheet(list(zip(evaluation.pictures(places), titles, strict=True)))
     for name, figure in drawn.items():
         path = getattr(options, name)
@@ -154,9 +148,9 @@ def write_events(classifier: Classifier, evaluation: Evaluation, drawn: dict) ->
     step, summary = evaluation.step or 0, evaluation.summary
     try:
         writer = tf.summary.FileWriter(directory)
-        summaries.add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
+        add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
         for name, figure in drawn.items():
-            summaries.add_figure(writer, step, name, figure)
+            add_figure(writer, step, name, figure)
         writer.close()
     except Exception as error:  # OpError, IndexError: the writer's binding translates some errors, not all
         reason = str(getattr(error, "message", error)).splitlines()[0]

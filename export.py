@@ -17,21 +17,23 @@ each format. From Python: export(Classifier.load(PATH), FORMAT, DIRECTORY).
 
 import dataclasses
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import errors
 from config import CheckpointOptions, optional, options, parse
 
-FORMATS = ("saved_model", "frozen", "tflite", "onnx")
+Format = Literal["saved_model", "frozen", "tflite", "onnx"]
+Input = Literal["images", "jpeg"]
+FORMATS = get_args(Format)
 
 
 @options
 class ExportOptions(CheckpointOptions):
     """The arguments of export.py."""
 
-    format: Literal["saved_model", "frozen", "tflite", "onnx"] = dataclasses.field(kw_only=True)
+    format: Format = dataclasses.field(kw_only=True)
     """File format, see above."""
-    input: Literal["images", "jpeg"] = "images"
+    input: Input = "images"
     """Input of the graph: cut pictures, or the bytes of JPEG and PNG files (saved_model only)."""
     out: Annotated[str | None, optional("DIR")] = None
     """Directory to make. Default: export/FORMAT in the run directory."""
@@ -50,10 +52,9 @@ def parse_command_line(args: list[str]) -> ExportOptions:
 
 def check_input(format: str, input: str) -> None:
     """Raises UserError for an unknown format or input, and for a format that cannot take the input."""
-    if format not in FORMATS:
-        raise errors.unknown("format", format, FORMATS)
-    if input not in ("images", "jpeg"):
-        raise errors.unknown("input", input, ("images", "jpeg"))
+    for kind, value, known in (("format", format, FORMATS), ("input", input, get_args(Input))):
+        if value not in known:
+            raise errors.unknown(kind, value, known)
     if input == "jpeg" and format != "saved_model":
         raise errors.UserError(f"--input jpeg is for --format saved_model; {format} has no decoder")
 
@@ -66,67 +67,63 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from classifier import Classifier
 from engine.session import session_config
 from exporting import formats
-from exporting.comparison import Exported, ExportError, compare, compare_files
+from exporting.comparison import Exported, ExportError, compare, compare_files, sample_pictures
 from exporting.freezing import frozen
-from exporting.samples import sample_pictures
-from exporting.serving import save_file_model
 from files import atomic_directory
 from tfcompat import op_determinism, tf
 
 
-def export(classifier: Classifier, format: str, directory: "str | os.PathLike", *, input: str = "images") -> Path:
-    """Writes a net in one of FORMATS and compares it with the checkpoint, whose differences it prints.
+class Export(NamedTuple):
+    """The result of `export`."""
 
-    Args:
-        classifier: the net.
-        format: of FORMATS.
-        directory: to make.
-        input: of the graph, 'images' or, for saved_model, 'jpeg'.
+    directory: Path
+    pictures: str  # number and origin of those that it was compared on
+    differences: list[str]  # from the checkpoint, a line for each runtime
 
-    Returns the directory.
+
+def export(
+    classifier: Classifier, format: Format, directory: "str | os.PathLike", *, input: Input = "images"
+) -> Export:
+    """Writes a net into a new directory, and compares it with the checkpoint.
+
+    input is that of the graph; only saved_model takes 'jpeg'.
 
     Raises:
         UserError: a directory that holds files or cannot be written, a checkpoint that does not fit the net.
         ExportError: the export differs from the checkpoint.
     """
     check_input(format, input)
-    out = Path(directory)
+    out, names = Path(directory), classifier.dataset.class_names
     if Path(f"{out}.index").exists():
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
         with op_determinism(), atomic_directory(out) as partial:
-            files, origin = samples(classifier)
-            exported = freeze(classifier, files, origin)
-            print(f"comparing on {len(files)} {origin}", flush=True)
-            print(f"{classifier.title}: {classifier.config.network.net}", flush=True)
+            exported = freeze(classifier)
             if input == "jpeg":
-                save_file_model(exported.graph, classifier.preprocessor, classifier.dataset.class_names, partial)
-                compare_files(classifier.dataset.class_names, exported, partial)
+                formats.save_file_model(exported.graph, classifier.preprocessor, names, partial)
+                differences = compare_files(names, exported, partial)
             else:
                 formats.WRITERS[format](exported.graph, partial)
-                compare(format, exported, partial)
-            write_metadata(classifier, exported.shape, format, input, partial)
+                differences = compare(format, exported, partial)
+            metadata = {"net": classifier.config.network.net, "format": format, "input": input}
+            write_metadata(classifier, metadata, exported, partial)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         raise errors.UserError(f"{out} cannot be written ({reason})") from None
-    return out
+    return Export(out, f"{len(exported.files)} {exported.origin}", differences)
 
 
-def samples(classifier: Classifier) -> tuple[list[bytes], str]:
-    """Picture files to compare on, and a description of their origin."""
-    data = classifier.config.input.data if classifier.run else None
-    return sample_pictures(data, classifier.preprocessor.size, classifier.preprocessor.channels)
-
-
-def freeze(classifier: Classifier, files: list[bytes], origin: str) -> Exported:
-    """Makes the graph to export, and the checkpoint's outputs for picture files."""
-    preprocessor = classifier.preprocessor
+def freeze(classifier: Classifier) -> Exported:
+    """Makes the graph to export, and the checkpoint's outputs for pictures of its data. Raises ExportError."""
+    preprocessor, data = classifier.preprocessor, classifier.config.input.data if classifier.run else None
+    files, origin = sample_pictures(data, preprocessor.size, preprocessor.channels)
     with classifier.graph():
         file = tf.placeholder(tf.string, [])
         picture = preprocessor.picture(file)
@@ -141,25 +138,19 @@ def freeze(classifier: Classifier, files: list[bytes], origin: str) -> Exported:
             cuts, inputs = zip(*(session.run([cut, preprocessed], {file: data}) for data in files), strict=True)
             expected = session.run(outputs, {normalized: np.stack(inputs)})
             if not np.isfinite(expected[0]).all():
-                raise ExportError(
-                    f"{classifier.checkpoint} itself gives logits that are not finite, on {origin}; choose another "
-                    "checkpoint"
-                )
-            graph = frozen(session, [images], outputs)
-    return Exported(graph, cut.shape.as_list(), files, np.stack(cuts), *expected)
+                wrong = f"{classifier.checkpoint} itself gives logits that are not finite, on {origin}"
+                raise ExportError(f"{wrong}; choose another checkpoint")
+            return Exported(frozen(session, [images], outputs), origin, files, np.stack(cuts), *expected)
 
 
-def write_metadata(classifier: Classifier, shape: list[int], format: str, input: str, directory: Path) -> None:
+def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, directory: Path) -> None:
     """Writes labels.txt and metadata.json."""
-    labels = [
-        "\\n".join(name.splitlines()) for name in classifier.dataset.class_names
-    ]  # names of folders may have line breaks
+    names = classifier.dataset.class_names
+    labels = ["\\n".join(name.splitlines()) for name in names]  # names of folders may have line breaks
     (directory / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
-    height, width, channels = shape
+    height, width, channels = exported.images.shape[1:]
     metadata = {
-        "net": classifier.config.network.net,
-        "format": format,
-        "input": input,
+        **metadata,
         "height": height,
         "width": width,
         "channels": "RGB" if channels == 3 else "grey",
@@ -170,23 +161,25 @@ def write_metadata(classifier: Classifier, shape: list[int], format: str, input:
         "checkpoint": classifier.checkpoint,
         "step": classifier.step,
         "averaged_weights": classifier.ema,
-        "classes": classifier.dataset.class_names,
+        "classes": names,
     }
     text = json.dumps(metadata, indent=1, ensure_ascii=False) + "\n"
     (directory / "metadata.json").write_text(text, encoding="utf-8")
 
 
 def main(options: ExportOptions) -> Path:
-    """Runs the command. Prints the files and returns their directory."""
+    """Runs the command. Prints the comparison and the files, and returns their directory."""
     classifier = Classifier.of(options)
     if options.out is None and classifier.run is None:
         raise errors.UserError(f"{options.ckpt} lies in no run directory, so --out is needed")
     parts = [options.format, *(["jpeg"] if options.input == "jpeg" else []), *(["ema"] if options.ema else [])]
     directory = options.out or os.path.join(classifier.run, "export", "_".join(parts))
-    out = export(classifier, options.format, directory, input=options.input)
-    for file in sorted(path for path in out.rglob("*") if path.is_file()):
+    print(f"{classifier.title}: {classifier.config.network.net}", flush=True)
+    done = export(classifier, options.format, directory, input=options.input)
+    print(f"compared on {done.pictures}", *done.differences, sep="\n")
+    for file in sorted(path for path in done.directory.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size / 1e3:12,.1f} kB  {file}")
-    return out
+    return done.directory
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: -
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
-import contextlib
 import os
+from contextlib import AbstractContextManager, ExitStack
 
 from tqdm import tqdm
 
@@ -67,8 +67,6 @@ from pipeline import montage
 from prediction import writers
 from prediction.pictures import Prediction, list_pictures
 
-Outputs = list[tuple[str, writers.Write]]
-
 
 def predict(options: PredictOptions) -> int:
     """Predicts the pictures and writes the outputs. Returns the exit code: 1 where a picture cannot be read."""
@@ -77,17 +75,12 @@ def predict(options: PredictOptions) -> int:
     classifier = Classifier.of(options)
     if classifier.run and options.data:
         raise errors.UserError(f"--data {options.data}: {classifier.run} names the classes itself; leave it out")
-    predictions = classifier.stream(
-        files,
-        top_k=options.top_k,
-        invert=options.invert,
-        end_point=options.features,
-        cam=options.explain is not None,
-    )
+    asked = {"top_k": options.top_k, "invert": options.invert, "end_point": options.features}
+    predictions = classifier.stream(files, **asked, cam=options.explain is not None)
     print(f"{classifier.title}, on {len(files):,} picture{'s' * (len(files) != 1)}", file=sys.stderr)
     damaged = redrawn = 0
-    with contextlib.ExitStack() as stack:
-        outputs = [(name, stack.enter_context(writer)) for name, writer in chosen(options, files, classifier)]
+    with ExitStack() as stack:
+        outputs = {name: stack.enter_context(writer) for name, writer in chosen(options, files, classifier).items()}
         for prediction in tqdm(predictions, total=len(files), unit="picture", disable=None, leave=False):
             damaged += prediction.error is not None
             redrawn += prediction.redrawn
@@ -112,25 +105,20 @@ def check_outputs(files: list[str], options: PredictOptions) -> None:
             raise errors.UserError(f"--sheet {options.sheet}: {path} is one of the pictures; choose another name")
 
 
-def chosen(
-    options: PredictOptions, files: list[str], classifier: Classifier
-) -> list[tuple[str, contextlib.AbstractContextManager]]:
-    """The writers that the options ask for, each with the name of its output."""
+def chosen(options: PredictOptions, files: list[str], classifier: Classifier) -> dict[str, AbstractContextManager]:
+    """The writers that the options ask for, by the names of their outputs."""
     printed = writers.json_list() if options.json else writers.table(files, classifier.dataset.class_names)
     kinds = {"csv": writers.csv_file, "sheet": writers.sheets, "explain": writers.overlays, "out": writers.feature_file}
-    paths = {key: getattr(options, key) for key in kinds}
-    return [
-        ("standard output", printed),
-        *((f"--{key} {path}", kinds[key](path)) for key, path in paths.items() if path is not None),
-    ]
+    paths = {key: getattr(options, key) for key in kinds if getattr(options, key) is not None}
+    return {"standard output": printed, **{f"--{key} {path}": kinds[key](path) for key, path in paths.items()}}
 
 
-def report(prediction: Prediction, outputs: Outputs) -> None:
+def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
     """Writes a prediction to all outputs, or an error to standard error."""
     if prediction.error:
         tqdm.write(f"{prediction.file}: {prediction.error}".replace("\n", "\\n"), file=sys.stderr)
         return
-    for name, write in outputs:
+    for name, write in outputs.items():
         try:
             write(prediction)
         except BrokenPipeError:  # output_file would take it for an error of its own file

@@ -1,7 +1,5 @@
 """The recipes, and the command line that selects one and changes it: defaults < preset < command line.
 
-    python train.py [PRESET] [--key value ...]
-
 docs/recipes.md lists the accuracy of each. This module does not import TensorFlow, so `--help` answers at once.
 """
 
@@ -13,8 +11,10 @@ import tyro
 from config import DURATIONS, Config, flag
 from errors import UserError, unknown
 
+_ADAM = {"optimizer": "adam", "learning_rate": 3e-4}
 # TensorFlow's flower_photos, or a part of them. The number of pictures differs, so the durations are in epochs.
 _FLOWERS = {"dataset": "flowers", "batch_size": 32, "validate_every_epochs": 5, "snapshot_every_epochs": 10}
+_FLOWERS_CROPPED = {**_FLOWERS, **_ADAM, "preprocessing": "inception_crop"}
 # Kaggle's cats and dogs, or a part of them. One sigmoid output; Keras's random rotations, shifts, shear and zooms.
 _CATSDOGS = {
     **{"dataset": "folder", "data": "data/cats_dogs", "head": "sigmoid", "preprocessing": "keras_affine"},
@@ -34,60 +34,27 @@ _RECIPES: Mapping[str, Config] = {
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
     # The posts use a constant learning rate: --schedule constant.
     "mnist_alexnet": Config.of(
-        dataset="mnist",
-        net="alexnet_mnist",
-        weight_decay=0.0,
-        batch_size=100,
-        total_steps=1500,
-        optimizer="adam",
-        learning_rate=1e-3,
-        validate_every_steps=500,
-        snapshot_every_steps=250,
+        **_ADAM | {"dataset": "mnist", "net": "alexnet_mnist", "weight_decay": 0.0, "learning_rate": 1e-3},
+        **{"batch_size": 100, "total_steps": 1500, "validate_every_steps": 500, "snapshot_every_steps": 250},
     ),
     # The user's own pictures, one folder for each class; small enough for a laptop.
     "folder": Config.of(dataset="folder", preprocessing="cifar", image_size=64, total_steps=2000),
     # The posts: 10 epochs of Adam at 5e-4, mirror images. A few hundred pictures of each class need more epochs and
     # more augmentation.
-    "flowers_alexnet": Config.of(
-        **_FLOWERS,
-        net="alexnet_half",
-        preprocessing="inception_crop",
-        optimizer="adam",
-        learning_rate=3e-4,
-        warmup_epochs=2,
-        total_epochs=60,
-    ),
+    "flowers_alexnet": Config.of(**_FLOWERS_CROPPED, net="alexnet_half", warmup_epochs=2, total_epochs=60),
     # The posts: frozen convolutions, 10 epochs of Adam at 1e-4 for a new head.
     "flowers_vgg16": Config.of(
-        **_FLOWERS | {"validate_every_epochs": 1, "snapshot_every_epochs": 1},
-        net="vgg_16_transfer",
-        init_from="vgg_16",
-        train_only=("fc6", "fc7", "fc8"),
-        optimizer="adam",
-        learning_rate=1e-4,
-        total_epochs=10,
+        **_FLOWERS | _ADAM | {"learning_rate": 1e-4, "validate_every_epochs": 1, "snapshot_every_epochs": 1},
+        **{"net": "vgg_16_transfer", "init_from": "vgg_16", "train_only": ("fc6", "fc7", "fc8"), "total_epochs": 10},
     ),
     # All layers of MobileNet 0.25 from ImageNet's weights.
     "flowers_mobilenet": Config.of(
-        **_FLOWERS,
-        net="mobilenet_v1_025",
-        init_from="mobilenet_v1_025",
-        preprocessing="inception_crop",
-        optimizer="adam",
-        learning_rate=3e-4,
-        warmup_epochs=1,
-        total_epochs=20,
+        **_FLOWERS_CROPPED, net="mobilenet_v1_025", init_from="mobilenet_v1_025", warmup_epochs=1, total_epochs=20
     ),
     # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here. The net has
     # no batch norm and needs many steps, so the batches are small: 16.
     "flowers_googlenet": Config.of(
-        **_FLOWERS | {"batch_size": 16},
-        net="googlenet_2014",
-        preprocessing="inception_crop",
-        optimizer="adam",
-        learning_rate=3e-4,
-        warmup_epochs=2,
-        total_epochs=30,
+        **_FLOWERS_CROPPED | {"batch_size": 16}, net="googlenet_2014", warmup_epochs=2, total_epochs=30
     ),
     # The posts: RMSProp at 1e-5, 20 × 100 steps of 20 pictures, 150 px.
     "catsdogs_inception": Config.of(**_CATSDOGS, net="inception_strided", learning_rate=1e-5, total_steps=1000),
@@ -96,28 +63,15 @@ _RECIPES: Mapping[str, Config] = {
     # The course: x / 255, and 2 epochs of Adam at 1e-3, batch 32. That is too short for batch norm's moving averages
     # (decay 0.99). Here: random shifts, and 30 epochs.
     "signs_resnet50": Config.of(
-        dataset="signs",
-        net="resnet50_signs",
-        preprocessing="digits",
-        batch_size=32,
-        optimizer="adam",
-        learning_rate=1e-3,
-        warmup_epochs=1,
-        total_epochs=30,
-        validate_every_epochs=5,
-        snapshot_every_epochs=5,
+        **_ADAM | {"dataset": "signs", "net": "resnet50_signs", "preprocessing": "digits", "learning_rate": 1e-3},
+        **{"batch_size": 32, "warmup_epochs": 1, "total_epochs": 30},
+        **{"validate_every_epochs": 5, "snapshot_every_epochs": 5},
     ),
     # All layers work on 32×32 maps: an epoch of 9,000 pictures takes more than a minute on 2 cores, and accuracy rises
     # slowly. With a rate of 1e-3, validation accuracy is only 43 % after 4 epochs.
     "preact_elu": Config.of(
-        dataset="cifar10",
-        net="preact_elu",
-        optimizer="adam",
-        learning_rate=3e-4,
-        batch_size=32,
-        total_epochs=80,
-        validate_every_epochs=2,
-        snapshot_every_epochs=1,
+        **_ADAM | {"dataset": "cifar10", "net": "preact_elu", "batch_size": 32, "total_epochs": 80},
+        **{"validate_every_epochs": 2, "snapshot_every_epochs": 1},
     ),
     "cifar10_preact20": Config.of(**_CIFAR10, net="preact_resnet_20"),
     "cifar10_preact56": Config.of(**_CIFAR10, net="preact_resnet_56"),
@@ -166,8 +120,9 @@ def _parse(args: list[str], default: Config) -> Config:
         f"{Config.__doc__}\n\nPresets, given as the first word (default: digits):\n{rows}\n\n"
         "PRESET --help shows the values of that preset."
     )
-    flat = tyro.conf.OmitArgPrefixes[Config]
-    return tyro.cli(flat, args=args, default=default, prog="train.py [PRESET]", description=about)
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[Config], args=args, default=default, prog="train.py [PRESET]", description=about
+    )
 
 
 def _summary(config: Config) -> str:

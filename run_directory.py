@@ -69,8 +69,8 @@ class RunPlan(NamedTuple):
     @property
     def is_finished(self) -> bool:
         """Whether there are no steps left to train."""
-        ended = self.step >= self.config.schedule.total_steps
-        ended = ended or self.journal.should_stop(self.config.reporting.patience)
+        schedule, reporting = self.config.schedule, self.config.reporting
+        ended = self.step >= schedule.total_steps or self.journal.should_stop(reporting.patience)
         return ended and not self.missed_validation and os.path.dirname(self.newest) == self.directory
 
     def is_due(self, step: int) -> bool:
@@ -108,9 +108,8 @@ def exclusive(directory: str) -> Iterator[None]:
             path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(path / ".lock"))
         except BlockingIOError:
-            raise UserError(
-                f"another training is writing {directory}; wait for it, stop it, or choose another --run-dir"
-            ) from None
+            busy = f"another training is writing {directory}"
+            raise UserError(f"{busy}; wait for it, stop it, or choose another --run-dir") from None
         except (OSError, ValueError) as error:
             raise UserError(f"--run-dir '{directory}' cannot be made ({error})") from None
         yield
@@ -187,14 +186,11 @@ def resumed(stored: Config, asked: Config) -> Config:
     if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
-    differences = [
-        f"{flag(key)} was {value}, now {now[key]}"
-        for key, value in before.items()
-        if key not in FREE_ON_RESUME and value != now[key]
-    ]
-    if differences:
+    changed = [key for key, value in before.items() if key not in FREE_ON_RESUME and value != now[key]]
+    if changed:
+        differences = "; ".join(f"{flag(key)} was {before[key]}, now {now[key]}" for key in changed)
         raise UserError(
-            f"{asked.run.run_dir} holds a run with other settings: {'; '.join(differences)}. "
+            f"{asked.run.run_dir} holds a run with other settings: {differences}. "
             "Give the same settings to resume it, or another --run-dir to start a new run"
         )
     return asked
@@ -222,10 +218,8 @@ def prepare(config: Config) -> RunPlan:
     journal = Journal(os.path.join(run, "metrics.jsonl"), step, config.reporting.best_metric)
     for _, name in in_directory(Path(best)):
         if not journal.has_validation(int(name.rpartition("-")[2])):
-            raise UserError(
-                f"{run}/metrics.jsonl lacks the validation that {best}/{name} was chosen by, so that a worse one might "
-                f"replace it; restore the file, or move {best} away"
-            )
+            lost = f"{run}/metrics.jsonl lacks the validation that {best}/{name} was chosen by"
+            raise UserError(f"{lost}, so that a worse one might replace it; restore the file, or move {best} away")
     plan = RunPlan(config, nets.find(config.network.net), dataset, newest, step, journal, False)
     plan = plan._replace(missed_validation=bool(newest) and plan.is_due(step) and not journal.has_validation(step))
     if gone and not plan.is_finished:

@@ -25,11 +25,10 @@ from typing import NamedTuple
 import config as configuration
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
-from engine import optimizer, summaries
-from engine.finite import check_step, check_variables
+from engine import optimizer
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
-from engine.reports import Reports
+from engine.reports import Reports, picture_summary, weight_summary
 from engine.session import StopSignal, session_config
 from nets.weights import fetch, restorer
 from pipeline import montage
@@ -58,15 +57,6 @@ class Model(NamedTuple):
     saver: tf.train.Saver  # of all variables
 
 
-class Loss(NamedTuple):
-    """The loss of a training batch."""
-
-    total: tf.Tensor  # float32 scalar: cross-entropy of all heads and regularization
-    regularization: tf.Tensor
-    metrics: PerExample  # of the main head
-    decayed: list[tf.Variable]  # variables that weight decay covers
-
-
 class TrainingResult(NamedTuple):
     """The end of a training."""
 
@@ -89,8 +79,8 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
         batches, global_step = training.batches, tf.train.get_or_create_global_step()
         logits, end_points = build_net(plan, batches.images, global_step)
         trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
-        loss = build_loss(plan, logits, end_points, batches.labels, trained)
-        rate, update = build_update(plan, loss, trained, global_step)
+        total_loss, regularization, metrics = build_loss(plan, logits, end_points, batches.labels, trained)
+        rate, update = build_update(plan, total_loss, trained, global_step)
         train_op, weights, average = update.op, slim.get_model_variables(), None
         if config.update.ema_decay:
             average = tf.train.ExponentialMovingAverage(config.update.ema_decay, global_step)
@@ -106,16 +96,16 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
             validation=validation,
             step={
                 "train_op": train_op,
-                "loss": tf.reduce_mean(loss.metrics.loss),
-                "total_loss": loss.total,
-                "regularization_loss": loss.regularization,
-                "top1": tf.reduce_mean(loss.metrics.top1),
+                "loss": tf.reduce_mean(metrics.loss),
+                "total_loss": total_loss,
+                "regularization_loss": regularization,
+                "top1": tf.reduce_mean(metrics.top1),
                 "learning_rate": rate,
                 "gradient_norms": update.gradient_norms,
             },
             trained=[v.op.name for v in update.variables],
-            pictures=summaries.pictures(batches.images),
-            weights=summaries.weights(tf.trainable_variables()),
+            pictures=picture_summary(batches.images),
+            weights=weight_summary(tf.trainable_variables()),
             validation_metrics=validation_metrics,
             finite=tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
             checked=[v.op.name for v in checked],
@@ -160,8 +150,9 @@ def l2_factor(plan: RunPlan) -> float:
 
 def build_loss(
     plan: RunPlan, logits: tf.Tensor, end_points: Mapping, labels: tf.Tensor, trained: list[tf.Variable]
-) -> Loss:
-    """Cross-entropy of all heads plus the L2 loss of the decayed variables."""
+) -> tuple[tf.Tensor, tf.Tensor, PerExample]:
+    """The loss of a training batch, cross-entropy of all heads plus the L2 loss of the decayed variables, a float32
+    scalar; the L2 loss alone; and the metrics of the main head."""
     options, net = plan.config.regularization, plan.net
     kernels = optimizer.decayed_variables(trained, False)  # arg scopes decay these
     decayed = optimizer.decayed_variables(trained, options.decay_biases)
@@ -175,11 +166,11 @@ def build_loss(
             weight * training_loss(class_logits(head), labels, options.label_smoothing)
             for head, weight in heads.items()
         )
-    return Loss(total, regularization, metrics, decayed)
+    return total, regularization, metrics
 
 
 def build_update(
-    plan: RunPlan, loss: Loss, trained: list[tf.Variable], global_step: tf.Variable
+    plan: RunPlan, loss: tf.Tensor, trained: list[tf.Variable], global_step: tf.Variable
 ) -> tuple[tf.Tensor, optimizer.Update]:
     """The learning rate and one step of the optimizer."""
     options = plan.config.update
@@ -187,8 +178,10 @@ def build_update(
         rate = optimizer.learning_rate(global_step, plan.config.schedule)
     rule, decay = optimizer.update_rule(options, rate), None
     if options.optimizer == "adamw":
-        decay = optimizer.DecoupledDecay(rate * plan.config.regularization.weight_decay, loss.decayed)
-    update = optimizer.minimize(rule, loss.total, trained, global_step, clip_norm=options.clip_norm, decay=decay)
+        regularization = plan.config.regularization
+        decayed = optimizer.decayed_variables(trained, regularization.decay_biases)
+        decay = optimizer.DecoupledDecay(rate * regularization.weight_decay, decayed)
+    update = optimizer.minimize(rule, loss, trained, global_step, clip_norm=options.clip_norm, decay=decay)
     return rate, update
 
 
@@ -224,16 +217,12 @@ def train(config: Config) -> TrainingResult:
                     return run_training(config.replace(data=data, run_dir=os.path.join(scratch, "dry run")))
             with exclusive(config.run.run_dir):
                 return run_training(config)
-    except BrokenPipeError:
-        raise errors.TrainingError(
-            "standard output was closed; earlier checkpoints are kept, and the same command continues from them. To "
-            "leave it running, send its output to a file"
-        ) from None
     except OSError as error:
-        raise errors.TrainingError(
-            f"{error.filename or config.run.run_dir}: {error.strerror or error}; earlier checkpoints are kept. Once "
-            "that is mended, the same command continues from them"
-        ) from error
+        reason = f"{error.filename or config.run.run_dir}: {error.strerror or error}"
+        if isinstance(error, BrokenPipeError):
+            reason = "standard output was closed; to leave a training running, send its output to a file"
+        kept = "earlier checkpoints are kept; once that is mended, the same command continues from them"
+        raise errors.TrainingError(f"{reason}; {kept}") from error
 
 
 def run_training(config: Config) -> TrainingResult:
@@ -267,8 +256,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
     with StopSignal() as stop, tf.Session(graph=model.graph, config=settings) as session:
         initialize(session, plan, model, initial)
         model.training.start(session, step)
-        reports = Reports(plan.directory, journal, step, schedule.total_steps, config.input.batch_size, model.graph)
-        summaries.add_table(reports.writer, "settings", config.flat())
+        reports = Reports(config, journal, step, model.graph)
         checkpoints = CheckpointDirectory(plan.directory, reporting.keep_checkpoints, model.saver)
         best_checkpoint = CheckpointDirectory(os.path.join(plan.directory, "best"), 1, model.saver)
         if plan.newest and os.path.dirname(plan.newest) != plan.directory:  # the best checkpoint was the newest
@@ -287,20 +275,20 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
             seconds += time.perf_counter() - began
             window.append(values)
             reports.progress.update()
-            check_step(values, model.trained, step)
+            optimizer.check_step(values, model.trained, step)
 
             if step == end or step % reporting.display_every_steps == 0:
                 reports.log_training(step, window, seconds, int(model.training.batches.index.replaced.sum()))
                 window, seconds = [], 0.0
             if due:
-                reports.log_gradients(step, values["pictures"], model.trained, values["gradient_norms"])
-                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                reports.log_gradients(step, values, model.trained)
+                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 if validate(session, plan, model, reports, step, stop):
                     journal.sync()
                     best_checkpoint.save(session, step)
                 ended = journal.should_stop(reporting.patience)
             if step == end or step % reporting.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
-                check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
                 journal.sync()
                 checkpoints.save(session, step)
         reports.close()
@@ -313,8 +301,8 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
     config = plan.config
     if plan.newest:
         model.saver.restore(session, plan.newest)
-        total = config.schedule.total_steps
-        print(f"resuming {plan.directory} from {plan.newest}, step {plan.step} of {total}", flush=True)
+        place = f"{plan.newest}, step {plan.step} of {config.schedule.total_steps}"
+        print(f"resuming {plan.directory} from {place}", flush=True)
         return
     session.run(model.initializers[0])
     if initial:

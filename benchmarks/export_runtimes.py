@@ -92,7 +92,7 @@ def export(name: str, place: Path) -> tuple[dict[str, float], np.ndarray]:
     Returns sizes in MB by format, and pictures of noise as evaluation cuts them.
     """
     from classifier import Classifier
-    from export import freeze, samples
+    from export import freeze
     from exporting.formats import WRITERS
     from nets import NETS
     from nets.weights import write_checkpoint
@@ -107,7 +107,7 @@ def export(name: str, place: Path) -> tuple[dict[str, float], np.ndarray]:
         values[variable] = value.astype(np.float32)
     write_checkpoint(values, place / "model.ckpt-0")
     classifier = Classifier.load(place / "model.ckpt-0", net=name)
-    made = freeze(classifier, *samples(classifier))
+    made = freeze(classifier)
     sizes = {}
     for format, save in WRITERS.items():
         began = time.perf_counter()

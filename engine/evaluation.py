@@ -89,18 +89,10 @@ class Evaluation:
     def as_dict(self, top_k: int = 5) -> dict:
         """All figures except those of single pictures, for JSON."""
         summary, others = self.summary, {name: summarize(table) for name, table in self.tables.items() if name}
-        values = {
-            "checkpoint": self.checkpoint,
-            "step": self.step,
-            "image_size": self.image_size,
-            "trained_image_size": self.trained_image_size,
-            "data": self.data,
-            "split": self.split,
-            "examples": summary.examples,
-            "loss": summary.loss,
-            "top1": summary.top1,
-            "top1_interval": interval(summary.top1, summary.examples),
-        }
+        keys = ("checkpoint", "step", "image_size", "trained_image_size", "data", "split")
+        values = {key: getattr(self, key) for key in keys}
+        values |= {"examples": summary.examples, "loss": summary.loss, "top1": summary.top1}
+        values["top1_interval"] = interval(summary.top1, summary.examples)
         if top_k < len(self.class_names):
             values[f"top{top_k}"] = self.top_k(top_k)
         if self.roc_auc is not None:

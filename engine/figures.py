@@ -1,12 +1,14 @@
-"""Figures of an evaluation: the confusion matrix, and the selection of mistakes."""
+"""Figures: the confusion matrix, the selection of mistakes, and the curves of a training."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
+from engine.journal import TRAIN, VALIDATION, Journal
 from engine.metrics import PerExample
+from files import atomic_write
 
 NAMED = 30  # up to so many classes there is room for their names and for numbers
 
@@ -14,46 +16,64 @@ NAMED = 30  # up to so many classes there is room for their names and for number
 def confusion(table: PerExample, class_names: Sequence[str]) -> Figure:
     """The confusion matrix: examples by true class (row) and predicted class (column); 0 is blank."""
     matrix = confusion_matrix(table.label, table.prediction, labels=range(len(class_names)))
-    few = len(class_names) <= NAMED
-    figure = Figure()
-    # Laid out by hand, the names as texts: matplotlib's own layout and its ticks take three times as long, at every
-    # validation.
-    axes = figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[], xlabel="Predicted label", ylabel="True label")
+    names = [name[:18] for name in class_names] if len(class_names) <= NAMED else []
+    # In inches, with room for the widest letters: matplotlib's own layout draws the figure twice, at every validation.
+    side, margin = 1.5 + 0.45 * len(names) if names else 10.0, 0.8 + 0.14 * max(map(len, names), default=0)
+    width, height = margin + side + (0.2 if names else 1.5), margin + side + 0.4
+    figure = Figure((width, height))
+    axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    if names:
+        display = ConfusionMatrixDisplay(matrix, display_labels=names)
+        display.plot(ax=axes, cmap="Blues", colorbar=False, xticks_rotation="vertical")
+        for place in np.argwhere(matrix == 0):
+            display.text_[tuple(place)].set_text("")
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_parse_math(False)  # a class name may hold $
+    else:
+        axes.set(xticks=[], yticks=[], xlabel="Predicted label", ylabel="True label")
+        figure.colorbar(axes.imshow(matrix, cmap="Blues"), cax=axes.inset_axes((1.02, 0, 0.04, 1)))
     axes.set_title(f"{np.trace(matrix):,} of {matrix.sum():,} right")
-    image = axes.imshow(matrix, cmap="Blues")
-    side, right, name_side = (1.5 + 0.45 * len(class_names), 0.3, 0.0) if few else (10.0, 1.3, 0.0)  # in inches
-    if few:
-        light, dark = image.cmap([0.0, 1.0])
-        for row, column in np.argwhere(matrix):
-            color = light if matrix[row, column] > matrix.max() / 2 else dark
-            axes.text(column, row, matrix[row, column], ha="center", va="center", color=color)
-        for i, name in enumerate(class_names):
-            below = axes.text(i, len(class_names) - 0.4, name[:18], ha="center", va="top", rotation="vertical")
-            left = axes.text(-0.6, i, name[:18], ha="right", va="center")
-            for text in below, left:
-                text.set_parse_math(False)  # a class name may hold $
-            name_side = max(name_side, below.get_window_extent().height / figure.dpi)
-    margin = name_side + 0.6
-    width, height = margin + side + right, margin + side + 0.4
-    figure.set_size_inches(width, height)
-    axes.set_position((margin / width, margin / height, side / width, side / height))
-    axes.xaxis.labelpad = axes.yaxis.labelpad = 72 * name_side + 12
-    if not few:
-        place = (margin + side + 0.2) / width, margin / height, 0.4 / width, side / height
-        figure.colorbar(image, cax=figure.add_axes(place))
     return figure
 
 
-def worst_mistakes(table: PerExample, count: int) -> list[int]:
-    """Rows of the split with the most confident mistakes, the most confident first."""
+def worst_mistakes(table: PerExample, count: int, class_names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Rows of the split with the most confident mistakes, the most confident first; and for each a title: the predicted
+    class with its probability, and the true class."""
     wrong = np.flatnonzero(table.top1 == 0)
-    return wrong[np.argsort(-table.confidence[wrong], kind="stable")][:count].tolist()
-
-
-def mistake_titles(table: PerExample, places: Sequence[int], class_names: Sequence[str]) -> list[str]:
-    """For each row the predicted class with its probability, and the true class."""
-    return [
-        f"{class_names[table.prediction[place]][:18]} {table.confidence[place]:.0%}\n"
-        f"is {class_names[table.label[place]][:18]}"
-        for place in places
+    rows = wrong[np.argsort(-table.confidence[wrong], kind="stable")][:count].tolist()
+    names = [name[:18] for name in class_names]
+    return rows, [
+        f"{names[table.prediction[row]]} {table.confidence[row]:.0%}\nis {names[table.label[row]]}" for row in rows
     ]
+
+
+def draw_curves(journal: Journal, path: str, title: str) -> None:
+    """Draws loss and accuracy of training, validation and EMA validation over the steps, as PNG."""
+    figure = Figure(figsize=(11, 4))
+    axes = figure.subplots(1, 2)
+    figure.subplots_adjust(0.07, 0.12, 0.99, 0.9, wspace=0.17)  # matplotlib's own layout takes as long as drawing
+    train, validation = journal.of(TRAIN), journal.of(VALIDATION)
+    lines = [("train", train, "", {"color": "C0", "alpha": 0.7})]
+    lines += [("validation", validation, "", {"color": "C1", "marker": "o", "ms": 4})]
+    averaged = [row for row in validation if "ema_top1" in row]
+    if averaged:
+        lines += [("validation, EMA weights", averaged, "ema_", {"color": "C2", "marker": "s", "ms": 3})]
+    labels = {"loss": "loss (cross-entropy, nats)", "top1": "accuracy (top-1)"}
+    for axis, (key, label) in zip(axes, labels.items(), strict=True):
+        for name, rows, prefix, style in lines:
+            axis.plot([row["step"] for row in rows], [row[prefix + key] for row in rows], label=name, **style)
+        axis.set(xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[0].set_yscale("log")
+    low, high = axes[0].get_ylim()
+    if high < 20 * low:  # less than two powers of ten, which alone would have numbers
+        axes[0].yaxis.set_minor_formatter("{x:g}")
+    best = journal.best()
+    if best:
+        axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
+        top1 = best[journal.metric.replace("loss", "top1")]
+        title += f": best validation {top1:.2%} at step {best['step']:,}"
+    figure.suptitle(title, parse_math=False)  # a run's name may hold $
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=100)

@@ -1,10 +1,8 @@
-"""metrics.jsonl, a line for each log and each validation, and the curves drawn from it."""
+"""metrics.jsonl: a line for each log and each validation."""
 
 import json
 import math
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from files import atomic_write, fsync
 
@@ -16,10 +14,8 @@ class Journal:
     """The rows of metrics.jsonl: {"step", "split", …}."""
 
     def __init__(self, path: str, step: int, metric: str = "top1"):
-        """Reads the rows up to `step`, where the run continues; later steps are trained again.
-
-        metric is the one of METRICS that selects the best validation.
-        """
+        """Reads the rows up to `step`, where the run continues; later steps are trained again. The metric, one of
+        METRICS, selects the best validation."""
         self.path, self.metric = Path(path), metric
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
@@ -77,35 +73,3 @@ def _parse(line: str) -> dict | None:
     # The last line of a killed run may be incomplete, and its step is trained again; the rest is no row.
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None
-
-
-def draw_curves(journal: Journal, path: str, title: str) -> None:
-    """Draws loss and accuracy of training, validation and EMA validation over the steps, as PNG."""
-    figure = Figure(figsize=(11, 4))
-    axes = figure.subplots(1, 2)
-    figure.subplots_adjust(0.07, 0.12, 0.99, 0.9, wspace=0.17)  # matplotlib's own layout takes as long as drawing
-    train, validation = journal.of(TRAIN), journal.of(VALIDATION)
-    lines = [("train", train, "", {"color": "C0", "alpha": 0.7})]
-    lines += [("validation", validation, "", {"color": "C1", "marker": "o", "ms": 4})]
-    averaged = [row for row in validation if "ema_top1" in row]
-    if averaged:
-        lines += [("validation, EMA weights", averaged, "ema_", {"color": "C2", "marker": "s", "ms": 3})]
-    labels = {"loss": "loss (cross-entropy, nats)", "top1": "accuracy (top-1)"}
-    for axis, (key, label) in zip(axes, labels.items(), strict=True):
-        for name, rows, prefix, style in lines:
-            axis.plot([row["step"] for row in rows], [row[prefix + key] for row in rows], label=name, **style)
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    axes[0].set_yscale("log")
-    low, high = axes[0].get_ylim()
-    if high < 20 * low:  # less than two powers of ten, which alone would have numbers
-        axes[0].yaxis.set_minor_formatter("{x:g}")
-    best = journal.best()
-    if best:
-        axes[1].axvline(best["step"], color="C1", ls=":", lw=1)
-        top1 = best[journal.metric.replace("loss", "top1")]
-        title += f": best validation {top1:.2%} at step {best['step']:,}"
-    figure.suptitle(title, parse_math=False)  # a run's name may hold $
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=100)

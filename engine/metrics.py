@@ -1,7 +1,7 @@
 """Loss and accuracy, by example in the graph and exactly over a split."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -39,14 +39,6 @@ class Summary(NamedTuple):
             f"top-1 {self.top1:.2%} ({round(self.top1 * self.examples):,} of {self.examples:,}, "
             f"95 % interval {low:.2%} to {high:.2%}){top5}, loss {self.loss:.4f}"
         )
-
-
-class Batches(Protocol):
-    """The part of the pipeline that an evaluation uses."""
-
-    examples: int
-
-    def start(self, session: tf.Session, step: int = 0) -> None: ...  # noqa: D102
 
 
 def class_logits(outputs: tf.Tensor) -> tf.Tensor:
@@ -94,25 +86,18 @@ def per_example(logits: tf.Tensor, labels: tf.Tensor) -> PerExample:
 
 def evaluate(
     session: tf.Session,
-    batches: Batches,
+    batches: Any,
     nets: Mapping[str, PerExample],
     stopped: Callable[[], object] = lambda: False,
     progress: bool = False,
 ) -> dict[str, PerExample] | None:
-    """One pass over the batches, every example exactly once.
+    """One pass over the pipeline's Batches, every example exactly once.
 
-    Args:
-        session: of the graph that holds the other arguments.
-        batches: the batches of the split.
-        nets: the metrics of a batch, for each of several nets on the same batches.
-        stopped: called before each batch; the pass ends early where it returns true.
-        progress: whether a terminal shows a progress bar.
+    nets holds the metrics of a batch, for each of several nets on the same batches. `stopped` is called before each
+    batch; the pass ends early where it returns true. With progress, a terminal shows a progress bar.
 
-    Returns:
-        For each of the nets its metrics over the whole split, NumPy arrays in the order of the split; None where the
-        pass ended early.
-
-    Raises AssertionError where the pipeline gave another number of examples than its index holds.
+    Returns for each of the nets its metrics over the whole split, NumPy arrays in the order of the split; None where
+    the pass ended early. Raises AssertionError where the pipeline gave another number of examples than its index holds.
     """
     batches.start(session)
     parts = []

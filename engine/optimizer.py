@@ -1,15 +1,18 @@
-"""From a loss to an update: schedules and rules of tf.train, trained variables, weight decay, clipping.
+"""From a loss to an update: schedules and rules of tf.train, trained variables, weight decay, clipping, and checks for
+values that are not finite.
 
 Weight decay covers the kernels, that is the trained variables called `weights`, as in TF-Slim: not biases, batch norm's
 gamma and beta, or MobileNet's depthwise kernels, unless decay_biases includes all. It is an L2 term of the loss
 (slim.l2_regularizer); adamw shrinks the variables themselves instead.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from config import NetworkOptions, ScheduleOptions, UpdateOptions
-from errors import UserError
+from errors import TrainingError, UserError
 from tfcompat import tf
 
 
@@ -64,14 +67,10 @@ def is_below(name: str, scopes: Collection[str], net_scope: str) -> bool:
 
 def frozen_scopes(options: NetworkOptions, net_scope: str) -> Callable[[str], bool] | None:
     """A function from the name of a variable or scope to whether it is not trained; None where all of it is."""
-    if not (options.train_only or options.freeze):
+    only, freeze = options.train_only, options.freeze
+    if not (only or freeze):
         return None
-
-    def is_frozen(name: str) -> bool:
-        only = options.train_only
-        return is_below(name, options.freeze, net_scope) or (bool(only) and not is_below(name, only, net_scope))
-
-    return is_frozen
+    return lambda name: is_below(name, freeze, net_scope) or (bool(only) and not is_below(name, only, net_scope))
 
 
 def trained_variables(variables: Sequence[tf.Variable], options: NetworkOptions, net_scope: str) -> list[tf.Variable]:
@@ -121,15 +120,10 @@ def minimize(
     clip_norm: float | None = None,
     decay: DecoupledDecay | None = None,
 ) -> Update:
-    """One step of the rule, together with batch norm's moving averages.
+    """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
-    Args:
-        rule: a rule of `update_rule`.
-        loss: float32 scalar.
-        variables: to train; those that the loss does not depend on stay unchanged.
-        global_step: is increased by one.
-        clip_norm: all gradients are scaled down where their global norm is above it (arXiv:1211.5063, §3.2).
-        decay: shrinks its variables before the step.
+    Variables that the loss, a float32 scalar, does not depend on stay unchanged. All gradients are scaled down where
+    their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay shrinks its variables before the step.
     """
     gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
     values, changed = [g for g, _ in gradients], [v for _, v in gradients]
@@ -143,3 +137,27 @@ def minimize(
     with tf.control_dependencies(before):
         op = rule.apply_gradients(zip(values, changed, strict=True), global_step)
     return Update(op, changed, norms)
+
+
+def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:
+    """Raises TrainingError where the loss of a step or one of its gradient_norms, of the `trained` variables, is not
+    finite."""
+    wrong = [] if np.isfinite(values["loss"]) else [f"the loss is {values['loss']}"]
+    finite = np.isfinite(values["gradient_norms"])
+    if not finite.all():
+        wrong.append(f"the gradient of {trained[int(np.argmin(finite))]} is not finite")
+    if wrong:
+        raise _diverged(" and ".join(wrong), step, values["learning_rate"])
+
+
+def check_variables(finite: np.ndarray, names: Sequence[str], step: int, rate: float) -> None:
+    """Raises TrainingError where `finite` is false for one of the variables: a NaN in a checkpoint ends a run."""
+    if not finite.all():
+        raise _diverged(f"{names[int(np.argmin(finite))]} is not finite", step, rate)
+
+
+def _diverged(what: str, step: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"{what} at step {step}, learning rate {rate:.3g}; earlier checkpoints stay. Try a lower --learning-rate, "
+        "more --warmup-steps, or gradients clipped by --clip-norm 1, with another --run-dir"
+    )

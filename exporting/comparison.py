@@ -1,15 +1,19 @@
-"""Compares an export, in the runtimes that load it, with the evaluation of its checkpoint."""
+"""Compares an export, in the runtimes that load it, with the evaluation of its checkpoint, on pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from errors import UserError
 from exporting import runtimes
+from pipeline.dataset import Dataset, has_dataset
+from pipeline.images import encode_jpeg, encode_png
 from tfcompat import tf
 
+PICTURES = 8
 TOLERANCE = 1e-4  # of logits, relative to the largest; runtimes that sum in another order differ by about 1e-6
 RUNTIMES = {  # format: (name, function that loads it, whether the export fails with it)
     "saved_model": [("TensorFlow 2", runtimes.tensorflow_2, True)],
@@ -29,53 +33,78 @@ class Exported(NamedTuple):
     """The graph to write, and the outputs that it must give."""
 
     graph: tf.GraphDef
-    shape: list[int]  # height, width and channels of its images
+    origin: str  # of the files
     files: list[bytes]  # JPEG and PNG files to compare on
     images: np.ndarray  # float32 [N, H, W, C], their pixels as evaluation cuts them
     logits: np.ndarray  # float32 [N, classes], as evaluation computes them
     probabilities: np.ndarray
 
-    @property
-    def probability_tolerance(self) -> float:
-        """A difference d of logits changes a probability by d / 2 at most."""
-        return TOLERANCE * max(1.0, float(np.abs(self.logits).max()))
+    def check(self, name: str, probabilities: np.ndarray, logits: np.ndarray | None = None) -> str:
+        """The differences of a runtime's outputs, in a line. Raises ExportError where they are too large.
+
+        A difference d of logits changes a probability by d / 2 at most.
+        """
+        largest = float(np.abs(self.logits).max())
+        difference = float(np.abs(probabilities - self.probabilities).max())
+        line = f"{name}: probabilities differ by up to {difference:.1e}"
+        is_near = difference <= TOLERANCE * max(1, largest)
+        if logits is not None:
+            share = float(np.abs(logits - self.logits).max()) / max(largest, 1e-30)
+            line, is_near = f"{line}, logits by {share:.1e} of the largest", is_near and share <= TOLERANCE
+        if not is_near:  # NaN is too far, too
+            raise ExportError(f"{line}: {name} gives other numbers than the checkpoint; {TOLERANCE:.0e} is allowed")
+        return line
 
 
-def compare(format: str, exported: Exported, directory: Path) -> None:
-    """Prints the differences of each runtime from the checkpoint. Raises ExportError where they are too large."""
+def compare(format: str, exported: Exported, directory: Path) -> list[str]:
+    """The differences of each runtime from the checkpoint, a line each. Raises ExportError where they are too large."""
+    lines, images = [], exported.images
     for name, load, is_needed in RUNTIMES[format]:
         try:
-            _compare_runtime(name, load(directory), exported)
-        except RuntimeError as error:  # the runtime lacks an operation
+            run = load(directory)
+            parts = [run(images[:1]), *([run(images[1:])] if len(images) > 1 else [])]  # batches of one and of several
+            outputs = {key: np.concatenate([part[key] for part in parts]) for key in runtimes.OUTPUTS}
+            lines.append(exported.check(name, **outputs))
+        except (RuntimeError, ExportError) as error:  # RuntimeError: the runtime lacks an operation
+            line = str(error) if isinstance(error, ExportError) else f"{name} cannot run this net: {error}"
             if is_needed:
-                raise ExportError(f"{name} cannot run the net ({error})") from None
-            print(f"{name} cannot run this net: {error}")
-        except ExportError as error:
-            if is_needed:
-                raise
-            print(error)
+                raise ExportError(line) from None
+            lines.append(line)
+    return lines
 
 
-def _compare_runtime(name: str, run: runtimes.Run, exported: Exported) -> None:
-    images = exported.images
-    parts = [run(images[:1]), *([run(images[1:])] if len(images) > 1 else [])]  # batches of one and of several
-    outputs = {key: np.concatenate([part[key] for part in parts]) for key in runtimes.OUTPUTS}
-    logits = float(np.abs(outputs["logits"] - exported.logits).max()) / max(float(np.abs(exported.logits).max()), 1e-30)
-    probabilities = float(np.abs(outputs["probabilities"] - exported.probabilities).max())
-    print(f"{name}: probabilities differ by up to {probabilities:.1e}, logits by {logits:.1e} of the largest")
-    if not (logits <= TOLERANCE and probabilities <= exported.probability_tolerance):  # NaN is too far, too
-        raise ExportError(f"{name} gives other numbers than the checkpoint; at most {TOLERANCE:.0e} are allowed")
-
-
-def compare_files(class_names: Sequence[str], exported: Exported, directory: Path) -> None:
+def compare_files(class_names: Sequence[str], exported: Exported, directory: Path) -> list[str]:
     """As `compare`, for a SavedModel of picture files."""
     outputs = runtimes.tensorflow_2(directory, "files")(np.array(exported.files, object))
-    names = [name.encode() for name in class_names]
-    by_label = [
-        [dict(zip(classes, probabilities, strict=True))[name] for name in names]
+    by_name = [
+        dict(zip(classes, probabilities, strict=True))
         for classes, probabilities in zip(outputs["classes"], outputs["probabilities"], strict=True)
     ]
-    difference = float(np.abs(np.array(by_label) - exported.probabilities).max())
-    print(f"TensorFlow 2, from files: probabilities differ by up to {difference:.1e}")
-    if not difference <= exported.probability_tolerance:
-        raise ExportError("the SavedModel gives other numbers than the checkpoint")
+    by_label = np.array([[found[name.encode()] for name in class_names] for found in by_name])
+    return [exported.check("TensorFlow 2, from files", by_label)]
+
+
+def sample_pictures(data: str | None, size: int, channels: int) -> tuple[list[bytes], str]:
+    """JPEG and PNG files, and a description of their origin: a directory of shards, or noise where it is missing."""
+    if data and has_dataset(data):
+        dataset = Dataset.load(data)
+        split = next(name for name in ("test", "validation", "train") if dataset.size(name))
+        index = dataset.index(split, "skip").intact()
+        count = len(index.offsets)
+        rows = np.linspace(0, count - 1, min(PICTURES, count), dtype=int)
+        return [index.example(row).encoded for row in rows], f"pictures of {data}, {split}"
+    return noise(size, channels), "pictures of noise, since the run's data are not here"
+
+
+def noise(size: int, channels: int) -> list[bytes]:
+    """JPEG and PNG files of random waves whose amplitude falls with their frequency, as in photographs."""
+    random, files = np.random.default_rng(0), []
+    height, width = size + size // 4, size + size // 2
+    for number in range(PICTURES):
+        waves = [
+            cv2.resize(random.normal(0, 1 / side, (side, side, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+            for side in (2, 4, 8, 16, 32, 64)
+        ]
+        pixels = np.clip(128 + 100 * sum(waves), 0, 255).astype(np.uint8)[..., :channels]
+        files.append((encode_jpeg if number % 2 else encode_png)(np.ascontiguousarray(pixels)).data)
+    return files

@@ -1,8 +1,5 @@
 """Runs exported nets as their users do: each function loads one from its directory and returns a function to call.
 
-    run = onnx_runtime(directory)
-    run(images)["probabilities"]
-
 Each runtime is imported where it is used: none needs the others.
 """
 

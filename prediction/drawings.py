@@ -50,19 +50,10 @@ def is_like(picture: np.ndarray, statistics: Statistics) -> bool:
 
 
 def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None = None) -> np.ndarray:
-    """Redraws a drawing as light strokes on black, cut out, scaled to the box and centred.
+    """Redraws strokes on an even ground, uint8 [H, W, 1], as light strokes on black, uint8 [side, side, 1].
 
-    Args:
-        picture: uint8 [H, W, 1], strokes on an even ground.
-        side: height and width of the result.
-        box: length that the longer side of the strokes is scaled to.
-        dark_strokes: whether the strokes are darker than the ground; None guesses.
-
-    Returns:
-        uint8 [side, side, 1].
-
-    Raises:
-        ImageError: there are no strokes.
+    They are cut out and centred, and their longer side is scaled to `box`. dark_strokes says whether they are darker
+    than the ground; None guesses. Raises ImageError where there are no strokes.
     """
     ink = picture[..., 0].astype(np.float32)
     ink -= np.median(border(ink))

@@ -19,29 +19,20 @@ MOST_COLOR = 0.6  # share of the color where the map is 1
 
 def last_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """The last feature map [N, H, W, C] with at least 7×7 places that the logits are computed from; else the images."""
-    needed = upstream([logits.op])
-    operations = images.graph.get_operations()  # in the order they were built in
-    maps = [
-        tensor for operation in operations if operation in needed for tensor in operation.outputs if _is_map(tensor)
-    ]
-    return maps[-1] if maps else images
-
-
-def _is_map(tensor: tf.Tensor) -> bool:
-    shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
-    # Kernels have four axes, too, but their first one is known.
-    return shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= SMALLEST_MAP
+    needed, last = upstream([logits.op]), images
+    for operation in images.graph.get_operations():  # in the order they were built in
+        for tensor in operation.outputs if operation in needed else ():
+            shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
+            # Kernels have four axes, too, but their first one is known.
+            if shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= SMALLEST_MAP:
+                last = tensor
+    return last
 
 
 def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """HiResCAM of the most probable class.
+    """HiResCAM of the most probable class, float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
 
-    Args:
-        images: preprocessed pictures [N, H, W, C], N unknown, that the logits are computed from.
-        logits: [N, classes].
-
-    Returns:
-        float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
+    The logits [N, classes] are computed from images, preprocessed pictures [N, H, W, C] with N unknown.
     """
     # Relative to the mean of all, which softmax does not see: a sigmoid unit's first class has the constant logit 0.
     score = tf.reduce_max(logits, 1) - tf.reduce_mean(logits, 1)
@@ -52,14 +43,10 @@ def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Draws a class activation map, from blue to red, over the net's input.
+    """Draws a class activation map, float [h, w], 0 to 1, from blue to red over the net's input, float [H, W, C].
 
-    Args:
-        image: float [H, W, C] of any range; its lowest value becomes black, its highest white.
-        cam: float [h, w], 0 to 1.
-
-    Returns:
-        uint8 [H, W, 3], RGB, or a whole multiple of that size.
+    The lowest value of the input becomes black, its highest white. Returns uint8 [H, W, 3], RGB, or a whole multiple of
+    that size.
     """
     low, high = image.min(), image.max()
     picture = (image - low) * (255 / max(high - low, 1e-6))

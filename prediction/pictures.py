@@ -1,9 +1,10 @@
 """A user's picture files: their list, and reading them as inputs of a net."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,6 +33,32 @@ class Prediction:
     cam: np.ndarray | None = field(default=None, repr=False)  # float32 [h, w], 0 to 1: the class activation map
 
 
+class Features(NamedTuple):
+    """The outputs of a layer for N pictures."""
+
+    values: np.ndarray  # float32 [N, D], flattened
+    files: list[str]
+    labels: list[str]  # names of the folders that the files are in
+    errors: dict[str, str]  # files that cannot be read, which are left out, to the reason
+
+    @classmethod
+    def of(cls, predictions: Iterable[Prediction]) -> "Features":
+        """Collects the features of predictions."""
+        rows, errors = [], {}
+        for each in predictions:
+            if each.error:
+                errors[each.file] = each.error
+            else:
+                rows.append((each.features, each.file, folder_name(each.file)))
+        vectors, files, labels = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+        return cls(np.stack(vectors) if rows else np.zeros((0, 0), np.float32), files, labels, errors)
+
+
+def folder_name(file: str) -> str:
+    """The name of the folder that a file is in."""
+    return Path(os.path.abspath(file)).parent.name
+
+
 def list_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> list[str]:
     """The given pictures and all pictures in the given folders, in order.
 
@@ -56,16 +83,11 @@ class PictureReader:
     """Reads picture files as conversion and evaluation do, so that predictions equal those of evaluation."""
 
     def __init__(self, preprocessor: Preprocessor, short_side: int | None, session: tf.Session, invert: str):
-        """Adds to the session's graph, which must be the default graph.
+        """Adds the preprocessing to the session's graph, which must be the default graph.
 
-        Args:
-            preprocessor: makes the net's inputs.
-            short_side: as the converter's, of the training pictures.
-            session: runs the preprocessing.
-            invert: for a net trained on light strokes on black, 'auto' redraws pictures that do not look so, 'yes' all
-                of them, as dark strokes, 'no' none.
-
-        Raises UserError for 'yes' with another net.
+        short_side is the converter's, of the training pictures. For a net trained on light strokes on black, invert
+        'auto' redraws pictures that do not look so, 'yes' all of them, as dark strokes, 'no' none. Raises UserError for
+        'yes' with another net.
         """
         if invert not in ("auto", "yes", "no"):
             raise UserError(f"--invert is {invert}; it must be auto, yes or no")
@@ -76,32 +98,21 @@ class PictureReader:
         encoded = tf.placeholder(tf.string, [])
         self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
 
-    def read_batch(self, files: Iterator[str], count: int) -> list[Prediction]:
-        """Takes files until `count` pictures are read, or all; unreadable ones are among them, with their errors."""
-        inputs, readable = [], 0
-        for file in files:
-            inputs.append(self.read(file))
-            readable += inputs[-1].error is None
-            if readable == count:
-                break
-        return inputs
-
     def read(self, file: str) -> Prediction:
         """A prediction with the net's input for a picture file, without its result."""
+        dark, statistics = self.invert == "yes" or None, self.preprocessor.statistics
         try:
-            return self._read(file)
+            stored = images.store(read_regular(file), self.preprocessor.channels, self.short_side)
+            shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
+            size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
+            thumbnail = np.atleast_3d(cv2.resize(stored.pixels, size, interpolation=cv2.INTER_AREA))
+            redraw = (
+                bool(self.box) and self.invert != "no" and (dark or not drawings.is_like(stored.pixels, statistics))
+            )
+            if redraw:
+                side = len(statistics.pixels["mean"])
+                stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, dark))
+            return Prediction(file, thumbnail=thumbnail, redrawn=redraw, image=self.preprocess(stored.data))
         except (images.ImageError, OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) or repr(error)
             return Prediction(file, error=reason)
-
-    def _read(self, file: str) -> Prediction:
-        stored = images.store(read_regular(file), self.preprocessor.channels, self.short_side)
-        shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
-        size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
-        thumbnail = np.atleast_3d(cv2.resize(stored.pixels, size, interpolation=cv2.INTER_AREA))
-        dark, statistics = self.invert == "yes" or None, self.preprocessor.statistics
-        redraw = bool(self.box) and self.invert != "no" and (dark or not drawings.is_like(stored.pixels, statistics))
-        if redraw:
-            side = len(statistics.pixels["mean"])
-            stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, dark))
-        return Prediction(file, thumbnail=thumbnail, redrawn=redraw, image=self.preprocess(stored.data))

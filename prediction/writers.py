@@ -4,16 +4,17 @@ import contextlib
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from files import atomic_directory, output_file
 from pipeline import images, montage
-from prediction.features import FeatureFile, folder_name
 from prediction.heatmaps import overlay
-from prediction.pictures import Prediction
+from prediction.pictures import Prediction, folder_name
 
 Write = Callable[[Prediction], None]
 
@@ -87,6 +88,23 @@ def overlays(path: str) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def feature_file(path: str) -> Iterator[Write]:
-    """A file of FeatureFile's arrays."""
-    with output_file("--out", path) as partial, FeatureFile(partial) as file:
-        yield lambda prediction: file.add(prediction.features, prediction.file, folder_name(prediction.file))
+    """A .npz file: features, float32 [N, D], files [N], and labels [N], the names of the folders they are in.
+
+    Features of many pictures do not fit into memory, so they go through a temporary file.
+    """
+    files, width = [], 0
+    with output_file("--out", path) as partial, tempfile.TemporaryFile(dir=partial.parent) as rows:
+
+        def write(prediction: Prediction) -> None:
+            nonlocal width
+            rows.write(np.ascontiguousarray(prediction.features, np.float32).data)
+            width = len(prediction.features)
+            files.append(prediction.file)
+
+        yield write
+        rows.flush()
+        shape = len(files), width
+        # An empty file cannot be mapped.
+        features = np.memmap(rows, np.float32, "r", shape=shape) if files else np.zeros(shape, np.float32)
+        labels = np.array(list(map(folder_name, files)), str)
+        np.savez(partial, features=features, files=np.array(files, str), labels=labels)

@@ -18,7 +18,7 @@ import export
 from classifier import Classifier
 from errors import UserError, reported
 from exporting import formats, runtimes
-from exporting.samples import PICTURES
+from exporting.comparison import PICTURES
 from nets import NETS
 from nets.weights import write_checkpoint
 from pipeline.images import encode_png
@@ -43,7 +43,7 @@ def place(tmp_path_factory, digits_data):
         for format in export.FORMATS:
             exported(run, format)
         exported(run, "saved_model", input="jpeg")
-    (directory / "five.png").write_bytes(export.samples(Classifier.load(run))[0][3])
+    (directory / "five.png").write_bytes(export.freeze(Classifier.load(run)).files[3])
     return directory
 
 
@@ -159,13 +159,16 @@ def weights_of(outputs, channels=3, name="tiny", size=8):
     return values
 
 
-def test_python_exports_and_keeps_its_graph(place, tmp_path):
+def test_python_exports_and_keeps_its_graph(place, tmp_path, capsys):
     with tf.Graph().as_default() as graph:
         classifier = Classifier.load(place / "runs/digits")
-        out = export.export(classifier, "onnx", tmp_path / "out")
+        out, pictures, differences = export.export(classifier, "onnx", tmp_path / "out")
         assert tf.get_default_graph() is graph
         assert graph.get_operations() == []
     assert out == tmp_path / "out"
+    assert pictures.startswith("8 pictures of ")
+    assert [line.partition(" differ by up to")[0] for line in differences] == ["ONNX Runtime: probabilities"]
+    assert capsys.readouterr().out == ""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.float32)
     made, by_command = (runtimes.onnx_runtime(path)(pixels) for path in (out, place / "runs/digits/export/onnx"))
     np.testing.assert_array_equal(made["logits"], by_command["logits"])
@@ -201,12 +204,11 @@ def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
     write_checkpoint(weights_of(10, channels=1, size=12), tmp_path / "model.ckpt-7")
     preprocessor = dataclasses.replace(net.preprocessor, name="standardize", size=12)
     net = dataclasses.replace(net, checkpoint=str(tmp_path / "model.ckpt-7"), preprocessor=preprocessor)
-    files, origin = export.samples(net)
-    made = export.freeze(net, files, origin)
+    made = export.freeze(net)
     assert made.images.shape == (PICTURES, 8, 8, 1)
     formats.save_tflite(made.graph, tmp_path)
     found = runtimes.litert(tmp_path)(made.images)["probabilities"]
-    np.testing.assert_allclose(found, evaluated_by(net, files), atol=1e-6)
+    np.testing.assert_allclose(found, evaluated_by(net, made.files), atol=1e-6)
 
 
 @pytest.mark.parametrize("preprocessing", ["vgg", "inception", "unit"])

@@ -2,8 +2,9 @@ import json
 
 import cv2
 
-from engine import summaries
-from engine.journal import METRICS, TRAIN, VALIDATION, Journal, draw_curves
+from engine.figures import draw_curves
+from engine.journal import METRICS, TRAIN, VALIDATION, Journal
+from engine.reports import add_scalars, open_writer
 from tfcompat import tf
 
 
@@ -60,8 +61,8 @@ def test_curves_are_a_picture(tmp_path):
 
 def test_a_resumed_run_hides_what_a_killed_one_wrote(tmp_path):
     with tf.Graph().as_default():
-        summaries.add_scalars(summaries.open_writer(str(tmp_path), 0), 30, {"loss/total": 1.5})
-        summaries.open_writer(str(tmp_path / "resumed"), 20).close()
+        add_scalars(open_writer(str(tmp_path), 0), 30, {"loss/total": 1.5})
+        open_writer(str(tmp_path / "resumed"), 20).close()
     first = [event for file in tmp_path.glob("events*") for event in tf.train.summary_iterator(str(file))]
     second = [e for file in (tmp_path / "resumed").glob("events*") for e in tf.train.summary_iterator(str(file))]
     assert [(v.tag, v.simple_value) for event in first for v in event.summary.value] == [("loss/total", 1.5)]
