@@ -220,7 +220,7 @@ class CheckpointDirectory:
             lines = str(getattr(error, "message", None) or error.strerror).splitlines()
             reason = next(line for line in lines if line.strip() and not line.startswith(("Graph", "Detected")))
             raise TrainingError(
-                f"step {step} cannot be saved in {self.directory} ({reason}); what was saved before is still there. "
+                f"step {step} cannot be saved in {self.directory} ({reason}); earlier checkpoints are kept. "
                 "Remove the cause, then run the same command again: it resumes from the newest checkpoint"
             ) from error
         for path in self.directory.iterdir():

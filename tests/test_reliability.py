@@ -197,7 +197,7 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(run, small_disk, d
     _, err = full.communicate()
     assert full.returncode == 1
     assert "No space left on device" in err
-    assert "what was saved before is still there" in err
+    assert "earlier checkpoints are kept" in err
     assert "Traceback" not in err
     assert_equal(before, values(newest_valid(str(small_disk / "run"))))
     filler.unlink()
@@ -215,7 +215,7 @@ def test_a_save_that_fails_leaves_nothing_half_written(tmp_path):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk, without the right to mount one
         try:
-            with pytest.raises(TrainingError, match=r"step 2 cannot be saved.*what was saved before is still there"):
+            with pytest.raises(TrainingError, match=r"step 2 cannot be saved.*earlier checkpoints are kept"):
                 checkpoints.save(session, 2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
