@@ -298,7 +298,7 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
         return resolve(Config.of(**given)), None
     trained = configuration.load(os.path.join(run, CONFIG_JSON))
     flat, fixed = trained.flat(), ["net", "preprocessing"]
-    if not getattr(nets.find(trained.network.net), "any_size", True):
+    if not nets.find(trained.network.net).any_size:
         fixed.append("image_size")
     for key in fixed:
         if given.get(key, flat[key]) != flat[key]:
