@@ -12,6 +12,8 @@ import json
 import operator
 import os
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -30,8 +32,23 @@ EPOCHS, FRACTION = Interval(gt=0, le=1e9), Interval(ge=0, lt=1)
 
 
 def optional(metavar: str) -> object:
-    """The tyro setting of an option whose help says what its default, None, means."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+    """The tyro setting of an option whose help says what its default, None, means; a preset's value is added."""
+
+    def hint(value: str) -> str:
+        return "" if value in ("None", "") else f"({value})"
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+def help_page(text: str) -> str:
+    """The text of a help page, wrapped to the terminal, for tyro. Paragraphs with indented lines are kept.
+
+    tyro joins lines, but for those that begin with a space, and doubles an empty line before them: a zero-width space
+    makes one that it keeps.
+    """
+    width = min(100, shutil.get_terminal_size().columns - 2)
+    parts = [part if "\n  " in f"\n{part}" else textwrap.fill(part, width) for part in text.strip().split("\n\n")]
+    return "\n\u200b\n".join(textwrap.indent(part, " ") for part in parts)
 
 
 def options(cls: type) -> type:
@@ -77,7 +94,7 @@ class NetworkOptions:
     """The net, its initial weights, and the parts that are trained."""
 
     net: str = "preact_resnet_20"
-    """Name in the registry nets.NETS; an unknown name lists them."""
+    """The net, such as vgg_16 or mobilenet_v1; docs/nets.md lists them."""
     init_from: Annotated[str | None, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
@@ -86,8 +103,8 @@ class NetworkOptions:
     freeze: Annotated[tuple[str, ...], optional("SCOPE …")] = ()
     """Do not train these parts of the net."""
     batch_norm_updates: Literal["auto", "trained", "all", "none"] = "auto"
-    """The batch norm layers that normalize by the batch and update their moving averages: those of the trained parts,
-    all, or none; the others use their moving averages. auto: none with --init-from, else trained."""
+    """Batch norm layers that use and average the statistics of the batch: those of the trained parts, all, or none. The
+    others use their moving averages unchanged. auto: none with --init-from, else trained."""
     head: Literal["softmax", "sigmoid"] = "softmax"
     """One output for each class, or for two classes a single sigmoid unit."""
 
@@ -99,10 +116,11 @@ class ScheduleOptions:
     total_steps: Annotated[int, AT_LEAST_ONE] = 1000
     """Train until this step. May be raised when a run is resumed."""
     total_epochs: Annotated[float | None, EPOCHS, optional("EPOCHS")] = None
-    """The same in epochs, which are passes over the training pictures; likewise for the other durations in epochs."""
+    """Length in epochs instead; one epoch is all training pictures once."""
     learning_rate: Annotated[float | None, POSITIVE, optional("FLOAT")] = None
-    """Highest rate, at the end of warm-up and the start of the schedule. Default: the net's own, 0.1 with batch norm
-    and 0.01 without; 0.001 for adam, adamw and rmsprop; to fine-tune all layers, 0.001 and 0.0001."""
+    """Highest rate, at the end of warm-up and the start of the schedule. Default for sgd and momentum: 0.1 for nets
+    with batch norm, 0.01 for others, 0.001 to fine-tune all layers; for adam, adamw and rmsprop: 0.001, and 0.0001 to
+    fine-tune all layers."""
     schedule: Literal["constant", "step", "exponential", "polynomial", "cosine"] = "cosine"
     """Learning rate after warm-up. polynomial and cosine reach --end-learning-rate at --total-steps."""
     warmup_steps: Annotated[int, Interval(ge=0, le=MOST_STEPS)] = 0
@@ -242,7 +260,7 @@ class CheckpointOptions:
     ema: bool = False
     """Use the EMA weights, of a run with --ema-decay."""
     net: Annotated[str | None, optional("NAME")] = None
-    """For a checkpoint without run directory: name in the registry nets.NETS."""
+    """For a checkpoint without run directory: the net, such as vgg_16; docs/nets.md lists them."""
     image_size: Annotated[int | None, Interval(ge=1, le=4096), optional("N")] = None
     """Height and width of the net's input in pixels. Default: of the run, or the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
@@ -296,7 +314,7 @@ def parse(record: type, program: str, about: str, args: list[str]) -> Any:
 
     Raises UserError for a value that is out of its range.
     """
-    values = tyro.cli(tyro.conf.FlagCreatePairsOff[record], args=args, prog=program, description=about)
+    values = tyro.cli(tyro.conf.FlagCreatePairsOff[record], args=args, prog=program, description=help_page(about))
     check_values(vars(values), get_type_hints(record, include_extras=True))
     return values
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import tyro
 
-from config import DURATIONS, Config, flag
+from config import DURATIONS, Config, flag, help_page
 from errors import UserError, unknown
 
 _ADAM = {"optimizer": "adam", "learning_rate": 3e-4}
@@ -121,7 +121,11 @@ def _parse(args: list[str], default: Config) -> Config:
         "PRESET --help shows the values of that preset."
     )
     return tyro.cli(
-        tyro.conf.OmitArgPrefixes[Config], args=args, default=default, prog="train.py [PRESET]", description=about
+        tyro.conf.OmitArgPrefixes[Config],
+        args=args,
+        default=default,
+        prog="train.py [PRESET]",
+        description=help_page(about),
     )
 
 

@@ -231,7 +231,7 @@ def run_training(config: Config) -> TrainingResult:
     plan = prepare(config)
     config, run = plan.config, plan.directory
     if plan.is_finished:
-        print(f"{run} is finished: step {plan.step} of {config.schedule.total_steps}")
+        print(f"{run} is finished: step {plan.step} of {max(plan.step, config.schedule.total_steps)}")
         print_result(run, plan.journal)
         return TrainingResult(run, plan.step, plan.journal.best(), plan.journal.rows, 0)
     initial = config.network.init_from if not plan.newest else None

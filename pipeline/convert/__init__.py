@@ -6,6 +6,7 @@ pool.py decodes in several processes, sources/ reads the data sets. Nothing here
 import csv
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -140,7 +141,10 @@ def convert(
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
                 totals.write(split, pool, directory)
-        _check(totals, on_error == "skip", directory / REJECTED_CSV, list_outside)
+        given = {"--out": out, "--source": source, "--label-regex": label_regex}
+        words = [word for pair in given.items() if pair[1] for word in pair]
+        again = ["python", "-m", "pipeline.convert", name, *words]
+        _check(totals, again, on_error == "skip", directory / REJECTED_CSV, list_outside)
         totals.moments.save_pixel_statistics(directory)
         description = json.dumps(totals.description(source_path), indent=2)
         (directory / tfrecord.DATASET_JSON).write_text(description + "\n")
@@ -176,15 +180,18 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
     return path
 
 
-def _check(totals: _Totals, skip: bool, list_inside: Path, list_outside: Path) -> None:
-    """Writes rejected.csv, if pictures are rejected. Raises UserError if the data set cannot be used."""
+def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, list_outside: Path) -> None:
+    """Writes rejected.csv, if pictures are rejected. Raises UserError if the data set cannot be used.
+
+    command is the beginning of the command line that the remedy names.
+    """
     rejected, missing = totals.rejected, totals.missing()
     if rejected:
         path = list_inside if skip and not missing else list_outside
         with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
             csv.writer(file).writerows([Rejected._fields, *rejected])
     if rejected and not skip:
-        advice = "repair or remove them, or leave them out: python -m pipeline.convert … --on-error skip"
+        advice = f"repair or remove them, or leave them out: {shlex.join([*command, '--on-error', 'skip'])}"
         first = f"the first is {rejected[0].file}: {rejected[0].reason}"
         listed = f"All are listed in {list_outside}"
         raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")

@@ -7,6 +7,7 @@ import sys
 import tyro
 
 import errors
+from config import help_page
 from pipeline.convert import REJECTED_CSV, SOURCES, convert
 
 
@@ -19,7 +20,7 @@ def main() -> None:
         "decoded before it is stored. TF-Slim's own TFRecords with labels.txt need no conversion: use train.py --data."
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the partial output is removed
-    done = tyro.cli(convert, prog="python -m pipeline.convert", description=about)
+    done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")
     if done.rejected:
