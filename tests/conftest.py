@@ -8,7 +8,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))  # tiny_net
 
 # By the CPU time that they take, 100 to 30 seconds.
 LONG = ("test_train.py", "test_reliability.py", "test_slim_parity.py", "test_resume.py", "test_recipes.py")
-LONG += ("test_nets.py", "test_keras_files.py", "test_legacy.py", "test_batches.py")
+LONG += ("test_nets.py", "test_keras_files.py", "test_python_api.py", "test_export.py", "test_legacy.py")
+LONG += ("test_batches.py",)
 
 
 def pytest_collection_modifyitems(items):
