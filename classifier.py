@@ -5,7 +5,7 @@ docs/python.md shows its use.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -225,15 +225,15 @@ class Classifier:
         Returns one Prediction for each picture, in order; with an error where it cannot be read. Raises UserError for
         a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
         """
-        return list(self.stream(list_pictures(files), top_k=top_k, invert=invert))
+        return list(self.stream(files, top_k=top_k, invert=invert))
 
     def features(self, files: Files, end_point: str) -> Features:
         """The outputs of a layer for pictures, flattened. Raises UserError as `predict`, and for an unknown name."""
-        return Features.of(self.stream(list_pictures(files), end_point=end_point))
+        return Features.of(self.stream(files, end_point=end_point))
 
     def stream(
         self,
-        files: Iterable[str],
+        files: Files,
         *,
         top_k: int | Literal["all"] = 5,
         invert: str = "auto",
@@ -246,6 +246,7 @@ class Classifier:
         """
         if top_k != "all" and top_k < 1:
             raise UserError(f"--top-k is {top_k}; it must be at least 1, or all")
+        pictures = iter(list_pictures(files))
         with self.graph() as graph:
             batch = self.inputs()
             heads, end_points = self.build(batch)
@@ -260,7 +261,7 @@ class Classifier:
             reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
             self.restore(session)
         net = session.make_callable(fetches, [batch])
-        return self._predictions(iter(files), reader, net, None if top_k == "all" else top_k)
+        return self._predictions(pictures, reader, net, None if top_k == "all" else top_k)
 
     def _predictions(
         self, files: Iterator[str], reader: PictureReader, net: Callable, top_k: int | None
@@ -298,6 +299,9 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
         return resolve(Config.of(**given)), None
     trained = configuration.load(os.path.join(run, CONFIG_JSON))
     flat, fixed = trained.flat(), ["net", "preprocessing"]
+    for key in ("image_size", "preprocessing"):  # a default of the net could be another than the training's
+        if flat[key] is None:
+            raise UserError(f"{run}/{CONFIG_JSON} has no {key}; restore the file")
     if not nets.find(trained.network.net).any_size:
         fixed.append("image_size")
     for key in fixed:

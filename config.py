@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import docstring_parser  # a dependency of tyro, as is typeguard
 import tyro
 from annotated_types import Ge, Gt, Interval, Le, Lt
-from typeguard import TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import atomic_write
@@ -238,6 +238,9 @@ class Config:
 
     def replace(self, **values: Any) -> "Config":
         """A copy with some options changed, by their flat names. Raises UserError for an unknown name."""
+        for name in DURATIONS:  # a duration that is given in steps replaces one in epochs
+            if f"{name}_steps" in values:
+                values.setdefault(f"{name}_epochs", () if name == "decay_at" else None)
         changed: dict[str, dict] = {}
         for key, value in values.items():
             if key not in TOPIC_OF:
@@ -297,13 +300,15 @@ def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: C
     """
     for key, value in values.items():
         try:
-            check_type(value, hints[key])
+            check_type(value, hints[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
         except TypeCheckError as error:
             reason = str(error).splitlines()[0][:120]
             raise UserError(f"{name(key)} is {str(value)[:80]!r}, which it cannot be: {reason}") from None
         ranges = [part for part in getattr(hints[key], "__metadata__", ()) if isinstance(part, Interval)]
         limits = [(*LIMITS[type(limit)], *dataclasses.astuple(limit)) for part in ranges for limit in part]
         numbers = value if isinstance(value, tuple) else () if isinstance(value, str | None) else (value,)
+        if limits and any(isinstance(number, bool) for number in numbers):  # which is an int to Python
+            raise UserError(f"{name(key)} is {value}, which it cannot be: it must be a number")
         if not all(fits(number, bound) for number in numbers for fits, _, bound in limits):
             words = " and ".join(f"{word} {bound:,.12g}" for _, word, bound in limits)
             raise UserError(f"{name(key)} is {value}; it must be {words}")

@@ -101,7 +101,7 @@ def export(
     """
     check_input(format, input)
     out, names = Path(directory), classifier.dataset.class_names
-    if Path(f"{out}.index").exists():
+    if os.path.exists(f"{out}.index"):  # Path.exists raises on a name that is too long
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
         with op_determinism(), atomic_directory(out) as partial:

@@ -75,6 +75,8 @@ def locked(path: "str | Path") -> Iterator[None]:
     try:
         lock = FileLock(path, blocking=False, fallback_to_soft=False).acquire()
     except Timeout:
+        # filelock also times out in a directory where no file can be made: that raises the system's error here.
+        tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))).close()
         raise BlockingIOError(errno.EWOULDBLOCK, "another process holds this lock", os.fspath(path)) from None
     with lock:
         held = os.stat(path)

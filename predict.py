@@ -57,6 +57,7 @@ if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: -
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import os
+import signal
 from contextlib import AbstractContextManager, ExitStack
 
 from tqdm import tqdm
@@ -99,6 +100,9 @@ def check_outputs(files: list[str], options: PredictOptions) -> None:
             check_output(flag(key), getattr(options, key), suffix)
     if (options.features is None) != (options.out is None):
         raise errors.UserError("--features END_POINT and --out FILE.npz belong together; name both")
+    named = [path for path in (options.csv, options.sheet, options.explain, options.out) if path is not None]
+    if len(set(map(os.path.realpath, named))) < len(named):
+        raise errors.UserError(f"two outputs have one name: {', '.join(named)}; give each its own")
     pictures = set(map(os.path.realpath, files))
     for path in montage.sheet_names(options.sheet) if options.sheet else ():
         if os.path.realpath(path) in pictures:
@@ -128,5 +132,6 @@ def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         sys.exit(predict(OPTIONS))

@@ -164,7 +164,10 @@ def in_steps(config: Config, examples: int) -> Config:
             values |= {"decay_at_steps": tuple(map(steps, epochs)), "decay_at_epochs": ()}
         elif name != "decay_at" and epochs is not None:
             # Rounded up, so that the last of several whole periods is the last step, and not the one before it.
-            values |= {f"{name}_steps": steps(epochs, math.ceil if "every" in name else round), f"{name}_epochs": None}
+            length = steps(epochs, math.ceil if "every" in name else round)
+            if "every" in name:  # longer than any training: never, but at the end
+                length = min(length, MOST_STEPS)
+            values |= {f"{name}_steps": length, f"{name}_epochs": None}
     config = config.replace(**values)
     schedule = config.schedule
     longest = max(schedule.total_steps, schedule.warmup_steps, schedule.decay_steps or 0, *schedule.decay_at_steps)

@@ -138,6 +138,8 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     on_error='skip' replaces a corrupt record by another one, the same each time, so that the order of the others does
     not change; 'stop' raises UserError for it, as for shards that are missing, cut short or of another length.
     """
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
     offsets, faults = [], {}

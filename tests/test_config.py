@@ -315,6 +315,26 @@ def test_epochs_become_steps_once():
         in_steps(Config.of(schedule="step", decay_at_epochs=(1, 1.001)), 1259)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("decay_at_steps", (1, "x")), ("decay_at_steps", (1, None)), ("train_only", ("logits", 3))),
+        *(("total_steps", True), ("learning_rate", True), ("seed", False)),
+    ],
+)
+def test_every_element_has_the_type_and_a_bool_is_no_number(key, value):
+    with pytest.raises(UserError, match=f"--{key.replace('_', '-')} is .*which it cannot be"):
+        resolve(Config.of(**{key: value}, schedule="step"))
+
+
+def test_steps_replace_a_preset_in_epochs():
+    asked = PRESETS["flowers_alexnet"].replace(total_steps=20, warmup_steps=2)
+    assert in_steps(asked, 1100).schedule.total_steps == 20
+    never = in_steps(Config.of(validate_every_epochs=1e9, snapshot_every_epochs=1e9), 1259)
+    resolve(never)  # what is stored can be read again
+    assert never.reporting.validate_every_steps == never.reporting.snapshot_every_steps == config.MOST_STEPS
+
+
 def test_a_duration_is_given_in_one_unit():
     with pytest.raises(UserError, match="--total-steps and --total-epochs are the same duration"):
         parse_command_line(["--total-steps", "5", "--total_epochs=3"])

@@ -324,6 +324,16 @@ def test_help_and_mistakes_are_answered_without_tensorflow(name, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_config_without_the_trainings_size_is_named(binary, tmp_path):
+    """The net's default may be another size, whose accuracy would be a silent mistake."""
+    shutil.copytree(binary, tmp_path / "run")
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    for changed in {**stored, "image_size": None}, {k: v for k, v in stored.items() if k != "preprocessing"}:
+        (tmp_path / "run/config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"config\.json has no (image_size|preprocessing); restore the file"):
+            evaluated(tmp_path / "run")
+
+
 def test_two_figures_need_two_files(tmp_path):
     with pytest.raises(UserError, match="--confusion and --mistakes are both"):
         evaluated("nowhere", confusion=str(tmp_path / "a.png"), mistakes=str(tmp_path / "." / "a.png"))

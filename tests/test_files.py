@@ -36,6 +36,13 @@ def test_a_lock_is_held_by_one_process_and_released_by_kill(tmp_path):
     assert not lock.exists()
 
 
+def test_a_directory_that_takes_no_files_is_not_another_process():
+    with pytest.raises(FileNotFoundError), locked("/proc/.lock"):
+        pass
+    with pytest.raises(UserError, match="/proc/a cannot be made"), atomic_directory("/proc/a"):
+        pass
+
+
 def test_a_lock_file_that_another_process_made_meanwhile_is_kept(tmp_path):
     lock = tmp_path / ".lock"
     with locked(lock):

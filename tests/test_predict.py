@@ -190,6 +190,7 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
         (("{picture}", "--batch-size", "0"), "--batch-size is 0; it must be at least 1"),
         ((), "no picture is named"),
         (("{png}", "--sheet", "{png}"), "is one of the pictures; choose another name"),
+        (("{picture}", "--csv", "{empty}/p.csv", "--explain", "{empty}/p.csv"), "two outputs have one name"),
     ],
 )
 def test_mistakes_are_reported_and_nothing_is_written(words, message, run, pictures, tmp_path):
@@ -299,6 +300,9 @@ def test_python_gets_predictions_and_features(run, pictures, tmp_path, capfd):
         classifier = Classifier.load(run, batch_size=5)
         predictions = classifier.predict(files, top_k=1)
         features = classifier.features(files, "logits")
+        (alone,) = classifier.stream(str(pictures / "cat/0.jpg"))  # a name, not its characters
+        assert alone.error is None
+        assert len(list(classifier.stream([pictures / "cat"]))) == len(list((pictures / "cat").iterdir()))
         stream = classifier.stream([str(pictures / "cat/0.jpg")], cam=True)
         first = next(stream)  # the stream is not closed yet
         assert tf.get_default_graph() is graph

@@ -125,7 +125,9 @@ def convert(
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
             training pictures, a split without pictures.
     """
-    _check_options(name, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes)
+    _check_options(
+        name, on_error, channels, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes
+    )
     source_path = _source_path(name, out, source)
     list_outside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")  # for a conversion that fails
     if os.path.lexists(list_outside) and not _is_list(list_outside):
@@ -154,9 +156,15 @@ def convert(
     return Conversion(out, data.class_names, counts, len(totals.rejected), data.ignored or {})
 
 
-def _check_options(name: str, label_regex: str | None, **numbers: int | None) -> None:
+def _check_options(
+    name: str, on_error: str, channels: int | None, label_regex: str | None, **numbers: int | None
+) -> None:
     if name not in SOURCES:
         raise errors.unknown("data set", name, SOURCES)
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
+    if channels not in (None, 1, 3):
+        raise UserError(f"--channels is {channels}; it must be 1 or 3")
     if label_regex is not None and name != "folder":
         raise UserError(f"--label-regex belongs to folder, not to {name}")
     for key, value in numbers.items():
