@@ -64,10 +64,11 @@ def pictures(tmp_path_factory):
     return str(directory / "shards")
 
 
-def test_each_builds_with_a_tiny_net(pictures):
+def test_each_builds_with_a_tiny_net(pictures, tmp_path):
     """Optimizer, schedule, head and preprocessing of each; what several share is built once."""
     keys = ("optimizer", "momentum", "schedule", "decay_at_steps", "head", "preprocessing")
     small = {"dataset": "folder", "data": pictures, "net": "tiny", "image_size": 16, "batch_size": 4}
+    small["run_dir"] = str(tmp_path / "run")
     for preset in {Config.of(**small, **{key: p.flat()[key] for key in keys}) for p in PRESETS.values()}:
         model = training.build(prepare(resolve(preset)))
         with model.graph.as_default():

@@ -676,4 +676,4 @@ def test_help_has_one_line_for_each_source(monkeypatch, capsys):
     for name, source in SOURCES.items():
         text = source.__doc__.splitlines()[0].rstrip(".")
         assert len(text) > 20
-        assert f"  {name:<13}  {text}" in [line.rstrip() for line in lines]
+        assert f"   {name:<13}  {text}" in [line.rstrip() for line in lines]
