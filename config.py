@@ -24,7 +24,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
-from files import atomic_write
+from files import atomic_write, is_text
 
 MOST_STEPS = 2**31 - 1
 AT_LEAST_ONE, POSITIVE = Interval(ge=1, le=MOST_STEPS), Interval(gt=0, le=1e30)
@@ -361,7 +361,7 @@ def check_paths(config: Config) -> None:
     if re.search(r"[*?\[\]\\\x00-\x1f]", os.path.abspath(run_dir)):
         raise UserError(f"--run-dir {run_dir!r} holds one of * ? [ ] \\; TensorFlow takes those for wildcards")
     for key, path in (("run_dir", run_dir), ("data", config.input.data)):
-        if any("\ud800" <= character <= "\udfff" for character in path or ""):
+        if path is not None and not is_text(path):
             raise UserError(f"{flag(key)} {path!r} is no name in UTF-8, which TensorFlow needs")
 
 

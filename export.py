@@ -21,6 +21,7 @@ from typing import Annotated, Literal, get_args
 
 import errors
 from config import CheckpointOptions, optional, options, parse
+from files import is_text
 
 Format = Literal["saved_model", "frozen", "tflite", "onnx"]
 Input = Literal["images", "jpeg"]
@@ -45,7 +46,7 @@ def parse_command_line(args: list[str]) -> ExportOptions:
     check_input(found.format, found.input)
     if found.out == "":
         raise errors.UserError("--out '' names no directory; leave it out for export/FORMAT in the run directory")
-    if any("\ud800" <= character <= "\udfff" for character in found.out or ""):
+    if found.out is not None and not is_text(found.out):
         raise errors.UserError(f"--out {found.out!r} is no name in UTF-8, which TensorFlow needs")
     return found
 
