@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import config as configuration
 import nets
+import own_code
 from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
@@ -35,8 +36,9 @@ CONFIG_JSON = "config.json"
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "on_error", "run_dir", "patience"),
+    *("source", "data", "on_error", "run_dir", "patience", "allow_code"),
 }
+OWN_CODE = ("net", "preprocessing")  # options whose file the run directory keeps a copy of
 
 
 class RunPlan(NamedTuple):
@@ -115,6 +117,16 @@ def exclusive(directory: str) -> Iterator[None]:
         yield
 
 
+def with_own_code(config: Config) -> Config:
+    """The configuration that a user gave, with absolute names of their own code, whose files may then run.
+
+    Raises UserError for a file that is missing, or not the code that the run directory was started with.
+    """
+    given, run = config.flat(), config.run
+    values = {key: own_code.named(given[key], run.run_dir, run.allow_code) for key in OWN_CODE}
+    return config.replace(dataset=own_code.named(given["dataset"]), **values)
+
+
 def resolve(config: Config) -> Config:
     """Checks the options and fills in the defaults that depend on the net and the machine.
 
@@ -136,7 +148,7 @@ def resolve(config: Config) -> Config:
     return config.replace(
         learning_rate=rate,
         batch_norm_updates=automatic if updates == "auto" else updates,
-        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset)),
+        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset.rpartition(":")[2])),
         init_from=os.path.abspath(start) if is_file else start,
         image_size=config.input.image_size or net.image_size,
         preprocessing=config.input.preprocessing or net.preprocessing,
@@ -189,6 +201,9 @@ def resumed(stored: Config, asked: Config) -> Config:
     if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
+    for key in (*OWN_CODE, "dataset"):  # the files of a net and preprocessing are compared by content
+        if own_code.is_own(now[key]) and own_code.short(before[key]) == own_code.short(now[key]):
+            before[key] = now[key]
     changed = [key for key, value in before.items() if key not in FREE_ON_RESUME and value != now[key]]
     if changed:
         differences = "; ".join(f"{flag(key)} was {before[key]}, now {now[key]}" for key in changed)

@@ -23,6 +23,7 @@ from functools import partial
 from typing import NamedTuple
 
 import config as configuration
+import own_code
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
 from engine import optimizer
@@ -35,7 +36,7 @@ from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
 from pipeline.corruption import Reader
 from pipeline.prepare import training_selection, validation_selection
-from run_directory import CONFIG_JSON, RunPlan, exclusive, prepare, resolve
+from run_directory import CONFIG_JSON, OWN_CODE, RunPlan, exclusive, prepare, resolve, with_own_code
 from tfcompat import batch_norm, dropout, op_determinism, slim, tf
 
 
@@ -206,7 +207,7 @@ def train(config: Config) -> TrainingResult:
 
     Raises UserError for options, data or a run directory that cannot be used, TrainingError where the training fails.
     """
-    config = resolve(config)
+    config = resolve(with_own_code(config))
     try:
         with op_determinism():
             if config.run.dry_run:  # a run of two steps in a temporary directory
@@ -244,6 +245,7 @@ def run_training(config: Config) -> TrainingResult:
     # Nothing is written to the run directory before data and graph are sound.
     configuration.save(config, os.path.join(run, CONFIG_JSON))
     plan.dataset.copy_description(run)
+    own_code.keep([config.flat()[key] for key in OWN_CODE], run)
     return run_loop(plan, model, initial)
 
 

@@ -29,7 +29,7 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
         raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")
     another = "name another directory with --data"
     made_as = dataset.description.get("name", name)
-    if made_as != name:
+    if made_as != name.rpartition(":")[2]:  # of the user's own source, its name in the file
         raise UserError(f"{directory} holds {made_as}, not {name}; give --dataset {made_as}, or {another}")
     source = options.source and os.path.realpath(options.source)
     made_from = dataset.description.get("source", source)  # TF-Slim's shards do not name their source

@@ -32,11 +32,12 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
+    "own_code": {"errors", "files"},
     "config": {"errors", "files"},
     "presets": {"config", "errors"},
     "checkpoints": {"errors", "files", "tfcompat"},

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import errors
 import nets
+import own_code
 from checkpoints import locate
 from nets.weights import export_keras, fetch, import_keras, inspect
 from nets.weights.published import PUBLISHED
@@ -34,13 +35,16 @@ def main() -> None:
         command.add_argument("ckpt", metavar="CKPT", help="run directory, prefix, or V1 file")
     importing.add_argument("file", metavar="FILE", help=".h5, .weights.h5, .keras, or .npz with Keras's variable names")
     for command in (inspecting, importing, exporting):
-        command.add_argument("--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS")
+        command.add_argument(
+            "--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS, or FILE.py:NAME"
+        )
     importing.add_argument("--out", metavar="DIR", required=True, help="directory to make")
     exporting.add_argument("--out", metavar="FILE", required=True, help="FILE.weights.h5")
     fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
     args = parser.parse_args()
 
     if getattr(args, "net", None):
+        args.net = own_code.named(args.net)
         nets.find(args.net)  # before any file is read
     if args.command == "inspect":
         print(inspect(locate(args.ckpt, "CKPT"), args.net))

@@ -15,13 +15,14 @@ import pooch
 import tyro
 from tqdm import tqdm
 
-import errors
+import own_code
 from config import optional
-from errors import UserError
+from errors import UserError, unknown
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
 from pipeline import images, tfrecord
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
 from pipeline.convert.sources import Source, arrays, folders, tables
+from pipeline.convert.sources.own import own_source
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
@@ -111,7 +112,7 @@ def convert(
     r"""Converts a source into the directory `out`, which appears only when it is complete.
 
     Args:
-        name: The kind of source: digits, folder, csv and so on.
+        name: The kind of source: digits, folder, csv and so on; or your own, FILE.py:NAME.
         out: Directory to make; if it exists, it must be empty.
         source: The raw files: a directory, or for csv a file. Default: download them, if the source can.
         on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
@@ -125,6 +126,8 @@ def convert(
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
             training pictures, a split without pictures.
     """
+    reader = find_source(own_code.named(name))
+    name = name.rpartition(":")[2]  # of the user's own
     _check_options(
         name, on_error, channels, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes
     )
@@ -134,7 +137,7 @@ def convert(
         raise UserError(f"{list_outside} is where pictures that cannot be used would be listed; move it away")
     options = {} if label_regex is None else {"label_regex": label_regex}
     with atomic_directory(out) as directory:
-        data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **options)
+        data = reader(source_path, pooch.os_cache("slimgraph") / name, **options)
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
@@ -156,11 +159,18 @@ def convert(
     return Conversion(out, data.class_names, counts, len(totals.rejected), data.ignored or {})
 
 
+def find_source(name: str) -> Callable[..., Source]:
+    """A function of SOURCES, or for an absolute FILE.py:NAME the user's. Raises UserError for an unknown name."""
+    if own_code.is_own(name):
+        return own_source(name)
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    return SOURCES[name]
+
+
 def _check_options(
     name: str, on_error: str, channels: int | None, label_regex: str | None, **numbers: int | None
 ) -> None:
-    if name not in SOURCES:
-        raise errors.unknown("data set", name, SOURCES)
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
     if channels not in (None, 1, 3):
