@@ -18,7 +18,7 @@ from functools import cache
 import own_code
 from errors import UserError
 from nets.record import Net
-from tfcompat import slim, tf, upstream
+from tfcompat import dropout, slim, tf, upstream
 
 CLASSES = 7  # of the trial build
 
@@ -73,7 +73,8 @@ def _completed(net: Net, name: str) -> Net:
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
         images = tf.placeholder(tf.float32, [2, net.image_size, net.image_size, net.channels])
-        logits, _ = net.build(images, CLASSES, True, net.weight_decay)
+        with slim.arg_scope([dropout], seed=tf.constant([0, 0])):
+            logits, _ = net.build(images, CLASSES, True, net.weight_decay)
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         outside = [each for each in variables if not each.startswith(f"{net.scope}/")]
         if outside or not variables:

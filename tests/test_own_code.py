@@ -27,7 +27,16 @@ PAGE = (ROOT / "docs/your-own.md").read_text()
 FILES = {name: code for code, name in re.findall(r"```python\n(# (\w+\.py)\n.*?)```", PAGE, re.DOTALL)}
 OPTIONS = ["--net", "se_net.py:se_net", "--preprocessing", "my_prep.py:bright", "--image-size", "16"]
 OPTIONS += ["--dataset", "my_source.py:pictures", "--source", "raw", "--run-dir", "run", "--batch-size", "8"]
-OPTIONS += ["--validate-every-steps", "2", "--snapshot-every-steps", "2", "--compute-threads", "2"]
+OPTIONS += [
+    "--validate-every-steps",
+    "2",
+    "--snapshot-every-steps",
+    "2",
+    "--compute-threads",
+    "2",
+    "--schedule",
+    "constant",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +174,7 @@ def test_a_hostile_run_directory_runs_nothing(hostile, where, home):
         (home / "my_prep.py").unlink()
     for step in (
         lambda: tiny_net.evaluated("run"),
-        lambda: predict.main(predict.PredictOptions("run", pictures=("raw",))),
+        lambda: predict.predict(predict.PredictOptions("run", pictures=("raw",))),
         lambda: tiny_net.exported("run", "onnx", out="model"),
         lambda: train(parse_command_line(["--run-dir", "run", "--total-steps", "4", "--source", "raw"])),
     ):
@@ -283,8 +292,9 @@ def test_code_that_nobody_named_does_not_run(tmp_path):
 def test_a_source_that_is_none_says_what_is_wrong(tmp_path, returned, reason):
     code = f"from pipeline.convert.sources import Example, Source\ndef mine(source, cache):\n    return {returned}\n"
     (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match=reason):
-        convert(f"{tmp_path}/mine.py:mine", str(tmp_path / "out"), str(tmp_path))
+        convert(f"{tmp_path}/mine.py:mine", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert not (tmp_path / "out").exists()
 
 
