@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 
 from errors import UserError
 
+# Folders that systems and network drives leave among a user's files: thumbnails, deleted files, copies of metadata.
+BY_PRODUCTS = {"@eadir", "@tmp", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "__macosx"}
+BY_PRODUCTS |= {"__pycache__", "lost+found", "system volume information"}
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
 
 
@@ -140,29 +143,39 @@ def is_text(name: object) -> bool:
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 
-def list_directory(directory: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a directory, each sorted; links are followed, hidden names are left out.
+def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a directory, each sorted; links are followed.
 
-    Raises UserError if the directory cannot be read.
+    Names that begin with a dot and BY_PRODUCTS are left out, and added to `left_out`. Raises UserError if the directory
+    cannot be read.
     """
     try:
         with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
-    return tuple([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
+    parts: dict[bool, list[Path]] = {True: [], False: []}
+    for name, is_folder in found:
+        if name.startswith(".") or (is_folder and name.lower() in BY_PRODUCTS):
+            if left_out is not None:
+                left_out.append(directory / name)
+        else:
+            parts[is_folder].append(directory / name)
+    return parts[True], parts[False]
 
 
-def all_files(directory: Path, parents: tuple[str, ...] = ()) -> list[Path]:
+def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[Path] | None = None) -> list[Path]:
     """All files in a directory and its subfolders, sorted. `parents` are the real paths of the folders above it.
 
-    Raises UserError if a folder cannot be read, or is a link to one of its parents.
+    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
+    parents.
     """
     real = os.path.realpath(directory)
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
-    folders, files = list_directory(directory)
-    return sorted([*files, *(path for folder in folders for path in all_files(folder, (*parents, real)))])
+    folders, files = list_directory(directory, left_out)
+    below = (path for folder in folders for path in all_files(folder, (*parents, real), left_out=left_out))
+    return sorted([*files, *below])
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ each class. The exit code is 2 where there are faults.
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -17,13 +17,12 @@ import errors
 from errors import UserError
 from files import check_output, os_errors_as_user_errors
 from pipeline import montage, tfrecord
+from pipeline.balance import describe
 from pipeline.corruption import Examiner, Fault
 from pipeline.dataset import Dataset
 from pipeline.index import Content, known_contents, stored_index
 from pipeline.preprocess import FAMILIES, Preprocessor, find_family
 from pipeline.tfrecord import SPLITS
-
-FEW_CLASSES = 50  # up to here all are printed; of more, the largest and the smallest
 
 
 def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
@@ -79,25 +78,6 @@ def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, 
         while block := list(islice(records, 256)):  # all at once would fill the memory
             for found, examined in zip(block, threads.map(examiner.reason, block), strict=True):
                 yield found.offset, *examined
-
-
-def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
-    """A table of the number of records by class and split."""
-    splits = [split for split, counts in balance.items() if counts]
-    totals = [sum(counts[label] for counts in balance.values()) for label in range(len(class_names))]
-    labels = range(len(class_names))
-    if len(labels) > FEW_CLASSES:
-        ranked = sorted(labels, key=lambda label: (-totals[label], label))
-        labels = [*ranked[:5], *ranked[-5:]]
-    rows = [(class_names[label][:40], *(f"{balance[split][label]:,}" for split in splits)) for label in labels]
-    rows = [("class", *splits), *rows, ("all", *(f"{balance[split].total():,}" for split in splits))]
-    width = max(len(name) for name, *_ in rows[1:-1])
-    lines = [f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]
-    if len(labels) < len(totals):
-        lines.insert(6, f"… {len(totals) - 10} classes between these")
-    if any(totals):
-        lines.append(f"the largest class has {max(totals) / max(1, min(totals)):.1f} times the smallest")
-    return "\n".join(lines)
 
 
 def parse_command_line() -> argparse.Namespace:

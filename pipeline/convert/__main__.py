@@ -8,7 +8,8 @@ import tyro
 
 import errors
 from config import help_page
-from pipeline.convert import REJECTED_CSV, SOURCES, convert
+from pipeline import balance
+from pipeline.convert import REJECTED_CSV, SOURCES, convert, duplicates
 
 
 def main() -> None:
@@ -23,8 +24,13 @@ def main() -> None:
     done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")
+    print(balance.describe(done.balance, done.class_names))
     if done.rejected:
         print(f"{os.path.join(done.directory, REJECTED_CSV)} lists them with the reasons")
+    if done.duplicates:
+        listed = os.path.join(done.directory, duplicates.DUPLICATES_CSV)
+        found = duplicates.describe(done.duplicates)
+        print(f"note: {found}; {listed} lists all, --on-duplicates drop leaves them out")
     if done.ignored:
         print(f"left out: {', '.join(f'{number} {kind}' for kind, number in done.ignored.items())}")
 

@@ -12,7 +12,7 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, open_regular, read_regular
-from pipeline.convert.sources import Example, Source, array_examples, download, split_off, with_all_splits
+from pipeline.convert.sources import Example, HeldOut, Source, array_examples, download
 
 
 def digits(source: Path | None, cache: Path) -> Source:
@@ -25,9 +25,8 @@ def digits(source: Path | None, cache: Path) -> Source:
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    rest, test = split_off(array_examples("digit", pixels, bunch.target, digits=4), 0.2)
-    train, validation = split_off(rest, 0.125)
-    return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
+    examples = array_examples("digit", pixels, bunch.target, digits=4)
+    return Source([str(i) for i in range(10)], 1, {"train": examples}, held_out=HeldOut(test=0.2, validation=0.125))
 
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -73,7 +72,7 @@ def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], clas
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
         splits[split] = array_examples(split, images, labels)
-    return Source(class_names, 1, with_all_splits(splits, class_names, paths["train-images-idx3-ubyte.gz"], 1 / 12))
+    return Source(class_names, 1, splits, held_out=HeldOut(validation=1 / 12))
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -115,7 +114,7 @@ def cifar10(source: Path | None, cache: Path) -> Source:
         if not paths:
             raise UserError(f"{source} holds no {prefix}*.bin; it must hold the files of cifar-10-binary.tar.gz")
         splits[split] = [example for path in paths for example in _read_cifar(path)]
-    return Source(CIFAR_CLASSES, 3, with_all_splits(splits, CIFAR_CLASSES, source))
+    return Source(CIFAR_CLASSES, 3, splits)
 
 
 def _read_cifar(path: Path) -> list[Example]:
@@ -151,7 +150,7 @@ def signs(source: Path | None, cache: Path) -> Source:
     if set(splits) != {"train", "test"}:
         found = ", ".join(splits) or "none"
         raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
-    return Source(class_names, 3, with_all_splits(splits, class_names, source))
+    return Source(class_names, 3, splits)
 
 
 def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:

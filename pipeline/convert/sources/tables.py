@@ -11,7 +11,7 @@ import numpy as np
 
 from errors import UserError
 from files import open_regular
-from pipeline.convert.sources import Example, Source, array_examples, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples
 from pipeline.tfrecord import SPLIT_NAMES
 
 
@@ -76,7 +76,7 @@ def _paths(source: Path, header: list[str]) -> Source:
     examples = {}
     for split, rows in splits.items():
         examples[split] = [Example(name, numbers[label], path) for name, label, path in rows]
-    return Source(class_names, 3, with_all_splits(examples, class_names, source))
+    return Source(class_names, 3, examples)
 
 
 def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str, Path]:
@@ -110,4 +110,4 @@ def _pixels(source: Path, header: list[str]) -> Source:
     values, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
     class_names = [str(value) for value in values]
-    return Source(class_names, 1, with_all_splits({"train": examples}, class_names, source))
+    return Source(class_names, 1, {"train": examples})
