@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -136,6 +137,15 @@ def read_regular(path: "str | Path") -> bytes:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, "larger than 2 GiB", os.fspath(path))
         return file.read()
+
+
+def check_unpacked(archive: zipfile.ZipFile, most: int = MOST_BYTES) -> None:
+    """Raises OSError if the content of an archive, such as an .npz, is larger than `most` bytes.
+
+    A zip file can hold a thousand times its own size. zipfile reads no more than the sizes that are checked here.
+    """
+    if sum(entry.file_size for entry in archive.infolist()) > most:
+        raise OSError(errno.EFBIG, f"it unpacks to more than {most:,} bytes")
 
 
 def is_text(name: object) -> bool:

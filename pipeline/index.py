@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from errors import UserError
-from files import atomic_write, open_regular
+from files import atomic_write, check_unpacked, open_regular
 from pipeline import tfrecord
 from tfcompat import tf
 
@@ -254,6 +254,7 @@ def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
     """Shard name to stamp and content; {} where there is no index as _save writes it."""
     try:
         with open_regular(stored_index(directory)) as file, np.load(file) as stored:
+            check_unpacked(stored.zip)
             arrays = dict(stored)
             if arrays.pop("digest").tobytes() != _digest(arrays):
                 return {}

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from files import open_regular, os_errors_as_user_errors
+from files import check_unpacked, open_regular, os_errors_as_user_errors
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
+MOST_STATS = 2**21  # bytes of PIXEL_STATS: four arrays of float64 with three channels, and their headers
 _ROWS = 2**20  # taken to float64 at a time: 24 MB for RGB
 
 
@@ -100,6 +101,7 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
     if path.exists():
         try:
             with open_regular(path) as file, np.load(file) as archive:
+                check_unpacked(archive.zip, MOST_STATS)
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
