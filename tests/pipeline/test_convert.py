@@ -362,6 +362,7 @@ BOTH = {"cat": 2, "dog": 2}
         (["outer/dataset/train", "outer/dataset/test"], ["train", "test"], {}),
         (["train/images", "test/images"], ["train", "test"], {}),
         (["archive/pictures"], ["train"], {}),
+        (["train", "test1"], ["train"], {"folder test1": 1}),
         (["train", "training", "train_masks"], ["train"], {"folder train_masks": 1, "folder training": 1}),
     ],
 )
@@ -373,6 +374,12 @@ def test_splits_of_pictures_with_labels_in_their_names(tmp_path):
     paths = [f"outer/{split}/{name}.{i}.jpg" for split in ("training", "testing") for name in BOTH for i in (0, 1)]
     found, _ = listed(tmp_path, paths, label_regex=r"^(\w+)\.")
     assert found == {"train": BOTH, "test": BOTH}
+
+
+def test_unlabelled_pictures_beside_the_splits_are_left_out(tmp_path):
+    paths = [*two_classes("train", "val"), "testing/0.jpg", "test_images/1.jpg"]
+    expected = {"train": BOTH, "validation": BOTH}, {"folder test_images": 1, "folder testing": 1}
+    assert listed(tmp_path, paths) == expected
 
 
 def test_pictures_in_class_folders_may_be_deep(tmp_path):

@@ -604,12 +604,29 @@ def test_grey_data_in_colour(tmp_path):
         ({"short_side": 0}, "--short-side is 0; it must be at least 1"),
         ({"max_pixels": 0}, "--max-pixels is 0"),
         ({"processes": -1}, "--processes is -1"),
+        ({"processes": True}, "--processes is True, .* it must be a number"),
+        ({"channels": 2}, "--channels is '2', which it cannot be"),
+        ({"on_error": "ignore"}, "--on-error is 'ignore', which it cannot be"),
+        ({"on_duplicates": "skip"}, "--on-duplicates is 'skip', which it cannot be"),
     ],
 )
 def test_options_out_of_range(option, message, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("digits", str(tmp_path / "out"), **option)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_home_directory_is_meant_by_its_sign(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    done = convert("folder", "~/out", "~/raw")
+    assert (done.directory, sorted(os.listdir(tmp_path))) == (str(tmp_path / "out"), ["out", "raw"])
+
+
+def test_the_remedy_is_the_whole_command(photos, tmp_path):
+    (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UserError, match=r"folder --out \S+ --source \S+ --channels 1 --short-side 9 --on-error skip$"):
+        convert("folder", str(tmp_path / "out"), str(photos), channels=1, short_side=9)
 
 
 def test_statistics_of_each_pixel(tmp_path):

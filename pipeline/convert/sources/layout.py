@@ -15,7 +15,7 @@ _WORDS = {**SPLIT_NAMES, "training": "train", "testing": "test"}
 _WORDS |= dict.fromkeys(("dev", "eval", "evaluation"), "validation")
 _SPLIT = re.compile(  # train, training_set, seg_train, TestImages, val2017; not train_masks
     rf"(?:(?:seg|data|sets?|images?|imgs?)[\W_]*)*({'|'.join(sorted(_WORDS, key=len, reverse=True))})"
-    r"(?:[\W_]*(?:data|sets?|images?|imgs?|photos?|pictures?|split|folder|\d+))*"
+    r"(?:[\W_]*(?:data|sets?|images?|imgs?|photos?|pictures?|split|folder|\d{4}))*"
 )
 
 
@@ -75,13 +75,14 @@ def _named_splits(root: Path, classes_in_names: bool) -> dict[str, Path]:
     """The folders in `root` that are splits by their names.
 
     The names that TF-Slim uses, train, val, test and so on, always mean splits. Others, such as training and test_set,
-    do beside one of those, or if one of them has its pictures in subfolders; else they are classes.
+    do if one of them has its pictures in subfolders, and beside one of those each that has; else they are classes.
     """
     folders = [folder for folder in list_directory(root)[0] if split_of(folder.name)]
     plain = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     others = [folder for folder in folders if folder not in plain]
-    if not plain and not classes_in_names and not any(map(_has_only_folders, others)):
-        return {}
+    if not classes_in_names:
+        deep = list(filter(_has_only_folders, others))
+        others = deep if plain or not deep else others
     parts: dict[str, Path] = {}
     for folder in [*plain, *others]:
         first = parts.setdefault(split_of(folder.name), folder)
