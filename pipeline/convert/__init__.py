@@ -128,9 +128,7 @@ def convert(
         short_side: Shrink larger pictures, so that the shorter side has N pixels.
         max_pixels: Reject a picture whose header has more pixels.
         processes: Number of processes that decode. Default: one for each core. The result does not depend on it.
-        on_duplicates: If files of equal bytes are in several splits or under several classes: list them in
-            duplicates.csv, stop, or drop them. Drop keeps those in test, or else in validation, and none under several
-            classes.
+        on_duplicates: Equal pictures in several splits or classes: list them, stop, or drop all but those to test with.
 
     Raises:
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without

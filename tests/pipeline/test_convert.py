@@ -404,7 +404,7 @@ def test_folders_without_pictures_beside_the_data_are_left_out(tmp_path):
     [
         (
             ["color", "grayscale"],
-            "color and grayscale, in both of which are folders cat, dog .*--source .*/color; if they",
+            "color and grayscale, both with folders cat, dog and without .*--source .*/color; if they",
         ),
         (["Data", "Annotations"], "holds Annotations and Data"),
         (["train/color", "train/gray"], "train holds color and gray"),

@@ -127,7 +127,8 @@ def _check_classes(root: Path) -> None:
         shared = sorted(inside[one] & inside[two])
         if len(shared) < 2:
             continue
-        found = f"{root} holds {one} and {two}, in both of which are folders {', '.join(shared[:3])} and no pictures"
+        folders = f"{', '.join(shared[:3])}{', …' if shared[3:] else ''}"
+        found = f"{root} holds {one} and {two}, both with folders {folders} and without pictures of their own"
         if all(map(split_of, (one, two))):
             advice = f"these splits are not at the top; give --source {root}"
         elif all(map(split_of, shared)):
