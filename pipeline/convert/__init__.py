@@ -195,7 +195,7 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
         raise UserError(f"--source {source} does not exist")
     if name != "csv":
         if not path.is_dir():
-            raise UserError(f"--source {source} is no directory")
+            raise UserError(f"--source {source} is no directory; unpack an archive; a table is for the csv source")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
             place = f"--out {out} is in --source {source}"
             raise UserError(f"{place} and would become part of it; choose another directory")

@@ -15,8 +15,8 @@ from pipeline.images import EXTENSIONS
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
     """Pictures in one folder for each class; or all in one folder, with --label-regex.
-    The class folders may be in train, validation and test folders, or folders with such names (layout.split_of). Missing
-    splits are split off train: a tenth for validation and, if there is no split at all, a tenth for test."""
+    The class folders may be in folders whose names mean train, validation and test (layout.split_of). Missing splits
+    are split off train: a tenth for validation and, if there is no split at all, a tenth for test."""
     if source is None:
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
     parts, ignored = layout.find_splits(source, classes_in_names=label_regex is not None)
