@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,20 @@ from filelock import FileLock, Timeout
 
 from errors import UserError
 
+# File systems that cannot lock files (some of NFS and Lustre) or sync directories (some of CIFS) answer with these.
+UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
+
+
+def expand(path: "str | os.PathLike") -> str:
+    """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
+
+    Raises UserError where there is no home directory: a directory called ~ is never meant.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.split(os.sep)[0] == "~":
+        raise UserError(f"{expanded} names the home directory, but there is none (HOME is not set); give a whole path")
+    return expanded
 
 
 def fsync(path: "str | Path") -> None:
@@ -23,14 +37,20 @@ def fsync(path: "str | Path") -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED or not os.path.isdir(path):
+            raise
     finally:
         os.close(descriptor)
 
 
 @contextlib.contextmanager
 def atomic_write(path: "str | Path") -> Iterator[Path]:
-    """Yields a temporary path to write to; the file replaces `path` when the block ends without an error."""
-    path = Path(path)
+    """Yields a temporary path to write to; the file replaces `path` when the block ends without an error.
+
+    Where `path` is a link, its target is replaced and the link is kept, as in `open(path, "w")`.
+    """
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # some writers choose the format by the suffix
     try:
         yield partial
@@ -47,8 +67,8 @@ def check_output(flag: str, path: str, *suffixes: str) -> None:
 
     flag is the option that names the file; suffixes are the allowed ones, such as '.png'.
     """
-    directory, name = os.path.split(os.path.abspath(path))
-    if not name.endswith(suffixes) or not os.path.isdir(directory) or os.path.isdir(path):
+    directory, name = os.path.split(os.path.realpath(path))
+    if not path.endswith(suffixes) or not os.path.isdir(directory) or os.path.isdir(path):
         raise UserError(f"{flag} {path} must be a {' or '.join(suffixes)} in a directory that is there")
     try:
         tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
@@ -70,6 +90,8 @@ def output_file(flag: str, path: str) -> Iterator[Path]:
 def locked(path: "str | Path") -> Iterator[None]:
     """Holds the lock file `path` until the block or the process ends, kill -9 included. Then removes the file.
 
+    On a file system without locks it prints a warning and holds none.
+
     Raises BlockingIOError if another process, or another block of this one, holds it; OSError if it cannot be created.
     """
     try:
@@ -78,6 +100,15 @@ def locked(path: "str | Path") -> Iterator[None]:
         # filelock also times out in a directory where no file can be made: that raises the system's error here.
         tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))).close()
         raise BlockingIOError(errno.EWOULDBLOCK, "another process holds this lock", os.fspath(path)) from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        place = os.path.dirname(os.path.abspath(path))
+        print(f"{place} cannot be locked ({error.strerror}): start nothing else that writes there", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        yield
+        return
     with lock:
         held = os.stat(path)
         try:
