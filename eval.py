@@ -49,6 +49,7 @@ def parse_command_line(args: list[str]) -> EvalOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 

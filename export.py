@@ -61,12 +61,12 @@ def check_input(format: str, input: str) -> None:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import json
 import os
-import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,6 +184,5 @@ def main(options: ExportOptions) -> Path:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         main(OPTIONS)

@@ -53,11 +53,11 @@ def parse_command_line(args: list[str]) -> PredictOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import os
-import signal
 from contextlib import AbstractContextManager, ExitStack
 
 from tqdm import tqdm
@@ -132,6 +132,5 @@ def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         sys.exit(predict(OPTIONS))

@@ -14,6 +14,10 @@ from itertools import islice
 from tqdm import tqdm
 
 import errors
+
+if __name__ == "__main__":
+    errors.quit_on_signals()
+
 from errors import UserError
 from files import check_output, os_errors_as_user_errors
 from pipeline import montage, tfrecord

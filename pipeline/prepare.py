@@ -45,14 +45,20 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
 def make_data(name: str, directory: str, source: str | None) -> None:
     """Converts a source in a process of its own, whose helpers then need not load TensorFlow.
 
-    Exits with the exit code of that process where it fails, after it has printed the reason.
+    Exits with the exit code of that process where it fails, after it has printed the reason. A signal to this process
+    ends that one, too, which removes its partial output.
     """
     command = [sys.executable, "-m", "pipeline.convert", name, "--out", directory]
     if source:
         command += ["--source", os.path.abspath(source)]
     home = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    status = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}) as process:
+        try:
+            status = process.wait()
+        except BaseException:  # subprocess.run would kill it
+            process.terminate()
+            raise
     if status:
         sys.exit(status if status > 0 else 128 - status)
 
