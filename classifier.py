@@ -32,7 +32,7 @@ from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.heatmaps import class_activation_map
 from prediction.pictures import Features, PictureReader, Prediction, list_pictures
-from run_directory import CONFIG_JSON, resolve, run_of
+from run_directory import CONFIG_JSON, load_config, resolve, run_of
 from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -297,7 +297,7 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
             missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
             raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
-    trained = configuration.load(os.path.join(run, CONFIG_JSON))
+    trained = load_config(run)
     flat, fixed = trained.flat(), ["net", "preprocessing"]
     for key in ("image_size", "preprocessing"):  # a default of the net could be another than the training's
         if flat[key] is None:

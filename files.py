@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from errors import UserError
 
+# Folders that systems and network drives leave among a user's files: thumbnails, deleted files, copies of metadata.
+BY_PRODUCTS = {"@eadir", "@tmp", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "__macosx"}
+BY_PRODUCTS |= {"__pycache__", "lost+found", "system volume information"}
 # File systems that cannot lock files (some of NFS and Lustre) or sync directories (some of CIFS) answer with these.
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
@@ -30,6 +33,15 @@ def expand(path: "str | os.PathLike") -> str:
     if expanded.split(os.sep)[0] == "~":
         raise UserError(f"{expanded} names the home directory, but there is none (HOME is not set); give a whole path")
     return expanded
+
+
+def moved_places(path: str, beside: str) -> Iterator[str]:
+    """Where `path` may lie now, if a project that held it was moved together with `beside`: its last parts, below each
+    of the folders that `beside` lies in; the most parts and the nearest folder first."""
+    parts = Path(path).parts[1:]
+    for start in range(len(parts)):
+        for folder in Path(os.path.abspath(beside)).parents:
+            yield os.path.join(folder, *parts[start:])
 
 
 def fsync(path: "str | Path") -> None:

@@ -23,10 +23,10 @@ from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
 from errors import UserError
-from files import locked
+from files import is_text, locked, moved_places
 from nets import Net
 from pipeline.dataset import Dataset, has_dataset
-from pipeline.prepare import prepare_data
+from pipeline.prepare import find_data, prepare_data
 from pipeline.preprocess import Preprocessor, find_family
 from pipeline.tfrecord import DATASET_JSON
 
@@ -179,6 +179,13 @@ def in_steps(config: Config, examples: int) -> Config:
     return config
 
 
+def load_config(run: str) -> Config:
+    """The options of a run, from its directory; its data are found where the project was moved. Raises UserError."""
+    config = configuration.load(os.path.join(run, CONFIG_JSON))
+    data = config.input.data
+    return config.replace(data=find_data(data, run)) if data else config
+
+
 def resumed(stored: Config, asked: Config) -> Config:
     """The configuration of a resumed run: the new one, with the number of threads that the run was started with.
 
@@ -186,7 +193,9 @@ def resumed(stored: Config, asked: Config) -> Config:
     """
     asked = asked.replace(compute_threads=stored.run.compute_threads)
     start = asked.network.init_from
-    if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
+    before = stored.network.init_from
+    # A file that may have been removed or moved since
+    if start and before and os.path.abspath(start) in (before, *moved_places(before, asked.run.run_dir)):
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
     changed = [key for key, value in before.items() if key not in FREE_ON_RESUME and value != now[key]]
@@ -210,6 +219,9 @@ def prepare(config: Config) -> RunPlan:
     newest = newest_valid(run, best)  # the best checkpoint is complete, too, and may have been saved last
     gone = has_dataset(run) and not has_dataset(config.input.data)  # a finished run does not need its data
     dataset = Dataset.load(run) if gone else prepare_data(config.input, run)
+    made_as = dataset.description.get("name")
+    if is_text(made_as):  # ready shards need no --dataset; TF-Slim's have no name
+        config = config.replace(dataset=made_as)
     config = in_steps(config, dataset.size("train"))
     if os.path.isdir(run) and any(not name.startswith(".") for name in os.listdir(run)):  # hidden: by a killed save
         if not os.path.exists(os.path.join(run, CONFIG_JSON)):

@@ -4,6 +4,8 @@ pool.py decodes in several processes, sources/ reads the data sets. Nothing here
 """
 
 import csv
+import hashlib
+import inspect
 import json
 import os
 import shlex
@@ -19,7 +21,7 @@ import errors
 from config import optional
 from errors import UserError
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
-from pipeline import images, tfrecord
+from pipeline import images, listing, tfrecord
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
 from pipeline.convert.sources import Source, arrays, folders, tables
 from pipeline.statistics import Moments
@@ -50,14 +52,17 @@ class _Totals:
         self.labels: set[int] = set()  # of the training pictures that are stored
         self.rejected: list[Rejected] = []
         self.splits: dict[str, dict] = {}  # as in dataset.json
+        self.digest = hashlib.sha256()  # of the records of the split that is written
 
     def write(self, split: str, pool: Pool, directory: Path) -> None:
         """Writes the shards of a split."""
         examples = self.data.splits.get(split, [])
+        self.digest = hashlib.sha256()
         with tqdm(total=len(examples), desc=f"{self.name} {split}", unit="picture", disable=None) as progress:
             records = self._records(pool.chunks(split, examples), progress)
             shards = tfrecord.write_shards(records, directory, f"{self.name}_{split}")
-        self.splits[split] = {"examples": sum(shard["examples"] for shard in shards), "shards": shards}
+        count = sum(shard["examples"] for shard in shards)
+        self.splits[split] = {"examples": count, "sha256": self.digest.hexdigest(), "shards": shards}
 
     def _records(self, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
         """The records of the chunks; adds each chunk to the sums."""
@@ -66,7 +71,9 @@ class _Totals:
                 self.moments.merge(chunk.moments)
                 self.labels.update(chunk.labels)
             self.rejected.extend(chunk.rejected)
-            yield from chunk.records
+            for record in chunk.records:
+                self.digest.update(record)
+                yield record
             progress.update(len(chunk.records) + len(chunk.rejected))
 
     def missing(self) -> str | None:
@@ -80,11 +87,12 @@ class _Totals:
                 return f"no picture is left for the {split} split"
         return None
 
-    def description(self, source: Path | None) -> dict:
-        """The content of dataset.json."""
+    def description(self, source: Path | None, options: dict[str, object]) -> dict:
+        """The content of dataset.json. `options` are those of the conversion that change the records."""
         return {
             "name": self.name,
             "source": str(source.resolve()) if source else None,
+            "options": options,
             "class_names": self.data.class_names,
             "channels": self.settings.channels,
             "short_side": self.settings.short_side,
@@ -128,6 +136,7 @@ def convert(
     _check_options(
         name, on_error, channels, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes
     )
+    given = dict(locals())
     source_path = _source_path(name, out, source)
     list_outside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")  # for a conversion that fails
     if os.path.lexists(list_outside) and not _is_list(list_outside):
@@ -138,17 +147,17 @@ def convert(
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
+        if source_path:
+            listing.save(listing.list_source(name, source_path), directory)
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
         totals = _Totals(name, data, settings)
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
                 totals.write(split, pool, directory)
-        given = {"--out": out, "--source": source, "--label-regex": label_regex}
-        words = [word for pair in given.items() if pair[1] for word in pair]
-        again = ["python", "-m", "pipeline.convert", name, *words]
-        _check(totals, again, on_error == "skip", directory / REJECTED_CSV, list_outside)
+        changed = _changed(given)
+        _check(totals, command(name, source, out, changed), on_error == "skip", directory / REJECTED_CSV, list_outside)
         totals.moments.save_pixel_statistics(directory)
-        description = json.dumps(totals.description(source_path), indent=2)
+        description = json.dumps(totals.description(source_path, changed), indent=2)
         (directory / tfrecord.DATASET_JSON).write_text(description + "\n")
     if _is_list(list_outside):
         list_outside.unlink()  # of an earlier conversion that failed
@@ -186,6 +195,19 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
             place = f"--out {out} is in --source {source}"
             raise UserError(f"{place} and would become part of it; choose another directory")
     return path
+
+
+def _changed(given: dict[str, object]) -> dict[str, object]:
+    """The options of a conversion that change the records and are not the default."""
+    parameters, places = inspect.signature(convert).parameters, ("name", "out", "source", "processes")
+    return {key: value for key, value in given.items() if key not in places and value != parameters[key].default}
+
+
+def command(name: str, source: str | None, out: str, options: dict[str, object]) -> list[str]:
+    """The words of the command line of a conversion."""
+    words = [*(["--source", source] if source else []), "--out", out]
+    words += [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    return ["python", "-m", "pipeline.convert", name, *words]
 
 
 def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, list_outside: Path) -> None:
