@@ -21,7 +21,7 @@ from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
 from errors import UserError, unknown
-from files import os_errors_as_user_errors
+from files import expand, os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width
 from pipeline.batches import evaluation_batches
@@ -76,7 +76,7 @@ class Classifier:
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
-        path = os.fspath(path)
+        path, data = expand(path), data and expand(data)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
         config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size})
@@ -164,7 +164,7 @@ class Classifier:
         """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
-        dataset = Dataset.load(data or self.config.input.data)
+        dataset = Dataset.load(expand(data or self.config.input.data))
         if dataset.class_names != self.dataset.class_names:
             where = dataset.directory
             raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")

@@ -8,6 +8,7 @@ presets.py has the recipes and the command line. Neither imports TensorFlow, so 
 """
 
 import dataclasses
+import functools
 import json
 import operator
 import os
@@ -24,7 +25,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
-from files import atomic_write, is_text
+from files import atomic_write, expand, is_text
 
 MOST_STEPS = 2**31 - 1
 AT_LEAST_ONE, POSITIVE = Interval(ge=1, le=MOST_STEPS), Interval(gt=0, le=1e30)
@@ -51,8 +52,20 @@ def help_page(text: str) -> str:
     return "\n\u200b\n".join(textwrap.indent(part, " ") for part in parts)
 
 
+PLACE = "path of a file or directory"  # marks an option in which a leading ~ is replaced by the home directory
+
+
 def options(cls: type) -> type:
-    """Makes a class a frozen dataclass whose field docstrings are the help of its options."""
+    """Makes a class a frozen dataclass whose field docstrings are the help of its options; expands those that are a
+    PLACE."""
+
+    def expand_places(record: object) -> None:
+        for key in _places(type(record)):
+            value = getattr(record, key)
+            if isinstance(value, str):
+                object.__setattr__(record, key, expand(value))
+
+    cls.__post_init__ = expand_places
     cls = dataclasses.dataclass(frozen=True)(cls)
     for field in docstring_parser.parse_from_object(cls).params:  # tyro would keep the line breaks of this file
         if field.arg_name in cls.__annotations__:
@@ -61,17 +74,23 @@ def options(cls: type) -> type:
     return cls
 
 
+@functools.cache
+def _places(record: type) -> list[str]:
+    hints = get_type_hints(record, include_extras=True)
+    return [key for key, hint in hints.items() if PLACE in getattr(hint, "__metadata__", ())]
+
+
 @options
 class InputOptions:
     """Pictures and batches."""
 
     dataset: str = "digits"
     """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
-    your own pictures) or csv (a table of them). imagenet can only be evaluated."""
-    source: Annotated[str | None, optional("DIR")] = None
+    your own pictures) or csv (a table of them). imagenet can only be evaluated. Ready shards in --data need no name."""
+    source: Annotated[str | None, PLACE, optional("DIR")] = None
     """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
     are downloaded."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""
     batch_size: Annotated[int, Interval(ge=1, le=65536)] = 64
     """Pictures per step."""
@@ -95,7 +114,7 @@ class NetworkOptions:
 
     net: str = "preact_resnet_20"
     """The net, such as vgg_16 or mobilenet_v1; docs/nets.md lists them."""
-    init_from: Annotated[str | None, optional("CKPT")] = None
+    init_from: Annotated[str | None, PLACE, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
     train_only: Annotated[tuple[str, ...], optional("SCOPE …")] = ()
@@ -207,7 +226,7 @@ class ReportingOptions:
 class RunOptions:
     """The run and the machine."""
 
-    run_dir: str = "runs/digits"
+    run_dir: Annotated[str, PLACE] = "runs/digits"
     """Directory for checkpoints, events, metrics.jsonl and curves.png. The same command resumes the run in it."""
     seed: Annotated[int, Interval(ge=0, le=MOST_STEPS)] = 0
     """Random seed of weights, order, augmentation and dropout."""
@@ -258,7 +277,7 @@ class Config:
 class CheckpointOptions:
     """The checkpoint."""
 
-    ckpt: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    ckpt: Annotated[str, PLACE, tyro.conf.arg(metavar="PATH")]
     """Run directory, checkpoint prefix, or a single file of the V1 format."""
     ema: bool = False
     """Use the EMA weights, of a run with --ema-decay."""

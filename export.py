@@ -20,8 +20,8 @@ import sys
 from typing import Annotated, Literal, get_args
 
 import errors
-from config import CheckpointOptions, optional, options, parse
-from files import is_text
+from config import PLACE, CheckpointOptions, optional, options, parse
+from files import expand, is_text
 
 Format = Literal["saved_model", "frozen", "tflite", "onnx"]
 Input = Literal["images", "jpeg"]
@@ -36,7 +36,7 @@ class ExportOptions(CheckpointOptions):
     """File format, see above."""
     input: Input = "images"
     """Input of the graph: cut pictures, or the bytes of JPEG and PNG files (saved_model only)."""
-    out: Annotated[str | None, optional("DIR")] = None
+    out: Annotated[str | None, PLACE, optional("DIR")] = None
     """Directory to make. Default: export/FORMAT in the run directory."""
 
 
@@ -101,7 +101,7 @@ def export(
         ExportError: the export differs from the checkpoint.
     """
     check_input(format, input)
-    out, names = Path(directory), classifier.dataset.class_names
+    out, names = Path(expand(directory)), classifier.dataset.class_names
     if os.path.exists(f"{out}.index"):  # Path.exists raises on a name that is too long
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
