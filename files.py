@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,16 +135,16 @@ def locked(path: "str | Path") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: "str | Path") -> Iterator[Path]:
+def atomic_directory(path: "str | Path", is_old: Callable[[Path], bool] = lambda directory: False) -> Iterator[Path]:
     """Yields a directory to fill; it replaces `path` when the block ends without an error.
 
-    Raises UserError if `path` contains files, cannot be created, or is being made by another process.
+    is_old says whether a directory holds only what an earlier call made, and may be replaced. Raises UserError if
+    `path` contains other files, cannot be created, or is being made by another process.
     """
     target = Path(os.path.realpath(path))
     with contextlib.ExitStack() as stack:
         try:
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
-                raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
+            _check_free(target, path, is_old)
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(target.with_name(f".{target.name}.lock")))
             partial = target.with_name(f".{target.name}.partial")
@@ -156,11 +156,22 @@ def atomic_directory(path: "str | Path") -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"{path} cannot be made ({error})") from None
         yield partial
+        _check_free(target, path, is_old)
         try:
+            if target.exists() and any(target.iterdir()):
+                old = partial.with_name(f".{target.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                target.replace(old)
+                stack.callback(shutil.rmtree, old, ignore_errors=True)
             partial.replace(target)
         except OSError as error:  # a mount point, or the working directory
             reason = f"{path} cannot be replaced ({error.strerror})"
             raise UserError(f"{reason}; choose a directory that does not exist") from None
+
+
+def _check_free(target: Path, name: "str | Path", is_old: Callable[[Path], bool]) -> None:
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_old(target))):
+        raise UserError(f"{name} exists and is not empty; remove it or choose another directory")
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:

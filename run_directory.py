@@ -28,9 +28,12 @@ from nets import Net
 from pipeline.dataset import Dataset, has_dataset
 from pipeline.prepare import find_data, prepare_data
 from pipeline.preprocess import Preprocessor, find_family
+from pipeline.statistics import PIXEL_STATS
 from pipeline.tfrecord import DATASET_JSON
 
 CONFIG_JSON = "config.json"
+FILES = (CONFIG_JSON, DATASET_JSON, PIXEL_STATS, "metrics.jsonl", "curves.png", "checkpoint", "best/checkpoint")
+DIRECTORIES = ("best", "val")
 # Options that may differ when a run is resumed: it may be longer and report otherwise. Places of files may differ, too;
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
@@ -179,6 +182,15 @@ def in_steps(config: Config, examples: int) -> Config:
     return config
 
 
+def check_kinds(run: str) -> None:
+    """Raises UserError where a name that a training writes to is taken by a directory, or by a file where a directory
+    is needed. Else the training would fail when it writes there, up to hours later."""
+    for names, kind, other in ((FILES, "file", os.path.isdir), (DIRECTORIES, "directory", os.path.isfile)):
+        for path in (os.path.join(run, name) for name in names):
+            if other(path):
+                raise UserError(f"{path} must be a {kind}, but is none; remove it, or choose another --run-dir")
+
+
 def load_config(run: str) -> Config:
     """The options of a run, from its directory; its data are found where the project was moved. Raises UserError."""
     config = configuration.load(os.path.join(run, CONFIG_JSON))
@@ -215,6 +227,7 @@ def prepare(config: Config) -> RunPlan:
     where resuming would lose a part of it.
     """
     run = config.run.run_dir
+    check_kinds(run)
     best = os.path.join(run, "best")
     newest = newest_valid(run, best)  # the best checkpoint is complete, too, and may have been saved last
     gone = has_dataset(run) and not has_dataset(config.input.data)  # a finished run does not need its data

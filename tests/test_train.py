@@ -513,6 +513,21 @@ def test_two_trainings_do_not_share_a_run(run, digits_data):
     assert train(configured("--run-dir", str(run), "--data", digits_data, "--total-steps", "150")) == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "dataset.json", "metrics.jsonl", "curves.png", "checkpoint", "best", "val"]
+)
+def test_a_name_that_is_taken_is_reported_before_the_training(name, digits_data, tmp_path):
+    path = tmp_path / "run" / name
+    if name in ("best", "val"):
+        path.parent.mkdir()
+        path.write_text("mine")
+    else:
+        path.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{path} must be a .*, but is none; remove it") as failure:
+        train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data))
+    assert failure.value.exit_code == 2
+
+
 def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/metrics.jsonl").write_text("mine")
