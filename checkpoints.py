@@ -28,11 +28,13 @@ _ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # left by a sa
 Shapes = Mapping[str, list[int]]  # variable names to shapes
 
 
-def newest_valid(directory: str, *others: str) -> str | None:
+def newest_valid(
+    directory: str, *others: str, advice: str = "choose another --run-dir to start a new run"
+) -> str | None:
     """The prefix of the newest checkpoint that can be read in these directories; None if there is no checkpoint.
 
-    Prints the damaged checkpoints that it skips. Raises UserError if all are damaged: to start over would overwrite
-    the run.
+    Prints the damaged checkpoints that it skips. Raises UserError, which ends with `advice`, if all are damaged: to
+    start over would overwrite the run.
     """
     found = [(step, place, name) for place in (directory, *others) for step, name in in_directory(Path(place))]
     for _, place, name in sorted(found, key=lambda entry: entry[0], reverse=True):
@@ -43,8 +45,7 @@ def newest_valid(directory: str, *others: str) -> str | None:
         print(f"{prefix} cannot be read ({wrong}); trying the one before", file=sys.stderr)
     if found:
         raise UserError(
-            f"none of the {len(found)} checkpoints in {directory} can be read; "
-            "restore them from a backup, or choose another --run-dir to start a new run"
+            f"none of the {len(found)} checkpoints in {directory} can be read; restore them from a backup, or {advice}"
         )
     return None
 
@@ -57,7 +58,7 @@ def locate(path: str, flag: str = "--ckpt") -> str:
     if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
         raise UserError(f"{flag} {path} contains one of * ? [ ] \\, which TensorFlow reads as wildcards: rename it")
     if os.path.isdir(path):
-        prefix = newest_valid(path)
+        prefix = newest_valid(path, advice=f"name another one with {flag}{_best_of(path)}")
         if prefix is None:
             raise UserError(f"{flag} {path}: the directory holds no checkpoint ({NAME}-STEP.index)")
         return prefix
@@ -71,6 +72,12 @@ def locate(path: str, flag: str = "--ckpt") -> str:
     if wrong:
         raise UserError(f"{flag} {path} cannot be read ({wrong})")
     return prefix
+
+
+def _best_of(run: str) -> str:
+    """Names the best checkpoint of a run, if it can be read, for an error about the others."""
+    best = os.path.join(run, "best")
+    return f", such as {best}" if any(not damage(os.path.join(best, n)) for _, n in in_directory(Path(best))) else ""
 
 
 def shapes_of(prefix: str) -> dict[str, list[int]]:

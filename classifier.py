@@ -21,7 +21,7 @@ from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
 from errors import UserError, unknown
-from files import os_errors_as_user_errors
+from files import expand, os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width
 from pipeline.batches import evaluation_batches
@@ -32,7 +32,7 @@ from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.heatmaps import class_activation_map
 from prediction.pictures import Features, PictureReader, Prediction, list_pictures
-from run_directory import CONFIG_JSON, resolve, run_of
+from run_directory import CONFIG_JSON, load_config, resolve, run_of
 from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -76,7 +76,7 @@ class Classifier:
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
-        path = os.fspath(path)
+        path, data = expand(path), data and expand(data)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
         config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size})
@@ -164,7 +164,7 @@ class Classifier:
         """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
-        dataset = Dataset.load(data or self.config.input.data)
+        dataset = Dataset.load(expand(data or self.config.input.data))
         if dataset.class_names != self.dataset.class_names:
             where = dataset.directory
             raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")
@@ -297,7 +297,7 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
             missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
             raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
-    trained = configuration.load(os.path.join(run, CONFIG_JSON))
+    trained = load_config(run)
     flat, fixed = trained.flat(), ["net", "preprocessing"]
     for key in ("image_size", "preprocessing"):  # a default of the net could be another than the training's
         if flat[key] is None:

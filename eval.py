@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
+from config import AT_LEAST_ONE, PLACE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -21,7 +21,7 @@ class EvalOptions(CheckpointOptions):
 
     split: Annotated[Literal["train", "validation", "test"] | None, optional("SPLIT")] = None
     """train, validation or test. Default: test, or validation where the data have no test split."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """Shards to evaluate on. Default: those of the run."""
     batch_size: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Pictures per batch. Default: that of the run, or 64."""
@@ -35,11 +35,11 @@ class EvalOptions(CheckpointOptions):
     """Also count labels among the K most probable classes."""
     json: bool = False
     """Print one JSON object, with the figures of each class."""
-    per_image: Annotated[str | None, optional("FILE.csv")] = None
+    per_image: Annotated[str | None, PLACE, optional("FILE.csv")] = None
     """Write file, label, prediction and probability of each picture."""
-    confusion: Annotated[str | None, optional("FILE.png")] = None
+    confusion: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the confusion matrix."""
-    mistakes: Annotated[str | None, optional("FILE.png")] = None
+    mistakes: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the mistakes with the highest probabilities."""
 
 
@@ -49,6 +49,7 @@ def parse_command_line(args: list[str]) -> EvalOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 

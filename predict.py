@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
+from config import AT_LEAST_ONE, PLACE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -21,7 +21,7 @@ class PredictOptions(CheckpointOptions):
 
     pictures: tyro.conf.Positional[Annotated[tuple[str, ...], optional("IMAGE_OR_FOLDER …")]] = ()
     """Pictures, and folders of pictures."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """For a checkpoint without run directory: shards whose dataset.json names the classes."""
     batch_size: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Pictures per batch. Default: that of the run, or 64."""
@@ -32,15 +32,15 @@ class PredictOptions(CheckpointOptions):
     """Number of most probable classes to write."""
     json: bool = False
     """Print a JSON list: file, and predictions with label and probability."""
-    csv: Annotated[str | None, optional("FILE.csv")] = None
+    csv: Annotated[str | None, PLACE, optional("FILE.csv")] = None
     """Write file, rank, label and probability."""
-    sheet: Annotated[str | None, optional("FILE.png")] = None
+    sheet: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the pictures with their predictions; of many, several sheets."""
-    explain: Annotated[str | None, optional("DIR")] = None
+    explain: Annotated[str | None, PLACE, optional("DIR")] = None
     """Draw a class activation map over each picture: the places that contribute to its class."""
     features: Annotated[str | None, optional("END_POINT")] = None
     """Write the outputs of a layer; an unknown name lists all."""
-    out: Annotated[str | None, optional("FILE.npz")] = None
+    out: Annotated[str | None, PLACE, optional("FILE.npz")] = None
     """File for --features: features [N, D], files, labels (names of folders)."""
 
 
@@ -53,11 +53,11 @@ def parse_command_line(args: list[str]) -> PredictOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import os
-import signal
 from contextlib import AbstractContextManager, ExitStack
 
 from tqdm import tqdm
@@ -132,6 +132,5 @@ def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         sys.exit(predict(OPTIONS))

@@ -23,14 +23,17 @@ from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
 from errors import UserError
-from files import locked
+from files import is_text, locked, moved_places
 from nets import Net
 from pipeline.dataset import Dataset, has_dataset
-from pipeline.prepare import prepare_data
+from pipeline.prepare import find_data, prepare_data
 from pipeline.preprocess import Preprocessor, find_family
+from pipeline.statistics import PIXEL_STATS
 from pipeline.tfrecord import DATASET_JSON
 
 CONFIG_JSON = "config.json"
+FILES = (CONFIG_JSON, DATASET_JSON, PIXEL_STATS, "metrics.jsonl", "curves.png", "checkpoint", "best/checkpoint")
+DIRECTORIES = ("best", "val")
 # Options that may differ when a run is resumed: it may be longer and report otherwise. Places of files may differ, too;
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
@@ -179,6 +182,22 @@ def in_steps(config: Config, examples: int) -> Config:
     return config
 
 
+def check_kinds(run: str) -> None:
+    """Raises UserError where a name that a training writes to is taken by a directory, or by a file where a directory
+    is needed. Else the training would fail when it writes there, up to hours later."""
+    for names, kind, other in ((FILES, "file", os.path.isdir), (DIRECTORIES, "directory", os.path.isfile)):
+        for path in (os.path.join(run, name) for name in names):
+            if other(path):
+                raise UserError(f"{path} must be a {kind}, but is none; remove it, or choose another --run-dir")
+
+
+def load_config(run: str) -> Config:
+    """The options of a run, from its directory; its data are found where the project was moved. Raises UserError."""
+    config = configuration.load(os.path.join(run, CONFIG_JSON))
+    data = config.input.data
+    return config.replace(data=find_data(data, run)) if data else config
+
+
 def resumed(stored: Config, asked: Config) -> Config:
     """The configuration of a resumed run: the new one, with the number of threads that the run was started with.
 
@@ -186,7 +205,9 @@ def resumed(stored: Config, asked: Config) -> Config:
     """
     asked = asked.replace(compute_threads=stored.run.compute_threads)
     start = asked.network.init_from
-    if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
+    before = stored.network.init_from
+    # A file that may have been removed or moved since
+    if start and before and os.path.abspath(start) in (before, *moved_places(before, asked.run.run_dir)):
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
     changed = [key for key, value in before.items() if key not in FREE_ON_RESUME and value != now[key]]
@@ -206,10 +227,14 @@ def prepare(config: Config) -> RunPlan:
     where resuming would lose a part of it.
     """
     run = config.run.run_dir
+    check_kinds(run)
     best = os.path.join(run, "best")
     newest = newest_valid(run, best)  # the best checkpoint is complete, too, and may have been saved last
     gone = has_dataset(run) and not has_dataset(config.input.data)  # a finished run does not need its data
     dataset = Dataset.load(run) if gone else prepare_data(config.input, run)
+    made_as = dataset.description.get("name")
+    if is_text(made_as):  # ready shards need no --dataset; TF-Slim's have no name
+        config = config.replace(dataset=made_as)
     config = in_steps(config, dataset.size("train"))
     if os.path.isdir(run) and any(not name.startswith(".") for name in os.listdir(run)):  # hidden: by a killed save
         if not os.path.exists(os.path.join(run, CONFIG_JSON)):

@@ -10,12 +10,12 @@ import errors
 from presets import parse_command_line
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         CONFIG = parse_command_line(sys.argv[1:])
 
 import os
 import shlex
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ class TrainingResult(NamedTuple):
     step: int
     best: dict | None  # the best validation: step, examples, loss, top1, top5; with --ema-decay the same with ema_
     metrics: list[dict]  # the rows of metrics.jsonl
-    exit_code: int  # 0 done; 143 or 130 stopped by a signal, after saving
+    exit_code: int  # 0 done; 143, 130 or 129 stopped by a signal, after saving
 
 
 def build(plan: RunPlan, initial: str | None = None) -> Model:
@@ -375,6 +375,5 @@ def print_result(run: str, journal: Journal) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial output is removed
     with errors.reported():
         sys.exit(train(CONFIG).exit_code)

@@ -79,6 +79,8 @@ def trained_variables(variables: Sequence[tf.Variable], options: NetworkOptions,
     Raises UserError for a scope that matches none of them, and where none is left.
     """
     names = [variable.op.name for variable in variables]
+    if not names:
+        raise UserError("the net has no variables to train; make them with slim's layers or tf.get_variable")
     for flag, scopes in (("--train-only", options.train_only), ("--freeze", options.freeze)):
         for scope in scopes:
             if not any(is_below(name, [scope], net_scope) for name in names):
@@ -122,10 +124,17 @@ def minimize(
 ) -> Update:
     """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
-    Variables that the loss, a float32 scalar, does not depend on stay unchanged. All gradients are scaled down where
+    Variables that the loss, a float32 scalar, does not depend on stay unchanged. Raises UserError where it depends on
+    none. All gradients are scaled down where
     their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay shrinks its variables before the step.
     """
     gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
+    if not gradients:
+        names = ", ".join(variable.op.name for variable in variables[:3])
+        raise UserError(
+            f"the loss depends on none of the {len(variables)} trained variables ({names}, …): the net leaves them out "
+            "or stops their gradients; train others with --train-only, or correct the net"
+        )
     values, changed = [g for g, _ in gradients], [v for _, v in gradients]
     norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in values]), name="gradient_norms")
     if clip_norm:

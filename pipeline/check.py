@@ -14,8 +14,12 @@ from itertools import islice
 from tqdm import tqdm
 
 import errors
+
+if __name__ == "__main__":
+    errors.quit_on_signals()
+
 from errors import UserError
-from files import check_output, os_errors_as_user_errors
+from files import check_output, expand, os_errors_as_user_errors
 from pipeline import montage, tfrecord
 from pipeline.balance import describe
 from pipeline.corruption import Examiner, Fault
@@ -85,8 +89,9 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("directory", metavar="DIR", help="shards with their dataset.json, or TF-Slim's with labels.txt")
-    parser.add_argument("--montage", metavar="PNG", help="draw a sheet of labelled samples")
+    shards = "shards with their dataset.json, or TF-Slim's with labels.txt"
+    parser.add_argument("directory", type=expand, metavar="DIR", help=shards)
+    parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
     augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")

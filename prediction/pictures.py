@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from errors import UserError
-from files import all_files, read_regular
+from files import all_files, expand, read_regular
 from pipeline import images
 from pipeline.preprocess import Preprocessor
 from prediction import drawings
@@ -67,7 +67,7 @@ def list_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> l
     """
     found = []
     for path in [files] if isinstance(files, str | os.PathLike) else files:
-        path = os.fspath(path)
+        path = expand(path)
         if not os.path.exists(path):
             raise UserError(f"{path} does not exist")
         inside = [path]

@@ -190,3 +190,16 @@ def test_the_error_names_other_types_and_values_that_are_not_finite(values, mess
         path = tf.train.Saver([variable]).save(session, str(tmp_path / "model.ckpt"), 1)
     with tf.Graph().as_default(), pytest.raises(UserError, match=message):
         check_restorable(path, {"weights": tf.get_variable("weights", [3])})
+
+
+def test_damaged_checkpoints_get_the_remedy_of_the_command(session, tmp_path):
+    """--run-dir is an option of train.py alone."""
+    saved(session, tmp_path, [3])
+    flip_a_bit(tmp_path)
+    with pytest.raises(UserError, match=r"can be read; restore them from a backup, or choose another --run-dir"):
+        newest_valid(str(tmp_path))
+    with pytest.raises(UserError, match=r"restore them from a backup, or name another one with --init-from$"):
+        locate(str(tmp_path), "--init-from")
+    saved(session, tmp_path / "best", [2])
+    with pytest.raises(UserError, match=rf"or name another one with --ckpt, such as {tmp_path}/best$"):
+        locate(str(tmp_path))

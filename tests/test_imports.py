@@ -37,7 +37,8 @@ ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
-    "config": {"errors", "files"},
+    "option_records": {"files"},
+    "config": {"errors", "files", "option_records"},
     "presets": {"config", "errors"},
     "checkpoints": {"errors", "files", "tfcompat"},
     "nets": {"nets", *BASE},  # never the configuration

@@ -16,6 +16,7 @@ from pathlib import Path
 import errors
 import nets
 from checkpoints import locate
+from files import expand
 from nets.weights import export_keras, fetch, import_keras, inspect
 from nets.weights.published import PUBLISHED
 
@@ -31,12 +32,13 @@ def main() -> None:
     exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
     fetching = commands.add_parser("fetch", help="published weights into the cache")
     for command in (inspecting, exporting):
-        command.add_argument("ckpt", metavar="CKPT", help="run directory, prefix, or V1 file")
-    importing.add_argument("file", metavar="FILE", help=".h5, .weights.h5, .keras, or .npz with Keras's variable names")
+        command.add_argument("ckpt", type=expand, metavar="CKPT", help="run directory, prefix, or V1 file")
+    kinds = ".h5, .weights.h5, .keras, or .npz with Keras's variable names"
+    importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
     for command in (inspecting, importing, exporting):
         command.add_argument("--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS")
-    importing.add_argument("--out", metavar="DIR", required=True, help="directory to make")
-    exporting.add_argument("--out", metavar="FILE", required=True, help="FILE.weights.h5")
+    importing.add_argument("--out", type=expand, metavar="DIR", required=True, help="directory to make")
+    exporting.add_argument("--out", type=expand, metavar="FILE", required=True, help="FILE.weights.h5")
     fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
     args = parser.parse_args()
 

@@ -113,7 +113,7 @@ def read_weights(path: "str | os.PathLike") -> Layers:
         raise UserError(f"{path}: no such file; give a file with weights: {FORMATS}")
     try:
         if h5py.is_hdf5(path):
-            with h5py.File(path) as file:
+            with h5py.File(path, locking=False) as file:  # NFS and Lustre may have no locks
                 layers = _read_hdf5(file)
         elif zipfile.is_zipfile(path):
             layers = _read_zip(path)

@@ -4,6 +4,7 @@ pool.py decodes in several processes, sources/ reads the data sets. Nothing here
 """
 
 import csv
+import hashlib
 import inspect
 import json
 import os
@@ -21,7 +22,7 @@ import errors
 from config import AT_LEAST_ONE, check_values, flag, optional
 from errors import UserError
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
-from pipeline import images, tfrecord
+from pipeline import images, listing, tfrecord
 from pipeline.convert import duplicates
 from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
@@ -56,15 +57,18 @@ class _Totals:
         self.balance: dict[str, Counter] = {}  # by split, of the pictures that are stored
         self.rejected: list[Rejected] = []
         self.splits: dict[str, dict] = {}  # as in dataset.json
+        self.digest = hashlib.sha256()  # of the records of the split that is written
 
     def write(self, split: str, pool: Pool, directory: Path) -> None:
         """Writes the shards of a split."""
         examples = self.data.splits.get(split, [])
+        self.digest = hashlib.sha256()
         with tqdm(total=len(examples), desc=f"{self.name} {split}", unit="picture", disable=None) as progress:
             self.balance[split] = Counter()
             records = self._records(split, pool.chunks(split, examples), progress)
             shards = tfrecord.write_shards(records, directory, f"{self.name}_{split}")
-        self.splits[split] = {"examples": sum(shard["examples"] for shard in shards), "shards": shards}
+        count = sum(shard["examples"] for shard in shards)
+        self.splits[split] = {"examples": count, "sha256": self.digest.hexdigest(), "shards": shards}
 
     def _records(self, split: str, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
         """The records of the chunks; adds each chunk to the sums."""
@@ -73,7 +77,9 @@ class _Totals:
                 self.moments.merge(chunk.moments)
             self.balance[split].update(chunk.labels)
             self.rejected.extend(chunk.rejected)
-            yield from chunk.records
+            for record in chunk.records:
+                self.digest.update(record)
+                yield record
             progress.update(len(chunk.records) + len(chunk.rejected))
 
     def missing(self) -> str | None:
@@ -87,11 +93,12 @@ class _Totals:
                 return f"no picture is left for the {split} split"
         return None
 
-    def description(self, source: Path | None) -> dict:
-        """The content of dataset.json."""
+    def description(self, source: Path | None, options: dict[str, object]) -> dict:
+        """The content of dataset.json. `options` are those of the conversion that change the records."""
         return {
             "name": self.name,
             "source": str(source.resolve()) if source else None,
+            "options": options,
             "class_names": self.data.class_names,
             "channels": self.settings.channels,
             "short_side": self.settings.short_side,
@@ -151,15 +158,18 @@ def convert(
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
+        if source_path:
+            listing.save(listing.list_source(name, source_path), directory)
         data, conflicts = _split(data, source or name, on_duplicates, directory)
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
         totals = _Totals(name, data, settings)
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
                 totals.write(split, pool, directory)
-        _check(totals, _command(options), on_error == "skip", directory / REJECTED_CSV, list_outside)
+        changed = _changed(options)
+        _check(totals, command(name, source, out, changed), on_error == "skip", directory / REJECTED_CSV, list_outside)
         totals.moments.save_pixel_statistics(directory)
-        description = json.dumps(totals.description(source_path), indent=2)
+        description = json.dumps(totals.description(source_path, changed), indent=2)
         (directory / tfrecord.DATASET_JSON).write_text(description + "\n")
     if _is_list(list_outside):
         list_outside.unlink()  # of an earlier conversion that failed
@@ -202,12 +212,17 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
     return path
 
 
-def _command(options: dict[str, object]) -> list[str]:
-    """The command line of a conversion with these options, without --on-error."""
-    parameters = inspect.signature(convert).parameters
-    given = {key: value for key, value in options.items() if value != parameters[key].default}
-    words = [word for key in given if key not in ("name", "on_error") for word in (flag(key), str(given[key]))]
-    return ["python", "-m", "pipeline.convert", options["name"], *words]
+def _changed(given: dict[str, object]) -> dict[str, object]:
+    """The options of a conversion that change the records and are not the default."""
+    parameters, places = inspect.signature(convert).parameters, ("name", "out", "source", "processes")
+    return {key: value for key, value in given.items() if key not in places and value != parameters[key].default}
+
+
+def command(name: str, source: str | None, out: str, options: dict[str, object]) -> list[str]:
+    """The words of the command line of a conversion."""
+    words = [*(["--source", source] if source else []), "--out", out]
+    words += [word for key, value in options.items() for word in (flag(key), str(value))]
+    return ["python", "-m", "pipeline.convert", name, *words]
 
 
 def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, list_outside: Path) -> None:

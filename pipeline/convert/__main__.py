@@ -1,8 +1,6 @@
 """The command python -m pipeline.convert."""
 
 import os
-import signal
-import sys
 
 import tyro
 
@@ -20,7 +18,6 @@ def main() -> None:
         f"Converts pictures to TFRecord shards and a dataset.json.\n\nNAME is one of\n{sources}\n\nEvery picture is "
         "decoded before it is stored. TF-Slim's own TFRecords with labels.txt need no conversion: use train.py --data."
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the partial output is removed
     done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")

@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from errors import UserError
-from pipeline import images, statistics, tfrecord
+from pipeline import images, listing, statistics, tfrecord
 from pipeline.convert import convert, pool
 from pipeline.convert.sources import arrays, folders, tables
 from pipeline.pictures import decode
@@ -695,7 +695,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(photos, tmp_path, mo
         {path.name: path.read_bytes() for path in (tmp_path / f"out{processes}").iterdir()} for processes in (1, 2, 3)
     ]
     assert contents[0] == contents[1] == contents[2]
-    assert len(contents[0]) == 5
+    assert len(contents[0]) == 6  # three shards, dataset.json, rejected.csv, and the listing of the source
 
 
 def conversion(out, *arguments):
@@ -755,3 +755,40 @@ def test_the_processes_do_not_load_tensorflow(tmp_path):
     assert len(loaded) >= 3
     assert any("cv2" in maps for maps in loaded)
     assert not any("tensorflow" in maps for maps in loaded)
+
+
+# What the shards were made from
+
+
+def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/0.png", "a/1.png", "not_named.png"):
+        (tmp_path / name).write_bytes(b"123")
+    table = tmp_path / "table.csv"
+    table.write_text("label,Path\ncat,a/0.png\ndog,a/1.png\n")
+    before = listing.list_source("csv", table)
+    listing.save(before, tmp_path)
+    assert listing.load(str(tmp_path)) == before
+    assert set(before) == {"table.csv", "a/0.png", "a/1.png"}
+    table.write_text("label,Path\ndog,a/0.png\ndog,a/1.png\n")  # of the same size
+    os.utime(tmp_path / "a/0.png", (0, 0))
+    assert listing.differences(before, listing.list_source("csv", table)) == "2 changed (a/0.png, table.csv)"
+    os.utime(tmp_path / "a/1.png", (0, 0))  # all: a copy
+    now = listing.list_source("csv", table)
+    assert listing.differences(before, now) == "1 changed (table.csv)"
+    assert listing.written_anew(before, now)
+    table.write_bytes(b"path\n\0\xff")
+    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
+    (tmp_path / listing.LISTING).write_bytes(b"damaged")
+    assert listing.load(str(tmp_path)) is None
+
+
+def test_a_listing_of_a_folder_has_what_the_converter_reads(tmp_path):
+    for name in ("cat/0.JPG", "cat/.hidden/1.jpg", "cat/@eaDir/2.jpg", "cat/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(b"123")
+    (tmp_path / "cat/broken.jpg").symlink_to("nowhere")
+    (tmp_path / "cat/loop").symlink_to(tmp_path)
+    assert list(listing.list_source("folder", tmp_path)) == ["cat/0.JPG"]
+    arrays = listing.list_source("mnist", tmp_path)
+    assert {name: entry.is_timed for name, entry in arrays.items()} == {"cat/0.JPG": False, "cat/notes.txt": False}
