@@ -23,7 +23,8 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)
-    dataset = Dataset.load(directory)
+    before = Dataset.load(run) if os.path.exists(os.path.join(run, DATASET_JSON)) else None
+    dataset = Dataset.load(directory, before)
     if not dataset.size("train"):
         command = f"python eval.py --ckpt PATH --data {directory}"
         raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")
@@ -36,7 +37,7 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
     if source and made_from != source:
         made_from = made_from or "data that need no --source"
         raise UserError(f"{directory} was made from {made_from}, not from {source}; {another}")
-    if os.path.exists(os.path.join(run, DATASET_JSON)) and Dataset.load(run).description != dataset.description:
+    if before and before.description != dataset.description:
         advice = "name that with --data, or start a new run with another --run-dir"
         raise UserError(f"{directory} is not the data that {run} was started with; {advice}")
     return dataset
