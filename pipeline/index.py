@@ -19,7 +19,7 @@ from tqdm import tqdm
 from errors import UserError
 from files import atomic_write, open_regular
 from pipeline import tfrecord
-from pipeline.records import NOTE, describe_features, note
+from pipeline.records import NO_NOTE, NOTE, describe_features, note
 from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
 
@@ -130,8 +130,8 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
         _report_missing(directory, part.missing, on_error)
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
-    offsets, faults, contents = [], {}, scan(directory, names)
-    for path, content, (_, expected) in zip(files, contents, part.shards, strict=True):
+    offsets, notes, faults = [], [], {}
+    for path, content, (_, expected) in zip(files, scan(directory, names), part.shards, strict=True):
         start, found = sum(map(len, offsets)), content.offsets
         missing, counts = expected - len(found), f"{len(found)} records, dataset.json says {expected}"
         if missing < 0 or (missing and not content.faults and on_error == "stop"):
@@ -141,11 +141,12 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
             faults[start + position] = f"{path}: the record at byte {found[position]} is corrupt: {text}"
         faults.update(dict.fromkeys(range(start + len(found), start + expected), f"{path} ends after {counts}"))
         offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
+        notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
     shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
     index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool))
     if part.part is None:
         return _replaced(index, faults, on_error, directory)
-    rows = np.flatnonzero(members(part, np.concatenate([content.notes for content in contents])))
+    rows = np.flatnonzero(members(part, np.concatenate(notes)))
     if part.part in BY_POSITION:  # of an earlier version, in which a record could be replaced by one of the other part
         return _replaced(index, faults, on_error, directory).take(rows)
     faults = {new: faults[row] for new, row in enumerate(rows.tolist()) if row in faults}

@@ -56,7 +56,7 @@ def walk(path: "str | Path") -> Iterator[Found]:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while offset is not None and offset < size:
             found, offset = _read(file, size, offset)
-            if found.fault and found.offset == 0:
+            if found.offset == 0 and offset is None:  # no length: another kind of file
                 file.seek(0)
                 _check_format(path, file.read(HEADER_BYTES))
             yield found
