@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from tfcompat import tf
 
-KEPT = "docs/data.md, 'Records of other programs', has a script that rewrites them"
+REWRITE = "docs/data.md, 'Records of other programs', has a script that rewrites them"
 MOST_FEATURES = 12  # that an error names
 PICTURE_END = 4096  # bytes; they tell pictures apart (those of a PNG hold its CRC) at a tenth of the cost of all
 PICTURE_FORMATS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
@@ -72,7 +72,7 @@ def describe_features(payload: bytes) -> str:
         count = len(getattr(feature, kind).value) if kind != "empty" else 0
         found.append(f"{key} ({count} {kind.removesuffix('_list')})")
     more = f" and {len(found) - MOST_FEATURES} more" if len(found) > MOST_FEATURES else ""
-    return f"its features are {', '.join(found[:MOST_FEATURES]) or 'none'}{more}; {KEPT}"
+    return f"its features are {', '.join(found[:MOST_FEATURES]) or 'none'}{more}; {REWRITE}"
 
 
 def wrong_format(encoded: bytes, shape: tuple[int, int]) -> str | None:
@@ -88,4 +88,4 @@ def wrong_format(encoded: bytes, shape: tuple[int, int]) -> str | None:
     height, width = shape
     if not kind and height * width and len(encoded) % (height * width) == 0:
         kind = f"{len(encoded):,} bytes of raw pixels, {len(encoded) // (height * width)} for each of {height}×{width}"
-    return f"its picture is neither JPEG nor PNG but {kind or 'of another format'}; {KEPT}"
+    return f"its picture is neither JPEG nor PNG but {kind or 'of another format'}; {REWRITE}"
