@@ -25,6 +25,7 @@ from pipeline.index import Content, is_damaged, known_contents, stored_index
 from pipeline.labels import Located, label_mistake, name_mistake
 from pipeline.preprocess import FAMILIES, Preprocessor, find_family
 from pipeline.records import NO_LABEL, NOTE, Fault, note
+from pipeline.slim_directory import LABELS_TXT, left_out
 from pipeline.splits import Split, members
 from pipeline.tfrecord import SPLITS
 
@@ -165,6 +166,8 @@ def main() -> None:
     if is_damaged(args.directory):
         stored = stored_index(args.directory)
         print(f"{stored} is damaged, edited or of another version; it is not used, and training makes it anew")
+    if LABELS_TXT in dataset.names.file and (names := left_out(args.directory)):
+        print(f"left out, since their names have no split such as train or test: {', '.join(names)}")
     balance, faults, remedy = check(dataset)
     print(describe(balance, dataset.class_names))
     for line in faults:

@@ -20,7 +20,10 @@ LABELS_TXT = "labels.txt"
 SAMPLE = 1000  # records whose headers are read: data are grey where all of these are
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 
-_NAME = re.compile(r"((?:.+_)?)(train|validation|valid|val|test)(?:[-_](\d+)-of-(\d+))?(?:\.tfrec(?:ords?)?)?(?:\.gz)?")
+_NAME = re.compile(
+    r"((?:.+_)?)(train|validation|valid|val|test)(?:[-_]?(\d+)(?:-of-(\d+))?)?(?:\.tfrec(?:ords?)?)?(?:\.gz)?"
+)
+_RECORDS = re.compile(r".+(?:\.tfrec(?:ords?)?|-\d+-of-\d+)(?:\.gz)?")
 
 
 def describe(directory: Path, like: Mapping | None = None) -> dict:
@@ -82,8 +85,14 @@ def _shards(directory: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]
         files.setdefault(key[0], []).append(path.name)
     missing: dict[str, list[str]] = {split: [] for split in files}
     for key, shards in sets.items():
-        missing[key[0]] += _missing(directory, shards, kinds[key][1] or 1)
+        missing[key[0]] += _missing(directory, shards, kinds[key][1]) if kinds[key][1] else []
     return files, missing
+
+
+def left_out(directory: str) -> list[str]:
+    """Names of files of records that are of no split by their names."""
+    names = [path.name for path in list_directory(Path(directory))[1]]
+    return [name for name in names if _RECORDS.fullmatch(name) and not _NAME.fullmatch(name)]
 
 
 def _missing(directory: Path, shards: dict[str, int], total: int) -> list[str]:

@@ -270,8 +270,16 @@ def slim(data, tmp_path):
 def test_records_of_which_some_are_held_out_are_counted_once(slim, monkeypatch, capsys):
     run(slim("train.tfrecord"), monkeypatch)
     out = capsys.readouterr().out
+    assert "left out" not in out
     assert "all 12 records are sound" in out
     assert [line.split() for line in out.splitlines() if line.startswith("all ")] == [["all", "11", "1"]]
+
+
+def test_files_of_no_split_are_named(slim, monkeypatch, capsys):
+    directory = slim("train.tfrecord")
+    (directory / "extra-00000-of-00001").touch()
+    run(directory, monkeypatch)
+    assert "left out, since their names have no split such as train or test: extra-00000" in capsys.readouterr().out
 
 
 def test_missing_shards_are_faults(slim, monkeypatch, capsys):

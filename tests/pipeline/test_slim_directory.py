@@ -49,7 +49,7 @@ def examples(dataset, split):
 
 def test_a_tenth_of_each_class_is_held_out(slim):
     rare = [record(2) for _ in range(10)]
-    data = Dataset.load(slim({"train.tfrecord": [record(i // 50) for i in range(100)] + rare}, "abc"))
+    data = Dataset.load(slim({"train.tfrecord": [record(i % 2) for i in range(100)] + rare}, "abc"))
     labels = {split: [example.label for example in examples(data, split)] for split in data.splits}
     assert {split: np.bincount(each).tolist() for split, each in labels.items()} == {
         "train": [45, 45, 9],
@@ -61,7 +61,7 @@ def test_a_tenth_of_each_class_is_held_out(slim):
 
 
 def test_copies_of_a_picture_are_held_out_together(slim):
-    pictures = RANDOM.integers(0, 256, (40, 6, 6, 3), np.uint8)
+    pictures = RANDOM.integers(0, 256, (43, 6, 6, 3), np.uint8)
     records = [record(i % 2, pixels=pixels) for i, pixels in enumerate(pictures)]
     data = Dataset.load(slim({"train.tfrecord": records * 5}))
     pictures = {split: [example.encoded for example in examples(data, split)] for split in data.splits}
@@ -218,7 +218,8 @@ def test_labels_txt_that_counts_from_1_beside_labels_from_0(slim):
 
 def test_a_label_that_is_wrong_while_a_run_reads_is_not_replaced(slim):
     """As where the index could not be stored."""
-    dataset = Dataset.load(slim({"train.tfrecord": [record(i % 2) for i in range(8)] + [record(7)]}))
+    records = [record(i % 2) for i in range(8)] + [record(7)]
+    dataset = Dataset.load(slim({"train.tfrecord": records, "validation.tfrecord": records}))
 
     class Batches:
         index = dataset.index("train")
@@ -276,6 +277,11 @@ def test_shards_may_count_from_1(slim):
 def test_shards_of_two_conversions_are_refused(names, slim):
     with pytest.raises(UserError, match=f"{names[0]} and {names[1]}, which are of two conv.* keep the shards of one"):
         Dataset.load(slim(shards(*names)))
+
+
+@pytest.mark.parametrize("names", [("train.tfrecord", "train_1.tfrecord"), ("x_train0.tfrec", "x_train1.tfrec")])
+def test_shards_that_are_numbered_without_their_total_are_read(names, slim):
+    assert len(Dataset.load(slim(shards(*names))).splits["train"].shards) == 2
 
 
 def test_a_shard_too_many_is_refused(slim):
