@@ -141,10 +141,11 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
             faults[start + position] = f"{path}: the record at byte {found[position]} is corrupt: {text}"
         faults.update(dict.fromkeys(range(start + len(found), start + expected), f"{path} ends after {counts}"))
         offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
-        notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
+        if part.part:
+            notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
     shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
     index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool))
-    if part.part is None:
+    if not part.part:
         return _replaced(index, faults, on_error, directory)
     rows = np.flatnonzero(members(part, np.concatenate(notes)))
     if part.part in BY_POSITION:  # of an earlier version, in which a record could be replaced by one of the other part

@@ -51,9 +51,9 @@ def note(payload: bytes | None) -> tuple[int, int, int, int]:
     except DecodeError:
         return NO_NOTE
     label, encoded = features["image/class/label"].int64_list.value, features["image/encoded"].bytes_list.value
-    texts = [features[f"image/class/{key}"].bytes_list.value for key in TEXT_KEYS]
     picture = google_crc32c.value(encoded[0][-PICTURE_END:]) or 1 if encoded else 0
-    hashes = [text_hash(text[0]) if text else 0 for text in texts]
+    texts = (features.get(f"image/class/{key}") for key in TEXT_KEYS)  # [key] would make those that are missing
+    hashes = (text_hash(text.bytes_list.value[0]) if text and text.bytes_list.value else 0 for text in texts)
     return label[0] if len(label) == 1 else NO_LABEL, *hashes, picture
 
 
