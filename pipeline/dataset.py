@@ -15,7 +15,8 @@ Statistics are over all pixels of the training split, on the scale 0 to 255; eig
 the largest first, and row i of components is the unit vector of eigenvalue i. They are null without a training split.
 short_side is the length that larger pictures were shrunk to; null for none.
 
-A directory of TF-Slim's scripts has labels.txt instead and is read in place.
+A directory of TF-Slim's scripts has labels.txt instead and is read in place. Its splits may also have "part", where
+training and validation share shards ("every" in runs of earlier versions), and "missing", names of shards.
 """
 
 import json
