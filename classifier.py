@@ -23,7 +23,7 @@ from engine.session import session_config
 from errors import UserError, unknown
 from files import expand, os_errors_as_user_errors
 from nets import Net
-from nets.weights import head_width
+from nets.weights import head_width, input_channels
 from pipeline.batches import evaluation_batches
 from pipeline.corruption import Reader
 from pipeline.dataset import Dataset, Selection
@@ -85,6 +85,8 @@ class Classifier:
             raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
         width = head_width(stored, record)
         dataset = Dataset.load(run or data) if run or data else _numbered(prefix, config.network.net, record, width)
+        if run is None:  # data may be grey, and the net for colours
+            dataset = replace(dataset, channels=input_channels(stored, record))
         classes = len(dataset.class_names)
         background = run is None and width == classes + 1
         return cls(
@@ -164,7 +166,7 @@ class Classifier:
         """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
-        dataset = Dataset.load(expand(data or self.config.input.data))
+        dataset = Dataset.load(expand(data or self.config.input.data), self.dataset if self.run else None)
         if dataset.class_names != self.dataset.class_names:
             where = dataset.directory
             raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")

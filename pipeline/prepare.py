@@ -29,13 +29,13 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)
-    dataset = Dataset.load(directory)
+    before = Dataset.load(run) if os.path.exists(os.path.join(run, DATASET_JSON)) else None
+    dataset = Dataset.load(directory, before)
     if not dataset.size("train"):
         command = f"python eval.py --ckpt PATH --data {directory}"
         raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")
-    resumes = os.path.exists(os.path.join(run, DATASET_JSON))
-    check_source(dataset, options, resumes)
-    if resumes and (other := difference(Dataset.load(run), dataset)):
+    check_source(dataset, options, resumes=before is not None)
+    if before and (other := difference(before, dataset)):
         advice = "name that with --data, or start a new run with another --run-dir"
         raise UserError(f"{directory} is not the data that {run} was started with: {other}; {advice}")
     return dataset
