@@ -175,6 +175,32 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
     ]
 
 
+def test_files_that_folders_hold_beside_pictures_are_counted(run, pictures, tmp_path, capsys):
+    for name in ("a.HEIC", "b/c.heic", "notes.txt", "plain"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"holds no pictures \(.*; it holds 2 \.heic, 1 \.txt, 1 without an ending"):
+        list_pictures(tmp_path)
+    shutil.copy(pictures / "cat/0.jpg", tmp_path)
+    assert predicted("--ckpt", run, tmp_path) == 0
+    assert "left out of the folders" in (err := capsys.readouterr().err)
+    assert "2 .heic, 1 .txt, 1 without an ending" in err
+
+
+def test_large_pictures_are_taken_as_the_conversion_took_them(run, pictures, tmp_path, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    description = json.loads((other / "dataset.json").read_text())
+    assert description["max_pixels"] == 64_000_000
+    (other / "dataset.json").write_text(json.dumps({**description, "max_pixels": 150}))
+    words = ("--ckpt", other, pictures / "cat/small0.png", pictures / "cat/large0.png")  # 108 and 266 pixels
+    assert predicted(*words) == 1
+    assert "14×19 pixels, more than 150; --max-pixels allows more" in capsys.readouterr().err
+    assert predicted(*words, "--max-pixels", 266) == 0
+    with pytest.raises(UserError, match="--max-pixels is 0"):
+        predicted(*words, "--max-pixels", 0)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
