@@ -125,7 +125,8 @@ def chosen(options: PredictOptions, files: list[str], classifier: Classifier) ->
         printed = {"standard output": writers.table(files, classifier.dataset.class_names)}
     kinds = {"csv": writers.csv_file, "sheet": writers.sheets, "explain": writers.overlays, "out": writers.feature_file}
     paths = {key: getattr(options, key) for key in kinds if getattr(options, key) is not None}
-    return printed | {f"--{key} {path}": kinds[key](path) for key, path in paths.items()}
+    named = {"sheet": [files], "explain": [files]}  # they show the files' names
+    return printed | {f"--{key} {path}": kinds[key](path, *named.get(key, ())) for key, path in paths.items()}
 
 
 def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:

@@ -32,11 +32,12 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "fonts", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
+    "fonts": set(),
     "config": {"errors", "files"},
     "presets": {"config", "errors"},
     "checkpoints": {"errors", "files", "tfcompat"},

@@ -22,7 +22,8 @@ from pipeline import montage
 from pipeline.convert import convert
 from pipeline.images import encode_png
 from predict import parse_command_line, predict
-from prediction.pictures import list_pictures
+from prediction import writers
+from prediction.pictures import Prediction, list_pictures
 from tfcompat import tf
 from tiny_net import configured, picture_folder, train
 
@@ -268,12 +269,55 @@ def test_features_are_the_outputs_of_a_layer_in_the_order_of_the_files(run, pict
 def test_each_picture_is_explained_though_names_repeat(run, pictures, tmp_path):
     files = [pictures / "cat/0.jpg", pictures / "dog/0.jpg"]
     assert predicted("--ckpt", run, *files, "--explain", tmp_path / "why") == 0
-    made = sorted((tmp_path / "why").iterdir())
-    assert [path.name for path in made] == ["00001_0.png", "00002_0.png"]
+    made = sorted((tmp_path / "why").rglob("*.png"))
+    assert [path.relative_to(tmp_path / "why").as_posix() for path in made] == ["cat/0.png", "dog/0.png"]
     for path in made:
         pixels = cv2.imread(str(path)).astype(int)
-        assert pixels.shape == (224, 224, 3)
-        assert np.abs(pixels - pixels.mean(2, keepdims=True)).max() > 60  # the colors of the map
+        assert pixels.shape[1] > 2 * 224  # the picture itself is on the left
+        colors = np.abs(pixels - pixels.mean(2, keepdims=True)).max(2)
+        assert colors[:, : pixels.shape[1] // 2].max() < 30
+        assert colors[:, pixels.shape[1] // 2 :].max() > 60  # those of the map
+
+
+def test_names_tell_files_apart_and_outputs_have_a_place_of_their_own():
+    files = ["a/x/1.jpg", "a/y/1.jpg", "b/y/1.jpg", "2.jpg", "2.png"]
+    assert list(writers.short_names(files).values()) == ["x/1.jpg", "a/y/1.jpg", "b/y/1.jpg", "2.jpg", "2.png"]
+    places = [path.as_posix() for path in writers.output_names([*files, "2.jpg"]).values()]
+    assert places == ["a/x/1.png", "a/y/1.png", "b/y/1.png", "2.png", "2_2.png"]
+    assert writers.output_names(["/w/a.jpg"]) == {"/w/a.jpg": pathlib.Path("a.png")}
+    long = writers.output_names([f"{'ä' * 126}.jpg", "b"])[f"{'ä' * 126}.jpg"]
+    assert len(os.fsencode(long)) < 255
+    assert writers.output_names([]) == writers.short_names([]) == {}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("names", [("猫", "dog"), ("cat", "n" * 75), ("a\nb", "e\u0301")])
+@pytest.mark.parametrize("file", ["a.png", "folder/" * 15 + "a.png", "新しい/絵.png", "two\nlines.png"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_columns_of_the_table_are_aligned(terminal, file, names, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal() if terminal else io.StringIO())
+    monkeypatch.setenv("COLUMNS", "100")
+    prediction = Prediction(file, top=[(name, share) for name, share in zip(names, (0.995, 0.005), strict=True)])
+    with writers.table([file, "b.png"], names) as write:
+        write(prediction)
+    lines = sys.stdout.getvalue().splitlines()
+    long = terminal and writers.columns(file) + max(map(writers.columns, names)) > 89
+    assert len(lines) == 2 + long
+    assert [writers.columns(line) for line in lines[-2:]] == [writers.columns(lines[-1])] * 2
+    assert lines[0].startswith(writers.printable(file))
+    assert not terminal or writers.columns(lines[-1]) <= 100
+
+
+def test_features_print_no_table(run, pictures, tmp_path, capsys):
+    words = ("--ckpt", run, pictures / "cat/0.jpg", "--features", "logits", "--out", tmp_path / "f.npz")
+    assert predicted(*words) == 0
+    assert capsys.readouterr().out == ""
+    assert predicted(*words, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
 
 
 def test_many_pictures_fill_several_sheets_up_to_a_limit(tmp_path, capsys, monkeypatch):
