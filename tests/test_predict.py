@@ -10,6 +10,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -23,7 +25,7 @@ from pipeline.convert import convert
 from pipeline.images import encode_png
 from predict import parse_command_line, predict
 from prediction import writers
-from prediction.pictures import Prediction, list_pictures
+from prediction.pictures import PictureReader, Prediction, list_pictures
 from tfcompat import tf
 from tiny_net import configured, picture_folder, train
 
@@ -103,6 +105,20 @@ def test_the_probabilities_are_those_of_evaluation(batch_size, expected, run, pi
         assert row["label"] == by_eval["prediction"]
         assert float(row["probability"]) == pytest.approx(float(by_eval["probability"]), abs=1e-6, rel=0)
     assert len({row["probability"] for row in rows}) > 20
+
+
+def test_pictures_are_read_in_several_threads_and_stay_in_order(run, pictures, monkeypatch):
+    read, names = PictureReader.read, set()
+
+    def slow_at_first(self, file):
+        names.add(threading.current_thread().name)
+        time.sleep(0.1 if file == files[0] else 0)
+        return read(self, file)
+
+    files = list_pictures(pictures)
+    monkeypatch.setattr(PictureReader, "read", slow_at_first)
+    assert [each.file for each in Classifier.load(run, batch_size=8).stream(files)] == files
+    assert len(names) > 1 or len(os.sched_getaffinity(0)) == 1
 
 
 def test_json_is_all_that_standard_output_gets(run, pictures, capsys):
