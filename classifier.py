@@ -5,7 +5,9 @@ docs/python.md shows its use.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -220,14 +222,17 @@ class Classifier:
             tables=tables,
         )
 
-    def predict(self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto") -> list[Prediction]:
+    def predict(
+        self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto", max_pixels: int | None = None
+    ) -> list[Prediction]:
         """Predicts pictures of any kind and size; `stream` does the same with the memory of one batch.
 
         files are pictures and folders of pictures, top_k is a number of classes or 'all', invert as predict.py has it.
+        A picture with more than max_pixels is an error; by default those that the training's pictures may have.
         Returns one Prediction for each picture, in order; with an error where it cannot be read. Raises UserError for
         a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
         """
-        return list(self.stream(files, top_k=top_k, invert=invert))
+        return list(self.stream(files, top_k=top_k, invert=invert, max_pixels=max_pixels))
 
     def features(self, files: Files, end_point: str) -> Features:
         """The outputs of a layer for pictures, flattened. Raises UserError as `predict`, and for an unknown name."""
@@ -241,6 +246,7 @@ class Classifier:
         invert: str = "auto",
         end_point: str | None = None,
         cam: bool = False,
+        max_pixels: int | None = None,
     ) -> Iterator[Prediction]:
         """Predicts picture files batch by batch, as `predict`; the net is built and restored before it returns.
 
@@ -260,7 +266,9 @@ class Classifier:
             if cam:
                 fetches["cam"] = class_activation_map(batch, heads[""])
             session = tf.Session(graph=graph, config=self.session_config())
-            reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
+            reader = PictureReader(
+                self.preprocessor, self.dataset, session, invert, max_pixels or self.dataset.max_pixels
+            )
             self.restore(session)
         net = session.make_callable(fetches, [batch])
         return self._predictions(pictures, reader, net, None if top_k == "all" else top_k)
@@ -269,15 +277,17 @@ class Classifier:
         self, files: Iterator[str], reader: PictureReader, net: Callable, top_k: int | None
     ) -> Iterator[Prediction]:
         """Reads and predicts batch by batch; net gives the outputs of a batch by name, among them probabilities."""
-        while batch := list(islice(files, self.config.input.batch_size)):
-            with op_determinism():
-                inputs = [reader.read(file) for file in batch]
-                images = [each.image for each in inputs if not each.error]
-                outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
-            self._check_finite(outputs["probabilities"])
-            rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
-            for each in inputs:
-                yield each if each.error else self._prediction(each, top_k, **next(rows))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            while batch := list(islice(files, self.config.input.batch_size)):
+                # The filters of warnings belong to the process: threads that change them undo each other's changes.
+                with op_determinism(), warnings.catch_warnings(action="ignore"):
+                    inputs = list(threads.map(reader.read, batch))
+                    images = [each.image for each in inputs if not each.error]
+                    outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
+                self._check_finite(outputs["probabilities"])
+                rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
+                for each in inputs:
+                    yield each if each.error else self._prediction(each, top_k, **next(rows))
 
     def _prediction(self, read: Prediction, top_k: int | None, probabilities: np.ndarray, **others: Any) -> Prediction:
         # Stable, so that of equal ones the first comes first, as argmax has it.

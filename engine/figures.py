@@ -41,9 +41,10 @@ def worst_mistakes(table: PerExample, count: int, class_names: Sequence[str]) ->
     class with its probability, and the true class."""
     wrong = np.flatnonzero(table.top1 == 0)
     rows = wrong[np.argsort(-table.confidence[wrong], kind="stable")][:count].tolist()
-    names = [name[:18] for name in class_names]
     return rows, [
-        f"{names[table.prediction[row]]} {table.confidence[row]:.0%}\nis {names[table.label[row]]}" for row in rows
+        f"predicted {class_names[table.prediction[row]]} {table.confidence[row]:.0%}\n"
+        f"labelled {class_names[table.label[row]]}"
+        for row in rows
     ]
 
 

@@ -6,14 +6,16 @@
 
 dataset.json:
 
-    {"name", "source", "class_names", "channels", "short_side",
+    {"name", "source", "class_names", "channels", "short_side", "max_pixels", "light_strokes": {"share", "longer_side"},
      "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
      "statistics": {"units", "mean": [C], "deviation": [C], "eigenvalues": [C], "components": [C][C]},
      "rejected", "ignored"}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
 the largest first, and row i of components is the unit vector of eigenvalue i. They are null without a training split.
-short_side is the length that larger pictures were shrunk to; null for none.
+short_side is the length that larger pictures were shrunk to; null for none. max_pixels is the largest size that the
+converter accepts. light_strokes is null unless the training pictures are light strokes on black of one small size, such
+as MNIST's: the share of those that are, and the median of their longer sides in pixels.
 
 A directory of TF-Slim's scripts has labels.txt instead and is read in place. Its splits may also have "part", where
 training and validation share shards ("every" in runs of earlier versions), and "missing", names of shards.
@@ -30,6 +32,7 @@ from types import MappingProxyType
 from errors import UserError
 from files import atomic_write, is_text, os_errors_as_user_errors, read_regular
 from pipeline import labels, slim_directory, statistics
+from pipeline.images import MAX_PIXELS
 from pipeline.index import Index, StoredExample, known_contents, make_index
 from pipeline.labels import ClassNames, Located
 from pipeline.slim_directory import LABELS_TXT
@@ -95,6 +98,18 @@ class Dataset:
     def short_side(self) -> int | None:
         """The length in pixels that the converter shrank longer short sides to; None for none."""
         return self.description.get("short_side")
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels of a picture that the converter accepts."""
+        return self.description.get("max_pixels", MAX_PIXELS)
+
+    @property
+    def stroke_length(self) -> int | None:
+        """The longer side in pixels of the training pictures' light strokes on black; None for other pictures, and
+        where that was not measured."""
+        strokes = self.description.get("light_strokes")
+        return strokes["longer_side"] if strokes else None
 
     def size(self, split: str) -> int:
         """Number of examples in a split, 0 where there is no such split."""
@@ -182,6 +197,11 @@ def _mistake(dataset: object) -> str | None:
         return "channels must be 1 or 3"
     if dataset.get("short_side") is not None and not (_is_whole(dataset["short_side"]) and dataset["short_side"]):
         return "short_side must be at least 1, or null"
+    if not (_is_whole(dataset.get("max_pixels", 1)) and dataset.get("max_pixels", 1)):
+        return "max_pixels must be at least 1"
+    strokes = dataset.get("light_strokes")
+    if strokes is not None and not (isinstance(strokes, dict) and _is_whole(strokes.get("longer_side"))):
+        return "light_strokes must have a longer_side in pixels, or be null"
     if not isinstance(dataset.get("statistics"), dict | None):
         return "statistics must be an object or null"
     if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):

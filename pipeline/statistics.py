@@ -11,6 +11,7 @@ import numpy as np
 
 from errors import UserError
 from files import check_unpacked, open_regular, os_errors_as_user_errors
+from pipeline import strokes
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
@@ -48,6 +49,9 @@ class Moments:
         if len(pixels) <= SMALL:
             values = picture.astype(np.int64)
             one.pixels = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
+            if len(self.sum) == 1:
+                one.pixels["strokes"] = np.zeros(max(picture.shape) + 1, np.int64)  # pictures by their longer side
+                one.pixels["strokes"][strokes.longer_side(picture[..., 0])] = 1
         self.merge(one)
 
     def merge(self, other: "Moments") -> None:
@@ -77,6 +81,10 @@ class Moments:
             "eigenvalues": eigenvalues[::-1].tolist(),
             "components": vectors.T[::-1].tolist(),
         }
+
+    def light_strokes(self) -> dict | None:
+        """The `light_strokes` of dataset.json: None for pictures that are no strokes, large, or of different sizes."""
+        return strokes.summary(self.pixels["strokes"]) if self.pixels and "strokes" in self.pixels else None
 
     def save_pixel_statistics(self, directory: Path) -> None:
         """Writes PIXEL_STATS where all pictures are of one small size."""

@@ -32,11 +32,12 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "fonts", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
+    "fonts": set(),
     "option_records": {"files"},
     "config": {"errors", "files", "option_records"},
     "presets": {"config", "errors"},

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
 # TensorFlow's C++ runtime writes these lines at every start, before the level applies.
@@ -100,9 +100,10 @@ from tensorflow.python.framework import config
 from tensorflow.python.ops.op_selector import get_backward_walk_ops
 
 
-def upstream(operations: list[tf.Operation]) -> set[tf.Operation]:
-    """The given operations and all operations that they are computed from. Control inputs do not count."""
-    return set(get_backward_walk_ops(operations))
+def upstream(operations: list[tf.Operation], stop_at: Sequence[tf.Tensor] = ()) -> set[tf.Operation]:
+    """The given operations and all that they are computed from, up to the tensors `stop_at`. Control inputs do not
+    count."""
+    return set(get_backward_walk_ops(operations, stop_at_ts=stop_at))
 
 
 @contextlib.contextmanager

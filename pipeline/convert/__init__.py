@@ -102,6 +102,8 @@ class _Totals:
             "class_names": self.data.class_names,
             "channels": self.settings.channels,
             "short_side": self.settings.short_side,
+            "max_pixels": self.settings.max_pixels,
+            "light_strokes": self.moments.light_strokes(),
             "splits": self.splits,
             "statistics": self.moments.channel_statistics() if self.moments.count else None,
             "rejected": len(self.rejected),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.figures import NAMED, confusion
+from engine.figures import NAMED, confusion, worst_mistakes
 from engine.metrics import PerExample
 
 
@@ -42,3 +42,10 @@ def test_many_classes_have_a_scale_in_the_place_of_names():
     assert len(matrix.child_axes) == 1
     assert len(matrix.texts) == 0
     assert matrix.images[0].get_array()[NAMED, 0] == 1
+
+
+def test_the_titles_of_mistakes_say_which_class_is_predicted_and_which_is_the_label():
+    assert worst_mistakes(table([0, 1, 1], [0, 0, 1]), 5, ["rose", "sunflower of the field"]) == (
+        [1],
+        ["predicted rose 0%\nlabelled sunflower of the field"],
+    )
