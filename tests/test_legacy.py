@@ -510,3 +510,18 @@ def test_a_damaged_mnist_file_is_an_error(small_mnist):
     write_idx(path, np.zeros(3))
     with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file of unsigned bytes with rank 3"):
         mnist.read_data_sets(str(small_mnist))
+
+
+def test_an_mnist_file_that_unpacks_to_more_than_it_says_is_not_read_on(small_mnist, monkeypatch):
+    path = small_mnist / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(struct.pack(">i3i", 2051, 1, 28, 28) + bytes(10**7)))
+    most = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: most.append(size) or read(self, size))
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file"):
+        mnist.read_data_sets(str(small_mnist))
+    assert 0 < max(most) <= 28 * 28 + 1
+    assert min(most) > 0
+    path.write_bytes(gzip.compress(struct.pack(">i3i", 2051, 2**20, 2**10, 2**10)))
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file"):
+        mnist.read_data_sets(str(small_mnist))
