@@ -98,6 +98,7 @@ import tf_slim as slim  # needs the names set above
 from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 in a block, to test an export
 from tensorflow.python.framework import config
 from tensorflow.python.ops.op_selector import get_backward_walk_ops
+from tensorflow.python.training.saver import object_graph_key_mapping  # noqa: F401 – of an object-based checkpoint
 
 
 def upstream(operations: list[tf.Operation], stop_at: Sequence[tf.Tensor] = ()) -> set[tf.Operation]:
