@@ -142,7 +142,12 @@ def test_pictures_and_tensorboard(binary, result):
         for event in tf.train.summary_iterator(str(file))
         for value in event.summary.value
     ]
-    assert {value.tag for value in events} == {"loss/cross_entropy", "accuracy/top1", "confusion", "mistakes"}
+    assert {value.tag for value in events} == {
+        "loss/cross_entropy",
+        "accuracy/top1",
+        "results/confusion",
+        "results/mistakes",
+    }
     top1 = next(value.simple_value for value in events if value.tag == "accuracy/top1")
     assert top1 == pytest.approx(found.summary.top1)
 
