@@ -153,8 +153,9 @@ class RegularizationOptions:
 class ReportingOptions:
     """Logs, validation and checkpoints."""
 
-    display_every_steps: Annotated[int, AT_LEAST_ONE] = 10
-    """Log loss, accuracy, learning rate and speed."""
+    display_every_steps: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
+    """Print and record loss, accuracy, learning rate and speed. Default: they are recorded every 10 steps and printed
+    every 5 seconds."""
     validate_every_steps: Annotated[int, AT_LEAST_ONE] = 200
     """Evaluate the validation split, keep the best checkpoint, and write pictures, norms and curves.png."""
     validate_every_epochs: Annotated[float | None, EPOCHS, optional("EPOCHS")] = None
@@ -169,6 +170,8 @@ class ReportingOptions:
     """Validation metric that selects the best checkpoint, and that --patience counts by."""
     patience: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Stop early after this many validations without a better one. Default: never."""
+    norms_by: Literal["block", "variable"] = "block"
+    """Charts of gradient and weight norms in TensorBoard: one for each block of the net, or for each variable."""
 
 
 @options

@@ -61,6 +61,7 @@ from classifier import Classifier
 from engine import figures
 from engine.evaluation import Evaluation
 from engine.metrics import summarize
+from engine.reports import MISTAKES as MISTAKES_ON_CARD
 from engine.reports import add_figure, add_scalars
 from files import check_output, output_file
 from pipeline import montage
@@ -126,32 +127,35 @@ def write(classifier: Classifier, evaluation: Evaluation, options: EvalOptions) 
             columns = zip(table.label, table.prediction, table.confidence, strict=True)
             for row, (label, prediction, confidence) in enumerate(columns):
                 rows.writerow([evaluation.file(row), names[label], names[prediction], f"{confidence:.9g}"])
-    drawn = {}
-    if options.confusion or classifier.run:
+    drawn, cards = {}, {}  # for files and for TensorBoard
+    if options.confusion:
         drawn["confusion"] = figures.confusion(table, names)
     places, titles = figures.worst_mistakes(table, MISTAKES, names)
     if options.mistakes and not places:
         print(f"no mistake to draw: --mistakes {options.mistakes} is not written", file=sys.stderr)
     elif options.mistakes:
-        drawn["mistakes"] = montage.sheet(list(zip(evaluation.pictures(places), titles, strict=True)))
+        tiles = list(zip(evaluation.pictures(places), titles, strict=True))
+        drawn["mistakes"] = montage.sheet(tiles)
+        cards["mistakes"] = montage.sheet(tiles[:MISTAKES_ON_CARD], columns=3)
     for name, figure in drawn.items():
         path = getattr(options, name)
         if path:
             with output_file(f"--{name}", path) as partial:
                 figure.savefig(partial, dpi=100)
     if classifier.run:
-        write_events(classifier, evaluation, drawn)
+        cards["confusion"] = figures.confusion(table, names, card=True)
+        write_events(classifier, evaluation, cards)
 
 
-def write_events(classifier: Classifier, evaluation: Evaluation, drawn: dict) -> None:
+def write_events(classifier: Classifier, evaluation: Evaluation, cards: dict) -> None:
     """Adds the evaluation to TensorBoard as a run of its own, RUN/eval_SPLIT."""
     directory = os.path.join(classifier.run, f"eval_{evaluation.split}{'_ema' if classifier.ema else ''}")
     step, summary = evaluation.step or 0, evaluation.summary
     try:
         writer = tf.summary.FileWriter(directory)
         add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
-        for name, figure in drawn.items():
-            add_figure(writer, step, name, figure)
+        for name, figure in cards.items():
+            add_figure(writer, step, f"results/{name}", figure)
         writer.close()
     except Exception as error:  # OpError, IndexError: the writer's binding translates some errors, not all
         reason = str(getattr(error, "message", error)).splitlines()[0]

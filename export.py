@@ -180,6 +180,12 @@ def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, d
     (directory / METADATA).write_text(text, encoding="utf-8")
 
 
+def size_of(file: Path) -> str:
+    """The size of a file in words."""
+    size = file.stat().st_size
+    return f"{size:,} bytes" if size < 1000 else f"{size / 1e3:,.1f} kB"
+
+
 def main(options: ExportOptions) -> Path:
     """Runs the command. Prints the comparison and the files, and returns their directory."""
     classifier = Classifier.of(options)
@@ -191,7 +197,7 @@ def main(options: ExportOptions) -> Path:
     done = export(classifier, options.format, directory, input=options.input)
     print(f"compared on {done.pictures}", *done.differences, sep="\n")
     for file in sorted(path for path in done.directory.rglob("*") if path.is_file()):
-        print(f"{file.stat().st_size / 1e3:12,.1f} kB  {file}")
+        print(f"{size_of(file):>15}  {file}")
     return done.directory
 
 

@@ -34,11 +34,12 @@ from pipeline.tfrecord import DATASET_JSON
 CONFIG_JSON = "config.json"
 FILES = (CONFIG_JSON, DATASET_JSON, PIXEL_STATS, "metrics.jsonl", "curves.png", "checkpoint", "best/checkpoint")
 DIRECTORIES = ("best", "val")
+RECORD_EVERY_STEPS = 10  # without --display-every-steps
 # Options that may differ when a run is resumed: it may be longer and report otherwise. Places of files may differ, too;
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "on_error", "run_dir", "patience"),
+    *("source", "data", "on_error", "run_dir", "patience", "norms_by"),
 }
 
 
@@ -79,6 +80,10 @@ class RunPlan(NamedTuple):
     def is_due(self, step: int) -> bool:
         """Whether a validation follows a step."""
         return step == self.config.schedule.total_steps or step % self.config.reporting.validate_every_steps == 0
+
+    def is_recorded(self, step: int) -> bool:
+        """Whether a row of metrics.jsonl follows a step: never by time, so that a resumed run has the same rows."""
+        return step % (self.config.reporting.display_every_steps or RECORD_EVERY_STEPS) == 0
 
 
 def run_of(path: str) -> str | None:

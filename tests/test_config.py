@@ -136,7 +136,7 @@ def test_the_extremes_that_are_allowed():
 
 OPEN = {
     *("overfit_batches", "clip_norm", "ema_decay", "patience", "total_epochs", "warmup_epochs", "decay_epochs"),
-    *("validate_every_epochs", "snapshot_every_epochs"),
+    *("validate_every_epochs", "snapshot_every_epochs", "display_every_steps"),
 }
 
 
@@ -246,11 +246,11 @@ OTHER_VALUES = {
     "head": "sigmoid", "decay_biases": True, "label_smoothing": 0.5, "nesterov": True, "clip_norm": 9.0,
     "ema_decay": 0.5, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
     "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
-    "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True,
+    "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True, "norms_by": "variable",
 }  # fmt: skip
 FREE = {
     "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",
-    "source", "data", "on_error", "run_dir", "patience",
+    "source", "data", "on_error", "run_dir", "patience", "norms_by",
 }  # fmt: skip
 
 

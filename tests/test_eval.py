@@ -113,6 +113,14 @@ def test_the_table_of_pictures_recomputes_to_the_same_counts(result):
         assert row["support"] == 25
 
 
+def test_top_k_that_says_nothing_is_null(result):
+    _, found, _ = result
+    assert found.as_dict()["top5"] is None
+    assert found.as_dict(2)["top2"] is None
+    assert found.as_dict(1)["top1"] == found.summary.top1
+    assert "top-" not in command.as_text(found, 5).splitlines()[-1].replace("top-1 ", "")
+
+
 def test_two_classes_have_a_roc_curve(result):
     _, found, out = result
     with open(out / "images.csv", newline="") as file:
@@ -145,7 +153,12 @@ def test_pictures_and_tensorboard(binary, result):
         for event in tf.train.summary_iterator(str(file))
         for value in event.summary.value
     ]
-    assert {value.tag for value in events} == {"loss/cross_entropy", "accuracy/top1", "confusion", "mistakes"}
+    assert {value.tag for value in events} == {
+        "loss/cross_entropy",
+        "accuracy/top1",
+        "results/confusion",
+        "results/mistakes",
+    }
     top1 = next(value.simple_value for value in events if value.tag == "accuracy/top1")
     assert top1 == pytest.approx(found.summary.top1)
 

@@ -107,6 +107,12 @@ def test_labels_and_metadata(place):
         assert directory.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize(("size", "words"), [(0, "0 bytes"), (11, "11 bytes"), (999, "999 bytes"), (1234, "1.2 kB")])
+def test_sizes_of_small_files_are_in_bytes(size, words, tmp_path):
+    (tmp_path / "labels.txt").write_bytes(bytes(size))
+    assert export.size_of(tmp_path / "labels.txt") == words
+
+
 def test_a_class_is_one_line_of_labels(place, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(place / "runs/digits", run, ignore=shutil.ignore_patterns("best", "export"))

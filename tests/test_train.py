@@ -22,7 +22,7 @@ from pipeline.convert import convert
 from pipeline.dataset import Dataset
 from run_directory import exclusive
 from tfcompat import tf
-from tiny_net import configured, evaluated, picture_folder, train
+from tiny_net import configured, evaluated, picture_folder, planned, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -119,24 +119,45 @@ def test_tensorboard_gets_everything(run):
             for value in event.summary.value
         }
 
-    def has_graph(file):
-        return any(event.graph_def for event in tf.train.summary_iterator(str(file)))
-
     scalars = {tag for tag, kind in tags(run) if kind == "simple_value"}
     trained = [f"tiny/{name}" for name in ("Conv/weights", "Conv/BatchNorm/beta", "logits/weights", "logits/biases")]
     assert scalars == {
         *("loss/cross_entropy", "loss/regularization", "loss/total", "accuracy/top1"),
         *("progress/learning_rate", "progress/images_per_second", "progress/gradient_norm"),
-        *(f"{kind}_norm/{name}" for kind in ("gradient", "weight") for name in trained),
+        *(f"weight_{kind}norm/{block}" for kind in ("", "gradient_") for block in ("Conv", "logits")),
     }
     assert tags(run / "val") == {
         *((tag, "simple_value") for tag in ("loss/cross_entropy", "accuracy/top1", "accuracy/top5")),
-        *(("confusion", "image"), ("worst_mistakes", "image")),
+        *(("results/confusion", "image"), ("results/mistakes", "image")),
     }
-    assert {("filters/tiny/Conv/weights/image/0", "image"), ("settings", "tensor")} <= tags(run)
-    assert {tag for tag, kind in tags(run) if kind == "histo"} >= {"tiny/Conv/weights", "tiny/logits/biases"}
-    assert ("pictures/image/7", "image") in tags(run)
-    assert any(has_graph(file) for file in run.glob("events*"))
+    assert {("weight_filters/tiny/Conv/weights/image/0", "image"), ("settings", "tensor")} <= tags(run)
+    assert {tag for tag, kind in tags(run) if kind == "histo"} == {f"weight_histogram/{name}" for name in trained}
+    assert ("training_inputs/image/7", "image") in tags(run)
+    # TensorBoard sorts groups by name and opens the first: what matters first comes first.
+    order = sorted({tag.split("/")[0] for tag, _ in tags(run) | tags(run / "val")})
+    assert order[:4] == ["accuracy", "loss", "progress", "results"]
+    assert all(group.startswith("weight_") for group in order[6:])
+
+
+def test_tensorboards_graph_has_few_nodes_at_the_top(run):
+    """With 15 or more TensorBoard takes nodes of many edges out of the graph, the net first."""
+    drawn = [e.graph_def for f in run.glob("events*") for e in tf.train.summary_iterator(str(f)) if e.graph_def]
+    graph = tf.GraphDef.FromString(drawn[0])
+    top = {node.name.partition("/")[0] for node in graph.node}
+    assert {"input", "tiny", "loss", "update", "validation", "metrics", "summaries", "checkpoints"} <= top
+    assert len(top) < 15
+    assert not graph.library.function  # drawn beside the graph, higher than it
+
+
+def test_name_scopes_are_no_part_of_variable_names(digits_data, tmp_path):
+    options = ["--net", "alexnet_mnist", "--image-size", "28", "--optimizer", "adam", "--ema-decay", "0.9"]
+    model = training.build(planned("--run-dir", str(tmp_path), "--data", digits_data, *options, "--clip-norm", "1"))
+    names = {v.op.name for v in model.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
+    scalars = {"global_step", "beta1_power", "beta2_power"}
+    assert scalars <= names
+    assert {name.partition("/")[0] for name in names - scalars} == {"alexnet_mnist"}
+    top = {op.name.partition("/")[0] for op in model.graph.get_operations()}
+    assert len(top) <= 15
 
 
 def test_best_is_the_best_validation_row(run):
