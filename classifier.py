@@ -6,7 +6,7 @@ docs/python.md shows its use.
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -170,8 +170,11 @@ class Classifier:
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
         dataset = Dataset.load(expand(data or self.config.input.data), self.dataset if self.run else None)
         if dataset.class_names != self.dataset.class_names:
-            where = dataset.directory
-            raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")
+            raise UserError(
+                f"{dataset.directory} has other classes than {self.run or self.checkpoint}: "
+                f"{_class_differences(self.dataset.class_names, dataset.class_names)}; name data of the same classes "
+                "with --data; classes without pictures may be in labels.txt or dataset.json"
+            )
         return Selection(dataset, split or ("test" if dataset.size("test") else "validation"), on_error, intact=True)
 
     def evaluate(
@@ -299,6 +302,13 @@ class Classifier:
     def _check_finite(self, values: np.ndarray) -> None:
         if not np.isfinite(values).all():
             raise UserError(f"{self.checkpoint}: the net's outputs are not finite; its weights are too large")
+
+
+def _class_differences(trained: Sequence[str], found: Sequence[str]) -> str:
+    """How two lists of class names differ, in words."""
+    parts = {"without": [n for n in trained if n not in found], "with": [n for n in found if n not in trained]}
+    words = [f"{word} {', '.join(names[:8])}{' …' * (len(names) > 8)}" for word, names in parts.items() if names]
+    return " and ".join(words) or "the same names in another order"
 
 
 def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Config, int | None]:

@@ -222,6 +222,12 @@ def resumed(stored: Config, asked: Config) -> Config:
             f"{asked.run.run_dir} holds a run with other settings: {differences}. "
             "Give the same settings to resume it, or another --run-dir to start a new run"
         )
+    lengths, schedule = (before["total_steps"], now["total_steps"]), asked.schedule.schedule
+    if lengths[0] != lengths[1] and schedule in ("cosine", "polynomial"):
+        print(
+            f"--total-steps was {lengths[0]}, now {lengths[1]}: the {schedule} schedule ends there, so the learning "
+            "rate goes on from another value than it stopped at"
+        )
     return asked
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import config as configuration
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
-from engine import optimizer
+from engine import moving_averages, optimizer
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
 from engine.progress import SAVES, VALIDATIONS, Progress
@@ -82,6 +82,7 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
         training, validation = build_inputs(plan)
         batches, global_step = training.batches, tf.train.get_or_create_global_step()
         logits, end_points = build_net(plan, batches.images, global_step)
+        moving_averages.check_values(graph)
         trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
         total_loss, regularization, metrics = build_loss(plan, logits, end_points, batches.labels, trained)
         rate, update = build_update(plan, total_loss, trained, global_step)
@@ -330,6 +331,9 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
         f"{config.input.image_size} px, preprocessing {config.input.preprocessing}",
         flush=True,
     )
+    note = moving_averages.lag(model.graph, config.schedule.total_steps)
+    if note and not initial:
+        print(note, file=sys.stderr)
 
 
 def run_step(session: tf.Session, model: Model, step: int, with_pictures: bool = False) -> dict:
