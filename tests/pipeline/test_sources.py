@@ -625,7 +625,7 @@ def test_the_home_directory_is_meant_by_its_sign(photos, tmp_path, monkeypatch):
 
 def test_the_remedy_is_the_whole_command(photos, tmp_path):
     (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UserError, match=r"folder --out \S+ --source \S+ --channels 1 --short-side 9 --on-error skip$"):
+    with pytest.raises(UserError, match=r"folder --source \S+ --out \S+ --channels 1 --short-side 9 --on-error skip$"):
         convert("folder", str(tmp_path / "out"), str(photos), channels=1, short_side=9)
 
 
