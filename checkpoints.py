@@ -10,7 +10,9 @@ is: data, fsync, `checkpoint` file, fsync, then pruning by the files in the dire
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Mapping
+from glob import escape, glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,14 +27,18 @@ PREFIX = re.compile(rf"({re.escape(NAME)}-(\d+))\.(index|data-\d{{5}}-of-\d{{5}}
 
 _ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # left by a save that was killed
 
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints of TensorFlow 2: which variable belongs to which object
+
 Shapes = Mapping[str, list[int]]  # variable names to shapes
 
 
-def newest_valid(directory: str, *others: str) -> str | None:
+def newest_valid(
+    directory: str, *others: str, advice: str = "choose another --run-dir to start a new run"
+) -> str | None:
     """The prefix of the newest checkpoint that can be read in these directories; None if there is no checkpoint.
 
-    Prints the damaged checkpoints that it skips. Raises UserError if all are damaged: to start over would overwrite
-    the run.
+    Prints the damaged checkpoints that it skips. Raises UserError, which ends with `advice`, if all are damaged: to
+    start over would overwrite the run.
     """
     found = [(step, place, name) for place in (directory, *others) for step, name in in_directory(Path(place))]
     for _, place, name in sorted(found, key=lambda entry: entry[0], reverse=True):
@@ -43,34 +49,73 @@ def newest_valid(directory: str, *others: str) -> str | None:
         print(f"{prefix} cannot be read ({wrong}); trying the one before", file=sys.stderr)
     if found:
         raise UserError(
-            f"none of the {len(found)} checkpoints in {directory} can be read; "
-            "restore them from a backup, or choose another --run-dir to start a new run"
+            f"none of the {len(found)} checkpoints in {directory} can be read; restore them from a backup, or {advice}"
         )
     return None
 
 
 def locate(path: str, flag: str = "--ckpt") -> str:
-    """The checkpoint prefix for a path: a run directory, whose newest valid checkpoint it is; a prefix; or a V1 file.
+    """The checkpoint prefix for a path that an option names: as prefix_of, of a checkpoint that can be used directly.
 
-    Raises UserError, which names the option `flag`, if the path is none of these or cannot be read.
+    Raises UserError, which names the option `flag`, as prefix_of does; and if it cannot be read, is a file of another
+    kind, or an object-based checkpoint of TensorFlow 2, whose variables have no names of their own.
     """
-    if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
-        raise UserError(f"{flag} {path} contains one of * ? [ ] \\, which TensorFlow reads as wildcards: rename it")
-    if os.path.isdir(path):
-        prefix = newest_valid(path)
-        if prefix is None:
-            raise UserError(f"{flag} {path}: the directory holds no checkpoint ({NAME}-STEP.index)")
-        return prefix
-    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
-    if not (os.path.isfile(prefix) or os.path.isfile(prefix + ".index")):
-        raise UserError(
-            f"{flag} {path} does not exist; give a run directory, a prefix such as runs/digits/{NAME}-1000, "
-            "or a V1 file such as vgg_16.ckpt"
-        )
+    prefix = prefix_of(path, flag)
     wrong = damage(prefix)
     if wrong:
         raise UserError(f"{flag} {path} cannot be read ({wrong})")
+    if OBJECT_GRAPH in shapes_of(prefix):
+        raise UserError(
+            f"{flag} {path} is an object-based checkpoint of TensorFlow 2, as Keras and tf.train.Checkpoint write it; "
+            f"convert it with python -m nets.weights import {prefix} --net NAME --out DIR"
+        )
     return prefix
+
+
+def _best_of(run: str) -> str:
+    """Names the best checkpoint of a run, if it can be read, for an error about the others."""
+    best = os.path.join(run, "best")
+    return f", such as {best}" if any(not damage(os.path.join(best, n)) for _, n in in_directory(Path(best))) else ""
+
+
+def prefix_of(path: str, flag: str) -> str:
+    """The checkpoint prefix for a path: a run directory, whose newest valid checkpoint it is; another directory with a
+    single checkpoint, such as a SavedModel; a prefix; or a V1 file.
+
+    Raises UserError, which names the option `flag`, if the path is none of these.
+    """
+    if re.search(r"[*?\[\]\\]", os.path.abspath(path)):
+        raise UserError(f"{flag} {path} contains one of * ? [ ] \\, which TensorFlow reads as wildcards: rename it")
+    if os.path.basename(path) == "checkpoint" and os.path.isfile(path):
+        path = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        return newest_valid(path, advice=f"name another one with {flag}{_best_of(path)}") or _only_one(path, flag)
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if os.path.isfile(prefix) or os.path.isfile(prefix + ".index"):
+        return prefix
+    if data := glob(f"{escape(prefix)}.data-*"):
+        raise UserError(f"{flag} {path}: {data[0]} is there, but {prefix}.index is missing; copy both")
+    steps = [name.removesuffix(".index") for name in sorted(glob(f"{escape(prefix)}-*.index"))]
+    raise UserError(
+        f"{flag} {path} does not exist; "
+        + (f"did you mean {steps[-1]}? " if steps else "")
+        + f"give a run directory, a prefix such as runs/digits/{NAME}-1000, or a V1 file such as vgg_16.ckpt"
+    )
+
+
+def _only_one(directory: str, flag: str) -> str:
+    """The prefix of the only checkpoint in a directory that is no run: of slim's archives, Keras, or a SavedModel."""
+    found = [path.removesuffix(".index") for path in glob(f"{escape(directory)}/*.index")]
+    found += [path for path in glob(f"{escape(directory)}/*.ckpt") if os.path.isfile(path)]
+    variables = os.path.join(directory, "variables", "variables")  # of a SavedModel
+    found += [variables] if os.path.isfile(f"{variables}.index") else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{flag} {directory} holds several checkpoints: give one of {', '.join(sorted(found))}")
+    if os.path.isfile(os.path.join(directory, "saved_model.pb")):
+        raise UserError(f"{flag} {directory} is a SavedModel without variables: {SOURCE}")
+    raise UserError(f"{flag} {directory}: the directory holds no checkpoint ({NAME}-STEP.index)")
 
 
 def shapes_of(prefix: str) -> dict[str, list[int]]:
@@ -100,11 +145,8 @@ def in_directory(directory: Path) -> list[tuple[int, str]]:
 
 def damage(prefix: str) -> str | None:
     """Reads every tensor, which checks every CRC. Returns the reason if one cannot be read, else None."""
-    if os.path.isfile(prefix):
-        with open(prefix, "rb") as file:
-            start = file.read(4)
-        if start in (b"\x89HDF", b"PK\x03\x04"):
-            return "it is a Keras or NumPy file; convert it to a checkpoint with python -m nets.weights import"
+    if os.path.isfile(prefix) and (kind := foreign(prefix)):
+        return f"it is {kind}"
     try:
         reader = tf.train.NewCheckpointReader(prefix)
         for name in reader.get_variable_to_shape_map():
@@ -112,6 +154,49 @@ def damage(prefix: str) -> str | None:
     except Exception as error:  # DataLossError, ValueError, IndexError: the binding does not translate them all
         return _first_line(error)
     return None
+
+
+IMPORT = "convert it to a checkpoint with python -m nets.weights import"
+SOURCE = "it can only be run; give the checkpoint or the Keras file that it was made from"
+ARRAYS = "python -m nets.weights import reads an .npz of its arrays, named ('conv1|kernel') and laid out as in Keras"
+UNPACK = "unpack it, and give the checkpoint in it"
+
+
+def foreign(path: str) -> str | None:
+    """The kind of a file that is no checkpoint but has weights of another format, and the way out; None if unknown."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(path)
+    suffix, text = os.path.splitext(path)[1].lower(), start.lstrip().lower()
+    kinds = (
+        (not start, "empty; get it again"),
+        (start.startswith(b"\x89HDF"), f"a Keras file; {IMPORT}"),
+        (start.startswith(b"\x93NUMPY"), f"a single NumPy array; {ARRAYS}"),
+        (start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")), f"a compressed file; {UNPACK}"),
+        (start[257:262] == b"ustar", f"a tar archive; {UNPACK}"),
+        (start[4:8] == b"TFL3", f"a TFLite model; {SOURCE}"),
+        (suffix == ".onnx", f"an ONNX model; {SOURCE}"),
+        (os.path.basename(path) == "saved_model.pb", "the graph of a SavedModel; give its directory"),
+        (suffix in (".pb", ".pbtxt"), f"a frozen graph; {SOURCE}"),
+        (re.match(rb"\x80[\x02-\x05]", start), f"a Python pickle, as PyTorch writes it; {ARRAYS}"),
+        (start[8:10] == b'{"', f"a safetensors file; {ARRAYS}"),
+        (text.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page; the download failed: get the file again"),
+        (text.startswith(b"version https://git-lfs"), "a pointer of Git LFS; run git lfs pull"),
+    )
+    return next((kind for found, kind in kinds if found), None)
+
+
+def _kind_of_zip(path: str) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if any(name.endswith("data.pkl") for name in names):
+        return f"a PyTorch file; {ARRAYS}"
+    keras = "model.weights.h5" in names or any(name.endswith(".npy") for name in names)
+    return f"a Keras or NumPy file; {IMPORT}" if keras or not names else f"a zip archive; {UNPACK}"
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,9 @@ docs/python.md shows its use.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -22,9 +24,9 @@ from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
 from errors import UserError, unknown
-from files import os_errors_as_user_errors
+from files import expand, os_errors_as_user_errors
 from nets import Net
-from nets.weights import head_width
+from nets.weights import head_width, input_channels
 from pipeline.batches import evaluation_batches
 from pipeline.corruption import Reader
 from pipeline.dataset import Dataset, Selection
@@ -33,7 +35,7 @@ from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.heatmaps import class_activation_map
 from prediction.pictures import Features, PictureReader, Prediction, list_pictures
-from run_directory import CONFIG_JSON, OWN_CODE, resolve, run_of
+from run_directory import CONFIG_JSON, OWN_CODE, load_config, resolve, run_of
 from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -79,7 +81,7 @@ class Classifier:
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
-        path = os.fspath(path)
+        path, data = expand(path), data and expand(data)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
         config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size}, allow_code)
@@ -88,6 +90,8 @@ class Classifier:
             raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
         width = head_width(stored, record)
         dataset = Dataset.load(run or data) if run or data else _numbered(prefix, config.network.net, record, width)
+        if run is None:  # data may be grey, and the net for colours
+            dataset = replace(dataset, channels=input_channels(stored, record))
         classes = len(dataset.class_names)
         background = run is None and width == classes + 1
         return cls(
@@ -167,10 +171,13 @@ class Classifier:
         """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
-        dataset = Dataset.load(data or self.config.input.data)
+        dataset = Dataset.load(expand(data or self.config.input.data), self.dataset if self.run else None)
         if dataset.class_names != self.dataset.class_names:
-            where = dataset.directory
-            raise UserError(f"{where} has other classes than the run was trained on; name its data with --data")
+            raise UserError(
+                f"{dataset.directory} has other classes than {self.run or self.checkpoint}: "
+                f"{_class_differences(self.dataset.class_names, dataset.class_names)}; name data of the same classes "
+                "with --data; classes without pictures may be in labels.txt or dataset.json"
+            )
         return Selection(dataset, split or ("test" if dataset.size("test") else "validation"), on_error, intact=True)
 
     def evaluate(
@@ -221,14 +228,17 @@ class Classifier:
             tables=tables,
         )
 
-    def predict(self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto") -> list[Prediction]:
+    def predict(
+        self, files: Files, *, top_k: int | Literal["all"] = 5, invert: str = "auto", max_pixels: int | None = None
+    ) -> list[Prediction]:
         """Predicts pictures of any kind and size; `stream` does the same with the memory of one batch.
 
         files are pictures and folders of pictures, top_k is a number of classes or 'all', invert as predict.py has it.
+        A picture with more than max_pixels is an error; by default those that the training's pictures may have.
         Returns one Prediction for each picture, in order; with an error where it cannot be read. Raises UserError for
         a file that does not exist, and a checkpoint that does not fit the net or whose outputs are not finite.
         """
-        return list(self.stream(files, top_k=top_k, invert=invert))
+        return list(self.stream(files, top_k=top_k, invert=invert, max_pixels=max_pixels))
 
     def features(self, files: Files, end_point: str) -> Features:
         """The outputs of a layer for pictures, flattened. Raises UserError as `predict`, and for an unknown name."""
@@ -242,6 +252,7 @@ class Classifier:
         invert: str = "auto",
         end_point: str | None = None,
         cam: bool = False,
+        max_pixels: int | None = None,
     ) -> Iterator[Prediction]:
         """Predicts picture files batch by batch, as `predict`; the net is built and restored before it returns.
 
@@ -261,7 +272,9 @@ class Classifier:
             if cam:
                 fetches["cam"] = class_activation_map(batch, heads[""])
             session = tf.Session(graph=graph, config=self.session_config())
-            reader = PictureReader(self.preprocessor, self.dataset.short_side, session, invert)
+            reader = PictureReader(
+                self.preprocessor, self.dataset, session, invert, max_pixels or self.dataset.max_pixels
+            )
             self.restore(session)
         net = session.make_callable(fetches, [batch])
         return self._predictions(pictures, reader, net, None if top_k == "all" else top_k)
@@ -270,15 +283,17 @@ class Classifier:
         self, files: Iterator[str], reader: PictureReader, net: Callable, top_k: int | None
     ) -> Iterator[Prediction]:
         """Reads and predicts batch by batch; net gives the outputs of a batch by name, among them probabilities."""
-        while batch := list(islice(files, self.config.input.batch_size)):
-            with op_determinism():
-                inputs = [reader.read(file) for file in batch]
-                images = [each.image for each in inputs if not each.error]
-                outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
-            self._check_finite(outputs["probabilities"])
-            rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
-            for each in inputs:
-                yield each if each.error else self._prediction(each, top_k, **next(rows))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+            while batch := list(islice(files, self.config.input.batch_size)):
+                # The filters of warnings belong to the process: threads that change them undo each other's changes.
+                with op_determinism(), warnings.catch_warnings(action="ignore"):
+                    inputs = list(threads.map(reader.read, batch))
+                    images = [each.image for each in inputs if not each.error]
+                    outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}
+                self._check_finite(outputs["probabilities"])
+                rows = (dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True))
+                for each in inputs:
+                    yield each if each.error else self._prediction(each, top_k, **next(rows))
 
     def _prediction(self, read: Prediction, top_k: int | None, probabilities: np.ndarray, **others: Any) -> Prediction:
         # Stable, so that of equal ones the first comes first, as argmax has it.
@@ -290,6 +305,13 @@ class Classifier:
     def _check_finite(self, values: np.ndarray) -> None:
         if not np.isfinite(values).all():
             raise UserError(f"{self.checkpoint}: the net's outputs are not finite; its weights are too large")
+
+
+def _class_differences(trained: Sequence[str], found: Sequence[str]) -> str:
+    """How two lists of class names differ, in words."""
+    parts = {"without": [n for n in trained if n not in found], "with": [n for n in found if n not in trained]}
+    words = [f"{word} {', '.join(names[:8])}{' …' * (len(names) > 8)}" for word, names in parts.items() if names]
+    return " and ".join(words) or "the same names in another order"
 
 
 def _options(path: str, run: str | None, given: Mapping[str, Any], allow_code: bool) -> tuple[Config, int | None]:
@@ -304,7 +326,7 @@ def _options(path: str, run: str | None, given: Mapping[str, Any], allow_code: b
             missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
             raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
-    trained = _with_own_code(configuration.load(os.path.join(run, CONFIG_JSON)), run, given, allow_code)
+    trained = _with_own_code(load_config(run), run, given, allow_code)
     flat, fixed = trained.flat(), ["net", "preprocessing"]
     for key in ("image_size", "preprocessing"):  # a default of the net could be another than the training's
         if flat[key] is None:

@@ -12,53 +12,21 @@ import json
 import operator
 import os
 import re
-import shutil
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import docstring_parser  # a dependency of tyro, as is typeguard
 import tyro
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import atomic_write, is_text
+from option_records import PLACE, help_page, optional, options
 
 MOST_STEPS = 2**31 - 1
 AT_LEAST_ONE, POSITIVE = Interval(ge=1, le=MOST_STEPS), Interval(gt=0, le=1e30)
 EPOCHS, FRACTION = Interval(gt=0, le=1e9), Interval(ge=0, lt=1)
-
-
-def optional(metavar: str) -> object:
-    """The tyro setting of an option whose help says what its default, None, means; a preset's value is added."""
-
-    def hint(value: str) -> str:
-        return "" if value in ("None", "") else f"({value})"
-
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
-
-
-def help_page(text: str) -> str:
-    """The text of a help page, wrapped to the terminal, for tyro. Paragraphs with indented lines are kept.
-
-    tyro joins lines, but for those that begin with a space, and doubles an empty line before them: a zero-width space
-    makes one that it keeps.
-    """
-    width = min(100, shutil.get_terminal_size().columns - 2)
-    parts = [part if "\n  " in f"\n{part}" else textwrap.fill(part, width) for part in text.strip().split("\n\n")]
-    return "\n\u200b\n".join(textwrap.indent(part, " ") for part in parts)
-
-
-def options(cls: type) -> type:
-    """Makes a class a frozen dataclass whose field docstrings are the help of its options."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    for field in docstring_parser.parse_from_object(cls).params:  # tyro would keep the line breaks of this file
-        if field.arg_name in cls.__annotations__:
-            help_ = tyro.conf.arg(help=" ".join(field.description.split()))
-            cls.__annotations__[field.arg_name] = Annotated[cls.__annotations__[field.arg_name], help_]
-    return cls
 
 
 @options
@@ -67,11 +35,12 @@ class InputOptions:
 
     dataset: str = "digits"
     """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
-    your own pictures) or csv (a table of them); or your own source, FILE.py:NAME. imagenet can only be evaluated."""
-    source: Annotated[str | None, optional("DIR")] = None
+    your own pictures) or csv (a table of them); or your own source, FILE.py:NAME. imagenet can only be evaluated. Ready
+    shards in --data need no name."""
+    source: Annotated[str | None, PLACE, optional("DIR")] = None
     """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
     are downloaded."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""
     batch_size: Annotated[int, Interval(ge=1, le=65536)] = 64
     """Pictures per step."""
@@ -96,7 +65,7 @@ class NetworkOptions:
     net: str = "preact_resnet_20"
     """The net, such as vgg_16 or mobilenet_v1; docs/nets.md lists them. Or your own, FILE.py:NAME;
     docs/your-own.md."""
-    init_from: Annotated[str | None, optional("CKPT")] = None
+    init_from: Annotated[str | None, PLACE, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
     train_only: Annotated[tuple[str, ...], optional("SCOPE …")] = ()
@@ -186,8 +155,9 @@ class RegularizationOptions:
 class ReportingOptions:
     """Logs, validation and checkpoints."""
 
-    display_every_steps: Annotated[int, AT_LEAST_ONE] = 10
-    """Log loss, accuracy, learning rate and speed."""
+    display_every_steps: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
+    """Print and record loss, accuracy, learning rate and speed. Default: they are recorded every 10 steps and printed
+    every 5 seconds."""
     validate_every_steps: Annotated[int, AT_LEAST_ONE] = 200
     """Evaluate the validation split, keep the best checkpoint, and write pictures, norms and curves.png."""
     validate_every_epochs: Annotated[float | None, EPOCHS, optional("EPOCHS")] = None
@@ -202,13 +172,15 @@ class ReportingOptions:
     """Validation metric that selects the best checkpoint, and that --patience counts by."""
     patience: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Stop early after this many validations without a better one. Default: never."""
+    norms_by: Literal["block", "variable"] = "block"
+    """Charts of gradient and weight norms in TensorBoard: one for each block of the net, or for each variable."""
 
 
 @options
 class RunOptions:
     """The run and the machine."""
 
-    run_dir: str = "runs/digits"
+    run_dir: Annotated[str, PLACE] = "runs/digits"
     """Directory for checkpoints, events, metrics.jsonl and curves.png. The same command resumes the run in it."""
     seed: Annotated[int, Interval(ge=0, le=MOST_STEPS)] = 0
     """Random seed of weights, order, augmentation and dropout."""
@@ -262,7 +234,7 @@ class Config:
 class CheckpointOptions:
     """The checkpoint."""
 
-    ckpt: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    ckpt: Annotated[str, PLACE, tyro.conf.arg(metavar="PATH")]
     """Run directory, checkpoint prefix, or a single file of the V1 format."""
     ema: bool = False
     """Use the EMA weights, of a run with --ema-decay."""

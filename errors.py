@@ -4,8 +4,12 @@ import contextlib
 import difflib
 import io
 import os
+import select
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class UserError(Exception):
@@ -20,9 +24,74 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+# Signals that ask a program to end: kill, Ctrl-C, and a terminal or ssh connection that is closed.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+
+def handle_signals(handler: Callable, numbers: Iterable[int] = ENDING) -> dict[int, object]:
+    """Sets a handler for signals and returns the handlers before. Signals that the caller lets a program ignore, as
+    nohup does SIGHUP, stay ignored. In a thread other than the main one nothing is set."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    kept = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in kept}
+
+
+def first_signal(handled: Iterable[int]) -> None:
+    """Prepares for the end after a signal: a second one ends the process at once, and outputs that are closed are not
+    written any more. SIGHUP is ignored from then on: where a terminal is closed, the shell and the system both send it.
+    """
+    for number in handled:
+        signal.signal(number, signal.SIG_IGN if number == getattr(signal, "SIGHUP", None) else signal.SIG_DFL)
+    time.sleep(0.1)  # in `| tee log`, tee gets the same signal; an error in print would be in the way of saving
+    closed = select.poll()
+    for descriptor in (1, 2):
+        closed.register(descriptor, 0)
+    for descriptor, _ in closed.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def restore_signals(before: Mapping[int, object]) -> None:
+    """Sets the handlers that handle_signals has returned."""
+    for number, handler in before.items():
+        signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set from Python
+
+
+def quit_on_signals() -> None:
+    """Until `reported` begins, a signal ends the program at once, without a traceback. For TensorFlow's import, which
+    takes seconds and may swallow exceptions; nothing is half-written there."""
+
+    def end(number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):
+                os.write(2, b"interrupted\n")
+        os._exit(128 + number)
+
+    if "tensorflow" not in sys.modules:
+        handle_signals(end)
+
+
+@contextlib.contextmanager
+def _exits_on_signals() -> Iterator[None]:
+    """Within a block, a signal is an exception, so that partial output is removed."""
+
+    def leave(number: int, frame: object) -> None:
+        first_signal(before)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    before = handle_signals(leave)
+    try:
+        yield
+    finally:
+        restore_signals(before)
+
+
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Prints a UserError as one line on standard error and exits with its exit code; exits with 130 on Ctrl-C."""
+    """Prints a UserError as one line on standard error and exits with its exit code. Exits with 130, 143 or 129 after
+    Ctrl-C, SIGTERM or SIGHUP, when exceptions have removed what is half-written."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
@@ -30,7 +99,8 @@ def reported() -> Iterator[None]:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name need not be valid UTF-8
     try:
-        yield
+        with _exits_on_signals():
+            yield
     except UserError as error:
         message = str(error).replace("\n", "\\n")  # a file name may contain a line break
         print(f"error: {message}", file=sys.stderr)

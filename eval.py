@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
+from config import AT_LEAST_ONE, PLACE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -21,7 +21,7 @@ class EvalOptions(CheckpointOptions):
 
     split: Annotated[Literal["train", "validation", "test"] | None, optional("SPLIT")] = None
     """train, validation or test. Default: test, or validation where the data have no test split."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """Shards to evaluate on. Default: those of the run."""
     batch_size: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Pictures per batch. Default: that of the run, or 64."""
@@ -35,11 +35,11 @@ class EvalOptions(CheckpointOptions):
     """Also count labels among the K most probable classes."""
     json: bool = False
     """Print one JSON object, with the figures of each class."""
-    per_image: Annotated[str | None, optional("FILE.csv")] = None
+    per_image: Annotated[str | None, PLACE, optional("FILE.csv")] = None
     """Write file, label, prediction and probability of each picture."""
-    confusion: Annotated[str | None, optional("FILE.png")] = None
+    confusion: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the confusion matrix."""
-    mistakes: Annotated[str | None, optional("FILE.png")] = None
+    mistakes: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the mistakes with the highest probabilities."""
 
 
@@ -49,6 +49,7 @@ def parse_command_line(args: list[str]) -> EvalOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
@@ -60,6 +61,7 @@ from classifier import Classifier
 from engine import figures
 from engine.evaluation import Evaluation
 from engine.metrics import summarize
+from engine.reports import MISTAKES as MISTAKES_ON_CARD
 from engine.reports import add_figure, add_scalars
 from files import check_output, output_file
 from pipeline import montage
@@ -125,32 +127,35 @@ def write(classifier: Classifier, evaluation: Evaluation, options: EvalOptions) 
             columns = zip(table.label, table.prediction, table.confidence, strict=True)
             for row, (label, prediction, confidence) in enumerate(columns):
                 rows.writerow([evaluation.file(row), names[label], names[prediction], f"{confidence:.9g}"])
-    drawn = {}
-    if options.confusion or classifier.run:
+    drawn, cards = {}, {}  # for files and for TensorBoard
+    if options.confusion:
         drawn["confusion"] = figures.confusion(table, names)
     places, titles = figures.worst_mistakes(table, MISTAKES, names)
     if options.mistakes and not places:
         print(f"no mistake to draw: --mistakes {options.mistakes} is not written", file=sys.stderr)
     elif options.mistakes:
-        drawn["mistakes"] = montage.sheet(list(zip(evaluation.pictures(places), titles, strict=True)))
+        tiles = list(zip(evaluation.pictures(places), titles, strict=True))
+        drawn["mistakes"] = montage.sheet(tiles)
+        cards["mistakes"] = montage.sheet(tiles[:MISTAKES_ON_CARD], columns=3)
     for name, figure in drawn.items():
         path = getattr(options, name)
         if path:
             with output_file(f"--{name}", path) as partial:
                 figure.savefig(partial, dpi=100)
     if classifier.run:
-        write_events(classifier, evaluation, drawn)
+        cards["confusion"] = figures.confusion(table, names, card=True)
+        write_events(classifier, evaluation, cards)
 
 
-def write_events(classifier: Classifier, evaluation: Evaluation, drawn: dict) -> None:
+def write_events(classifier: Classifier, evaluation: Evaluation, cards: dict) -> None:
     """Adds the evaluation to TensorBoard as a run of its own, RUN/eval_SPLIT."""
     directory = os.path.join(classifier.run, f"eval_{evaluation.split}{'_ema' if classifier.ema else ''}")
     step, summary = evaluation.step or 0, evaluation.summary
     try:
         writer = tf.summary.FileWriter(directory)
         add_scalars(writer, step, {"loss/cross_entropy": summary.loss, "accuracy/top1": summary.top1})
-        for name, figure in drawn.items():
-            add_figure(writer, step, name, figure)
+        for name, figure in cards.items():
+            add_figure(writer, step, f"results/{name}", figure)
         writer.close()
     except Exception as error:  # OpError, IndexError: the writer's binding translates some errors, not all
         reason = str(getattr(error, "message", error)).splitlines()[0]

@@ -20,8 +20,8 @@ import sys
 from typing import Annotated, Literal, get_args
 
 import errors
-from config import CheckpointOptions, optional, options, parse
-from files import is_text
+from config import PLACE, CheckpointOptions, optional, options, parse
+from files import expand, is_text
 
 Format = Literal["saved_model", "frozen", "tflite", "onnx"]
 Input = Literal["images", "jpeg"]
@@ -36,8 +36,8 @@ class ExportOptions(CheckpointOptions):
     """File format, see above."""
     input: Input = "images"
     """Input of the graph: cut pictures, or the bytes of JPEG and PNG files (saved_model only)."""
-    out: Annotated[str | None, optional("DIR")] = None
-    """Directory to make. Default: export/FORMAT in the run directory."""
+    out: Annotated[str | None, PLACE, optional("DIR")] = None
+    """Directory to make; an earlier export in it is replaced. Default: export/FORMAT in the run directory."""
 
 
 def parse_command_line(args: list[str]) -> ExportOptions:
@@ -61,12 +61,12 @@ def check_input(format: str, input: str) -> None:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import json
 import os
-import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +77,10 @@ from engine.session import session_config
 from exporting import formats
 from exporting.comparison import Exported, ExportError, compare, compare_files, sample_pictures
 from exporting.freezing import frozen
-from files import atomic_directory
+from files import atomic_directory, read_regular
 from tfcompat import op_determinism, tf
+
+LABELS, METADATA = "labels.txt", "metadata.json"
 
 
 class Export(NamedTuple):
@@ -92,20 +94,20 @@ class Export(NamedTuple):
 def export(
     classifier: Classifier, format: Format, directory: "str | os.PathLike", *, input: Input = "images"
 ) -> Export:
-    """Writes a net into a new directory, and compares it with the checkpoint.
+    """Writes a net into a directory, which may hold an earlier export, and compares it with the checkpoint.
 
     input is that of the graph; only saved_model takes 'jpeg'.
 
     Raises:
-        UserError: a directory that holds files or cannot be written, a checkpoint that does not fit the net.
+        UserError: a directory that holds other files or cannot be written, a checkpoint that does not fit the net.
         ExportError: the export differs from the checkpoint.
     """
     check_input(format, input)
-    out, names = Path(directory), classifier.dataset.class_names
+    out, names = Path(expand(directory)), classifier.dataset.class_names
     if os.path.exists(f"{out}.index"):  # Path.exists raises on a name that is too long
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
     try:
-        with op_determinism(), atomic_directory(out) as partial:
+        with op_determinism(), atomic_directory(out, is_export) as partial:
             exported = freeze(classifier)
             if input == "jpeg":
                 formats.save_file_model(exported.graph, classifier.preprocessor, names, partial)
@@ -119,6 +121,16 @@ def export(
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         raise errors.UserError(f"{out} cannot be written ({reason})") from None
     return Export(out, f"{len(exported.files)} {exported.origin}", differences)
+
+
+def is_export(directory: Path) -> bool:
+    """Whether a directory holds an export, and nothing else: it may be replaced by another one."""
+    try:
+        metadata = json.loads(read_regular(directory / METADATA))
+    except (OSError, ValueError):
+        return False
+    known = {METADATA, LABELS, *formats.FILES}
+    return isinstance(metadata, dict) and "checkpoint" in metadata and {*os.listdir(directory)} <= known
 
 
 def freeze(classifier: Classifier) -> Exported:
@@ -148,7 +160,7 @@ def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, d
     """Writes labels.txt and metadata.json."""
     names = classifier.dataset.class_names
     labels = ["\\n".join(name.splitlines()) for name in names]  # names of folders may have line breaks
-    (directory / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (directory / LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     height, width, channels = exported.images.shape[1:]
     metadata = {
         **metadata,
@@ -165,7 +177,13 @@ def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, d
         "classes": names,
     }
     text = json.dumps(metadata, indent=1, ensure_ascii=False) + "\n"
-    (directory / "metadata.json").write_text(text, encoding="utf-8")
+    (directory / METADATA).write_text(text, encoding="utf-8")
+
+
+def size_of(file: Path) -> str:
+    """The size of a file in words."""
+    size = file.stat().st_size
+    return f"{size:,} bytes" if size < 1000 else f"{size / 1e3:,.1f} kB"
 
 
 def main(options: ExportOptions) -> Path:
@@ -179,11 +197,10 @@ def main(options: ExportOptions) -> Path:
     done = export(classifier, options.format, directory, input=options.input)
     print(f"compared on {done.pictures}", *done.differences, sep="\n")
     for file in sorted(path for path in done.directory.rglob("*") if path.is_file()):
-        print(f"{file.stat().st_size / 1e3:12,.1f} kB  {file}")
+        print(f"{size_of(file):>15}  {file}")
     return done.directory
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         main(OPTIONS)

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +17,32 @@ from filelock import FileLock, Timeout
 
 from errors import UserError
 
+# Folders that systems and network drives leave among a user's files: thumbnails, deleted files, copies of metadata.
+BY_PRODUCTS = {"@eadir", "@tmp", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "__macosx"}
+BY_PRODUCTS |= {"__pycache__", "lost+found", "system volume information"}
+# File systems that cannot lock files (some of NFS and Lustre) or sync directories (some of CIFS) answer with these.
+UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
+
+
+def expand(path: "str | os.PathLike") -> str:
+    """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
+
+    Raises UserError where there is no home directory: a directory called ~ is never meant.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.split(os.sep)[0] == "~":
+        raise UserError(f"{expanded} names the home directory, but there is none (HOME is not set); give a whole path")
+    return expanded
+
+
+def moved_places(path: str, beside: str) -> Iterator[str]:
+    """Where `path` may lie now, if a project that held it was moved together with `beside`: its last parts, below each
+    of the folders that `beside` lies in; the most parts and the nearest folder first."""
+    parts = Path(path).parts[1:]
+    for start in range(len(parts)):
+        for folder in Path(os.path.abspath(beside)).parents:
+            yield os.path.join(folder, *parts[start:])
 
 
 def fsync(path: "str | Path") -> None:
@@ -23,14 +50,20 @@ def fsync(path: "str | Path") -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED or not os.path.isdir(path):
+            raise
     finally:
         os.close(descriptor)
 
 
 @contextlib.contextmanager
 def atomic_write(path: "str | Path") -> Iterator[Path]:
-    """Yields a temporary path to write to; the file replaces `path` when the block ends without an error."""
-    path = Path(path)
+    """Yields a temporary path to write to; the file replaces `path` when the block ends without an error.
+
+    Where `path` is a link, its target is replaced and the link is kept, as in `open(path, "w")`.
+    """
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # some writers choose the format by the suffix
     try:
         yield partial
@@ -47,8 +80,8 @@ def check_output(flag: str, path: str, *suffixes: str) -> None:
 
     flag is the option that names the file; suffixes are the allowed ones, such as '.png'.
     """
-    directory, name = os.path.split(os.path.abspath(path))
-    if not name.endswith(suffixes) or not os.path.isdir(directory) or os.path.isdir(path):
+    directory, name = os.path.split(os.path.realpath(path))
+    if not path.endswith(suffixes) or not os.path.isdir(directory) or os.path.isdir(path):
         raise UserError(f"{flag} {path} must be a {' or '.join(suffixes)} in a directory that is there")
     try:
         tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.partial").close()
@@ -70,6 +103,8 @@ def output_file(flag: str, path: str) -> Iterator[Path]:
 def locked(path: "str | Path") -> Iterator[None]:
     """Holds the lock file `path` until the block or the process ends, kill -9 included. Then removes the file.
 
+    On a file system without locks it prints a warning and holds none.
+
     Raises BlockingIOError if another process, or another block of this one, holds it; OSError if it cannot be created.
     """
     try:
@@ -78,6 +113,15 @@ def locked(path: "str | Path") -> Iterator[None]:
         # filelock also times out in a directory where no file can be made: that raises the system's error here.
         tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))).close()
         raise BlockingIOError(errno.EWOULDBLOCK, "another process holds this lock", os.fspath(path)) from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        place = os.path.dirname(os.path.abspath(path))
+        print(f"{place} cannot be locked ({error.strerror}): start nothing else that writes there", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        yield
+        return
     with lock:
         held = os.stat(path)
         try:
@@ -92,16 +136,16 @@ def locked(path: "str | Path") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: "str | Path") -> Iterator[Path]:
+def atomic_directory(path: "str | Path", is_old: Callable[[Path], bool] = lambda directory: False) -> Iterator[Path]:
     """Yields a directory to fill; it replaces `path` when the block ends without an error.
 
-    Raises UserError if `path` contains files, cannot be created, or is being made by another process.
+    is_old says whether a directory holds only what an earlier call made, and may be replaced. Raises UserError if
+    `path` contains other files, cannot be created, or is being made by another process.
     """
     target = Path(os.path.realpath(path))
     with contextlib.ExitStack() as stack:
         try:
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
-                raise UserError(f"{path} exists and is not empty; remove it or choose another directory")
+            _check_free(target, path, is_old)
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(target.with_name(f".{target.name}.lock")))
             partial = target.with_name(f".{target.name}.partial")
@@ -113,11 +157,22 @@ def atomic_directory(path: "str | Path") -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"{path} cannot be made ({error})") from None
         yield partial
+        _check_free(target, path, is_old)
         try:
+            if target.exists() and any(target.iterdir()):
+                old = partial.with_name(f".{target.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                target.replace(old)
+                stack.callback(shutil.rmtree, old, ignore_errors=True)
             partial.replace(target)
         except OSError as error:  # a mount point, or the working directory
             reason = f"{path} cannot be replaced ({error.strerror})"
             raise UserError(f"{reason}; choose a directory that does not exist") from None
+
+
+def _check_free(target: Path, name: "str | Path", is_old: Callable[[Path], bool]) -> None:
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_old(target))):
+        raise UserError(f"{name} exists and is not empty; remove it or choose another directory")
 
 
 def open_regular(path: "str | Path", buffering: int = -1) -> BinaryIO:
@@ -135,34 +190,53 @@ def read_regular(path: "str | Path") -> bytes:
         return file.read()
 
 
+def check_unpacked(archive: zipfile.ZipFile, most: int = MOST_BYTES) -> None:
+    """Raises OSError if the content of an archive, such as an .npz, is larger than `most` bytes.
+
+    A zip file can hold a thousand times its own size. zipfile reads no more than the sizes that are checked here.
+    """
+    if sum(entry.file_size for entry in archive.infolist()) > most:
+        raise OSError(errno.EFBIG, f"it unpacks to more than {most:,} bytes")
+
+
 def is_text(name: object) -> bool:
     """Whether `name` is a string that can be printed and stored as UTF-8; a file name on Linux can be any bytes."""
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 
-def list_directory(directory: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a directory, each sorted; links are followed, hidden names are left out.
+def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a directory, each sorted; links are followed.
 
-    Raises UserError if the directory cannot be read.
+    Names that begin with a dot and BY_PRODUCTS are left out, and added to `left_out`. Raises UserError if the directory
+    cannot be read.
     """
     try:
         with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
-    return tuple([directory / name for name, is_folder in found if is_folder is kind] for kind in (True, False))
+    parts: dict[bool, list[Path]] = {True: [], False: []}
+    for name, is_folder in found:
+        if name.startswith(".") or (is_folder and name.lower() in BY_PRODUCTS):
+            if left_out is not None:
+                left_out.append(directory / name)
+        else:
+            parts[is_folder].append(directory / name)
+    return parts[True], parts[False]
 
 
-def all_files(directory: Path, parents: tuple[str, ...] = ()) -> list[Path]:
+def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[Path] | None = None) -> list[Path]:
     """All files in a directory and its subfolders, sorted. `parents` are the real paths of the folders above it.
 
-    Raises UserError if a folder cannot be read, or is a link to one of its parents.
+    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
+    parents.
     """
     real = os.path.realpath(directory)
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
-    folders, files = list_directory(directory)
-    return sorted([*files, *(path for folder in folders for path in all_files(folder, (*parents, real)))])
+    folders, files = list_directory(directory, left_out)
+    below = (path for folder in folders for path in all_files(folder, (*parents, real), left_out=left_out))
+    return sorted([*files, *below])
 
 
 @contextlib.contextmanager

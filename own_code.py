@@ -55,6 +55,11 @@ def short(name: str) -> str:
     return os.path.basename(name) if is_own(name) else name
 
 
+def attribute(name: str) -> str:
+    """The name without its file: my_net of my_net.py:my_net. Any other name is returned as it is."""
+    return name.rpartition(":")[2] if is_own(name) else name
+
+
 def named(name: str, run: "str | Path | None" = None, allow_code: bool = False) -> str:
     """Allows the file of a name that the user gave to run, in this process and later for run directories with it.
 

@@ -1,9 +1,10 @@
 """Classifies your own pictures, of any kind and size: python predict.py --ckpt PATH IMAGE_OR_FOLDER …
 
 PATH is a run directory, a checkpoint prefix, or a single file of the V1 format. Folders are searched for pictures, with
-their subfolders, by the endings of the names; hidden files are left out. Pictures that cannot be read are reported and
-left out, and the exit code is then 1. For a net that was trained on light strokes on black, such as MNIST, drawings are
-redrawn like its training pictures. From Python: Classifier.load(PATH).predict(FILES).
+their subfolders, by the endings of the names; hidden files are left out, and other files are counted by ending.
+Pictures that cannot be read are reported and left out, and the exit code is then 1. For a net that was trained on light
+strokes on black, such as MNIST, drawings are redrawn like its training pictures. From Python:
+Classifier.load(PATH).predict(FILES).
 """
 
 import sys
@@ -12,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, CheckpointOptions, flag, optional, options, parse
+from config import AT_LEAST_ONE, PLACE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -21,26 +22,28 @@ class PredictOptions(CheckpointOptions):
 
     pictures: tyro.conf.Positional[Annotated[tuple[str, ...], optional("IMAGE_OR_FOLDER …")]] = ()
     """Pictures, and folders of pictures."""
-    data: Annotated[str | None, optional("DIR")] = None
+    data: Annotated[str | None, PLACE, optional("DIR")] = None
     """For a checkpoint without run directory: shards whose dataset.json names the classes."""
     batch_size: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Pictures per batch. Default: that of the run, or 64."""
     invert: Literal["auto", "yes", "no"] = "auto"
-    """For a net trained on light strokes on black: redraw pictures that do not look like its training pictures, all
-    pictures (as dark strokes), or none."""
+    """For a net trained on light strokes on black, as dataset.json says: redraw pictures that do not look like its
+    training pictures. yes: redraw all, as dark strokes; no: none."""
+    max_pixels: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
+    """Largest number of pixels of a picture. Default: that of the training pictures' conversion, or 64 million."""
     top_k: Annotated[int | Literal["all"], AT_LEAST_ONE, tyro.conf.arg(metavar="N|all")] = 5
     """Number of most probable classes to write."""
     json: bool = False
     """Print a JSON list: file, and predictions with label and probability."""
-    csv: Annotated[str | None, optional("FILE.csv")] = None
+    csv: Annotated[str | None, PLACE, optional("FILE.csv")] = None
     """Write file, rank, label and probability."""
-    sheet: Annotated[str | None, optional("FILE.png")] = None
+    sheet: Annotated[str | None, PLACE, optional("FILE.png")] = None
     """Draw the pictures with their predictions; of many, several sheets."""
-    explain: Annotated[str | None, optional("DIR")] = None
+    explain: Annotated[str | None, PLACE, optional("DIR")] = None
     """Draw a class activation map over each picture: the places that contribute to its class."""
     features: Annotated[str | None, optional("END_POINT")] = None
-    """Write the outputs of a layer; an unknown name lists all."""
-    out: Annotated[str | None, optional("FILE.npz")] = None
+    """Write the outputs of a layer, and no table; an unknown name lists all."""
+    out: Annotated[str | None, PLACE, optional("FILE.npz")] = None
     """File for --features: features [N, D], files, labels (names of folders)."""
 
 
@@ -53,11 +56,11 @@ def parse_command_line(args: list[str]) -> PredictOptions:
 
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         OPTIONS = parse_command_line(sys.argv[1:])
 
 import os
-import signal
 from contextlib import AbstractContextManager, ExitStack
 
 from tqdm import tqdm
@@ -65,20 +68,26 @@ from tqdm import tqdm
 from classifier import Classifier
 from files import check_output
 from pipeline import montage
-from prediction import writers
-from prediction.pictures import Prediction, list_pictures
+from prediction import drawings, writers
+from prediction.pictures import Prediction, find_pictures
 
 
 def predict(options: PredictOptions) -> int:
     """Predicts the pictures and writes the outputs. Returns the exit code: 1 where a picture cannot be read."""
-    files = list_pictures(options.pictures)
+    files, left_out = find_pictures(options.pictures)
     check_outputs(files, options)
     classifier = Classifier.of(options)
     if classifier.run and options.data:
         raise errors.UserError(f"--data {options.data}: {classifier.run} names the classes itself; leave it out")
     asked = {"top_k": options.top_k, "invert": options.invert, "end_point": options.features}
+    asked["max_pixels"] = options.max_pixels
     predictions = classifier.stream(files, **asked, cam=options.explain is not None)
     print(f"{classifier.title}, on {len(files):,} picture{'s' * (len(files) != 1)}", file=sys.stderr)
+    if left_out:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common())
+        print(f"left out of the folders, since their endings are no picture's: {kinds}", file=sys.stderr)
+    if line := drawings.describe(classifier.dataset, options.invert):
+        print(line, file=sys.stderr)
     damaged = redrawn = 0
     with ExitStack() as stack:
         outputs = {name: stack.enter_context(writer) for name, writer in chosen(options, files, classifier).items()}
@@ -111,10 +120,13 @@ def check_outputs(files: list[str], options: PredictOptions) -> None:
 
 def chosen(options: PredictOptions, files: list[str], classifier: Classifier) -> dict[str, AbstractContextManager]:
     """The writers that the options ask for, by the names of their outputs."""
-    printed = writers.json_list() if options.json else writers.table(files, classifier.dataset.class_names)
+    printed = {"standard output": writers.json_list()} if options.json else {}
+    if not options.json and options.features is None:
+        printed = {"standard output": writers.table(files, classifier.dataset.class_names)}
     kinds = {"csv": writers.csv_file, "sheet": writers.sheets, "explain": writers.overlays, "out": writers.feature_file}
     paths = {key: getattr(options, key) for key in kinds if getattr(options, key) is not None}
-    return {"standard output": printed, **{f"--{key} {path}": kinds[key](path) for key, path in paths.items()}}
+    named = {"sheet": [files], "explain": [files]}  # they show the files' names
+    return printed | {f"--{key} {path}": kinds[key](path, *named.get(key, ())) for key, path in paths.items()}
 
 
 def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
@@ -132,6 +144,5 @@ def report(prediction: Prediction, outputs: dict[str, writers.Write]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that partial output is removed
     with errors.reported():
         sys.exit(predict(OPTIONS))

@@ -30,7 +30,7 @@ _CIFAR10 = {
 
 _RECIPES: Mapping[str, Config] = {
     # 8×8 pixels; an epoch is 20 steps.
-    "digits": Config.of(image_size=8, preprocessing="digits", total_steps=800, display_every_steps=20),
+    "digits": Config.of(image_size=8, preprocessing="digits", total_steps=800),
     # AlexNet as of 2012 on MNIST (Krizhevsky et al., ImageNet Classification with Deep CNNs), batch 100, Adam 1e-3.
     # The posts use a constant learning rate: --schedule constant.
     "mnist_alexnet": Config.of(

@@ -24,19 +24,23 @@ from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
 from errors import UserError
-from files import locked
+from files import is_text, locked, moved_places
 from nets import Net
 from pipeline.dataset import Dataset, has_dataset
-from pipeline.prepare import prepare_data
+from pipeline.prepare import find_data, prepare_data
 from pipeline.preprocess import Preprocessor, find_family
+from pipeline.statistics import PIXEL_STATS
 from pipeline.tfrecord import DATASET_JSON
 
 CONFIG_JSON = "config.json"
+FILES = (CONFIG_JSON, DATASET_JSON, PIXEL_STATS, "metrics.jsonl", "curves.png", "checkpoint", "best/checkpoint")
+DIRECTORIES = ("best", "val")
+RECORD_EVERY_STEPS = 10  # without --display-every-steps
 # Options that may differ when a run is resumed: it may be longer and report otherwise. Places of files may differ, too;
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "on_error", "run_dir", "patience", "allow_code"),
+    *("source", "data", "on_error", "run_dir", "patience", "norms_by", "allow_code"),
 }
 OWN_CODE = ("net", "preprocessing")  # options whose file the run directory keeps a copy of
 
@@ -78,6 +82,10 @@ class RunPlan(NamedTuple):
     def is_due(self, step: int) -> bool:
         """Whether a validation follows a step."""
         return step == self.config.schedule.total_steps or step % self.config.reporting.validate_every_steps == 0
+
+    def is_recorded(self, step: int) -> bool:
+        """Whether a row of metrics.jsonl follows a step: never by time, so that a resumed run has the same rows."""
+        return step % (self.config.reporting.display_every_steps or RECORD_EVERY_STEPS) == 0
 
 
 def run_of(path: str) -> str | None:
@@ -191,6 +199,22 @@ def in_steps(config: Config, examples: int) -> Config:
     return config
 
 
+def check_kinds(run: str) -> None:
+    """Raises UserError where a name that a training writes to is taken by a directory, or by a file where a directory
+    is needed. Else the training would fail when it writes there, up to hours later."""
+    for names, kind, other in ((FILES, "file", os.path.isdir), (DIRECTORIES, "directory", os.path.isfile)):
+        for path in (os.path.join(run, name) for name in names):
+            if other(path):
+                raise UserError(f"{path} must be a {kind}, but is none; remove it, or choose another --run-dir")
+
+
+def load_config(run: str) -> Config:
+    """The options of a run, from its directory; its data are found where the project was moved. Raises UserError."""
+    config = configuration.load(os.path.join(run, CONFIG_JSON))
+    data = config.input.data
+    return config.replace(data=find_data(data, run)) if data else config
+
+
 def resumed(stored: Config, asked: Config) -> Config:
     """The configuration of a resumed run: the new one, with the number of threads that the run was started with.
 
@@ -198,7 +222,9 @@ def resumed(stored: Config, asked: Config) -> Config:
     """
     asked = asked.replace(compute_threads=stored.run.compute_threads)
     start = asked.network.init_from
-    if start and os.path.abspath(start) == stored.network.init_from:  # a file that may have been removed since
+    before = stored.network.init_from
+    # A file that may have been removed or moved since
+    if start and before and os.path.abspath(start) in (before, *moved_places(before, asked.run.run_dir)):
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
     for key in (*OWN_CODE, "dataset"):  # the files of a net and preprocessing are compared by content
@@ -211,6 +237,12 @@ def resumed(stored: Config, asked: Config) -> Config:
             f"{asked.run.run_dir} holds a run with other settings: {differences}. "
             "Give the same settings to resume it, or another --run-dir to start a new run"
         )
+    lengths, schedule = (before["total_steps"], now["total_steps"]), asked.schedule.schedule
+    if lengths[0] != lengths[1] and schedule in ("cosine", "polynomial"):
+        print(
+            f"--total-steps was {lengths[0]}, now {lengths[1]}: the {schedule} schedule ends there, so the learning "
+            "rate goes on from another value than it stopped at"
+        )
     return asked
 
 
@@ -221,10 +253,14 @@ def prepare(config: Config) -> RunPlan:
     where resuming would lose a part of it.
     """
     run = config.run.run_dir
+    check_kinds(run)
     best = os.path.join(run, "best")
     newest = newest_valid(run, best)  # the best checkpoint is complete, too, and may have been saved last
     gone = has_dataset(run) and not has_dataset(config.input.data)  # a finished run does not need its data
     dataset = Dataset.load(run) if gone else prepare_data(config.input, run)
+    made_as = dataset.description.get("name")
+    if is_text(made_as):  # ready shards need no --dataset; TF-Slim's have no name
+        config = config.replace(dataset=made_as)
     config = in_steps(config, dataset.size("train"))
     if os.path.isdir(run) and any(not name.startswith(".") for name in os.listdir(run)):  # hidden: by a killed save
         if not os.path.exists(os.path.join(run, CONFIG_JSON)):

@@ -10,12 +10,12 @@ import errors
 from presets import parse_command_line
 
 if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: --help should answer at once
+    errors.quit_on_signals()
     with errors.reported():
         CONFIG = parse_command_line(sys.argv[1:])
 
 import os
 import shlex
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -26,11 +26,14 @@ import config as configuration
 import own_code
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
-from engine import optimizer
+from engine import moving_averages, optimizer
 from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
-from engine.reports import Reports, picture_summary, weight_summary
+from engine.progress import SAVES, VALIDATIONS, Progress
+from engine.reports import Reports
 from engine.session import StopSignal, session_config
+from engine.summaries import picture_summary, weight_summary
+from nets import Net
 from nets.weights import fetch, restorer
 from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
@@ -65,12 +68,13 @@ class TrainingResult(NamedTuple):
     step: int
     best: dict | None  # the best validation: step, examples, loss, top1, top5; with --ema-decay the same with ema_
     metrics: list[dict]  # the rows of metrics.jsonl
-    exit_code: int  # 0 done; 143 or 130 stopped by a signal, after saving
+    exit_code: int  # 0 done; 143, 130 or 129 stopped by a signal, after saving
 
 
 def build(plan: RunPlan, initial: str | None = None) -> Model:
     """Builds the graph: inputs, net, loss, update, the same net again for validation, summaries.
 
+    Each part has a name scope, so that TensorBoard shows a graph of few nodes; variable names do not depend on them.
     initial is the prefix of a checkpoint to start from. Raises UserError where it does not fit the net.
     """
     config, net = plan.config, plan.net
@@ -79,23 +83,15 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
         training, validation = build_inputs(plan)
         batches, global_step = training.batches, tf.train.get_or_create_global_step()
         logits, end_points = build_net(plan, batches.images, global_step)
+        moving_averages.check_values(graph)
         trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
         total_loss, regularization, metrics = build_loss(plan, logits, end_points, batches.labels, trained)
         rate, update = build_update(plan, total_loss, trained, global_step)
-        train_op, weights, average = update.op, slim.get_model_variables(), None
-        if config.update.ema_decay:
-            average = tf.train.ExponentialMovingAverage(config.update.ema_decay, global_step)
-            with tf.control_dependencies([train_op]):
-                train_op = average.apply(weights)
+        train_op, average = optimizer.average_weights(update.op, config.update.ema_decay, global_step)
         validation_metrics = build_validation(plan, validation, average)
-        variables = tf.global_variables()
-        checked = [v for v in variables if v.dtype.is_floating]
-        others = [v for v in variables if v not in weights]
-        model = Model(
-            graph=graph,
-            training=training,
-            validation=validation,
-            step={
+        checked = [v for v in tf.global_variables() if v.dtype.is_floating]
+        with tf.name_scope("metrics"):
+            step = {
                 "train_op": train_op,
                 "loss": tf.reduce_mean(metrics.loss),
                 "total_loss": total_loss,
@@ -103,16 +99,23 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
                 "top1": tf.reduce_mean(metrics.top1),
                 "learning_rate": rate,
                 "gradient_norms": update.gradient_norms,
-            },
+            }
+            finite = tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked])
+        with tf.name_scope("summaries"):
+            pictures = picture_summary(batches.images)
+            distributions = weight_summary(update.variables, config.reporting.norms_by)
+        model = Model(
+            graph=graph,
+            training=training,
+            validation=validation,
+            step=step,
             trained=[v.op.name for v in update.variables],
-            pictures=picture_summary(batches.images),
-            weights=weight_summary(tf.trainable_variables()),
+            pictures=pictures,
+            weights=distributions,
             validation_metrics=validation_metrics,
-            finite=tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked]),
+            finite=finite,
             checked=[v.op.name for v in checked],
-            initializers=[tf.variables_initializer(weights), tf.variables_initializer(others)],
-            initial_saver=restorer(initial, net) if initial else None,
-            saver=tf.train.Saver(variables, max_to_keep=None),
+            **build_savers(net, initial),
         )
         graph.finalize()
     return model
@@ -124,10 +127,10 @@ def build_inputs(plan: RunPlan) -> tuple[Reader, Reader]:
     train = training_selection(plan.dataset, options, seed)
     held_out = validation_selection(plan.dataset, options, seed)
     train_index, held_out_index = train.index(), held_out.index()
-    with tf.name_scope("input"):  # name scopes for TensorBoard's graph; they are no part of variable names
+    with tf.name_scope("input"):
         augment = options.overfit_batches is None
         batches = training_batches(train_index, preprocessor, options.batch_size, seed, augment=augment)
-    with tf.name_scope("validation_input"):
+    with tf.name_scope("validation/input"):
         validation = evaluation_batches(held_out_index, preprocessor, options.batch_size)
     return Reader(batches, train), Reader(validation, held_out)
 
@@ -181,7 +184,8 @@ def build_update(
     if options.optimizer == "adamw":
         regularization = plan.config.regularization
         decayed = optimizer.decayed_variables(trained, regularization.decay_biases)
-        decay = optimizer.DecoupledDecay(rate * regularization.weight_decay, decayed)
+        with tf.name_scope("learning_rate/"):
+            decay = optimizer.DecoupledDecay(rate * regularization.weight_decay, decayed)
     update = optimizer.minimize(rule, loss, trained, global_step, clip_norm=options.clip_norm, decay=decay)
     return rate, update
 
@@ -194,12 +198,24 @@ def build_validation(
     if average:
         getters["ema_"] = lambda getter, *args, **kwargs: average.average(getter(*args, **kwargs))
     metrics, batches = {}, validation.batches
-    with tf.name_scope("validation"):
+    with tf.name_scope("validation/"):  # the slash: the scope of its input again
         for prefix, getter in getters.items():
             with tf.variable_scope(tf.get_variable_scope(), reuse=True, custom_getter=getter):
                 logits, _ = plan.net.build(batches.images, plan.outputs, False, 0.0)
             metrics[prefix] = per_example(class_logits(logits), batches.labels)
     return metrics
+
+
+def build_savers(net: Net, initial: str | None) -> dict:
+    """What gives the variables their values and saves them: initializers, initial_saver and saver of a Model."""
+    variables, weights = tf.global_variables(), slim.get_model_variables()
+    others = [v for v in variables if v not in weights]
+    with tf.name_scope("checkpoints"):
+        return {
+            "initializers": [tf.variables_initializer(weights), tf.variables_initializer(others)],
+            "initial_saver": restorer(initial, net) if initial else None,
+            "saver": tf.train.Saver(variables, max_to_keep=None),
+        }
 
 
 def train(config: Config) -> TrainingResult:
@@ -259,6 +275,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
         initialize(session, plan, model, initial)
         model.training.start(session, step)
         reports = Reports(config, journal, step, model.graph)
+        progress = Progress(config, step, model.validation.examples)
         checkpoints = CheckpointDirectory(plan.directory, reporting.keep_checkpoints, model.saver)
         best_checkpoint = CheckpointDirectory(os.path.join(plan.directory, "best"), 1, model.saver)
         if plan.newest and os.path.dirname(plan.newest) != plan.directory:  # the best checkpoint was the newest
@@ -266,7 +283,6 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
         if plan.missed_validation and validate(session, plan, model, reports, step, stop):
             best_checkpoint.save(session, step)
 
-        window, seconds = [], 0.0  # since the last log
         ended = journal.should_stop(reporting.patience)
         while step < end and stop.exit_code is None and not ended:
             step += 1
@@ -274,25 +290,27 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
 
             began = time.perf_counter()
             values = run_step(session, model, step, with_pictures=due)
-            seconds += time.perf_counter() - began
-            window.append(values)
-            reports.progress.update()
+            progress.add(values, time.perf_counter() - began)
             optimizer.check_step(values, model.trained, step)
 
-            if step == end or step % reporting.display_every_steps == 0:
-                reports.log_training(step, window, seconds, int(model.training.batches.index.replaced.sum()))
-                window, seconds = [], 0.0
+            if step == end or plan.is_recorded(step):
+                reports.log_training(step, progress.unrecorded.take(), int(model.training.batches.index.replaced.sum()))
+            if due or progress.is_due(step):
+                progress.show(step)
             if due:
-                reports.log_gradients(step, values, model.trained)
-                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
-                if validate(session, plan, model, reports, step, stop):
-                    journal.sync()
-                    best_checkpoint.save(session, step)
+                with progress.timed(VALIDATIONS):
+                    reports.log_gradients(step, values, model.trained)
+                    optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                    if validate(session, plan, model, reports, step, stop):
+                        journal.sync()
+                        best_checkpoint.save(session, step)
                 ended = journal.should_stop(reporting.patience)
             if step == end or step % reporting.snapshot_every_steps == 0 or ended or stop.exit_code is not None:
-                optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
-                journal.sync()
-                checkpoints.save(session, step)
+                with progress.timed(SAVES):
+                    optimizer.check_variables(session.run(model.finite), model.checked, step, values["learning_rate"])
+                    journal.sync()
+                    checkpoints.save(session, step)
+        progress.close()
         reports.close()
     return conclude(plan, model, step, end, stop)
 
@@ -315,6 +333,9 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
         f"{config.input.image_size} px, preprocessing {config.input.preprocessing}",
         flush=True,
     )
+    note = moving_averages.lag(model.graph, config.schedule.total_steps)
+    if note and not initial:
+        print(note, file=sys.stderr)
 
 
 def run_step(session: tf.Session, model: Model, step: int, with_pictures: bool = False) -> dict:
@@ -337,7 +358,7 @@ def validate(session: tf.Session, plan: RunPlan, model: Model, reports: Reports,
 
     def sheet(rows: list[int], titles: list[str]) -> object:
         pictures = validation.batches.index.pictures(rows, dataset.channels)
-        return montage.sheet(list(zip(pictures, titles, strict=True)), columns=4)
+        return montage.sheet(list(zip(pictures, titles, strict=True)), columns=3)  # readable on a card
 
     reports.log_validation(step, tables, dataset.class_names, sheet)
     reports.writer.add_summary(session.run(model.weights), step)
@@ -377,6 +398,5 @@ def print_result(run: str, journal: Journal) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial output is removed
     with errors.reported():
         sys.exit(train(CONFIG).exit_code)

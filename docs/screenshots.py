@@ -19,6 +19,7 @@ from PIL import Image
 PAGES = {
     "tensorboard_scalars.png": "scalars",
     "tensorboard_images.png": "images",
+    "tensorboard_graph.png": "graphs",
 }
 WIDTH, HEIGHT = 1280, 800
 PATIENCE_SECONDS = 120

@@ -93,8 +93,8 @@ class Evaluation:
         values = {key: getattr(self, key) for key in keys}
         values |= {"examples": summary.examples, "loss": summary.loss, "top1": summary.top1}
         values["top1_interval"] = interval(summary.top1, summary.examples)
-        if top_k < len(self.class_names):
-            values[f"top{top_k}"] = self.top_k(top_k)
+        if top_k > 1:  # None where it is always 1
+            values[f"top{top_k}"] = self.top_k(top_k) if top_k < len(self.class_names) else None
         if self.roc_auc is not None:
             values["roc_auc"] = self.roc_auc
         values["classes"] = [{"name": name, **row} for name, row in self.per_class().items()]

@@ -31,6 +31,10 @@ class Summary(NamedTuple):
     top1: float
     top5: float
 
+    def row(self, classes: int) -> dict[str, float | None]:
+        """The values by name; top5 is None for up to five classes, of which it is always 1."""
+        return {**self._asdict(), "top5": self.top5 if classes > 5 else None}
+
     def describe(self, classes: int) -> str:
         """One line; top-5 only where there are more than five classes."""
         low, high = interval(self.top1, self.examples)

@@ -13,7 +13,7 @@ import numpy as np
 
 from config import NetworkOptions, ScheduleOptions, UpdateOptions
 from errors import TrainingError, UserError
-from tfcompat import tf
+from tfcompat import slim, tf
 
 
 def learning_rate(global_step: tf.Tensor, options: ScheduleOptions) -> tf.Tensor:
@@ -79,6 +79,8 @@ def trained_variables(variables: Sequence[tf.Variable], options: NetworkOptions,
     Raises UserError for a scope that matches none of them, and where none is left.
     """
     names = [variable.op.name for variable in variables]
+    if not names:
+        raise UserError("the net has no variables to train; make them with slim's layers or tf.get_variable")
     for flag, scopes in (("--train-only", options.train_only), ("--freeze", options.freeze)):
         for scope in scopes:
             if not any(is_below(name, [scope], net_scope) for name in names):
@@ -122,21 +124,41 @@ def minimize(
 ) -> Update:
     """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
-    Variables that the loss, a float32 scalar, does not depend on stay unchanged. All gradients are scaled down where
+    Variables that the loss, a float32 scalar, does not depend on stay unchanged. Raises UserError where it depends on
+    none. All gradients are scaled down where
     their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay shrinks its variables before the step.
     """
-    gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
-    values, changed = [g for g, _ in gradients], [v for _, v in gradients]
-    norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in values]), name="gradient_norms")
-    if clip_norm:
-        values, _ = tf.clip_by_global_norm(values, clip_norm, use_norm=tf.norm(norms))
-    before = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # batch norm's moving averages
-    if decay is not None:
-        with tf.control_dependencies(values):  # the gradients are of the variables before they shrink
-            before += [v.assign_sub(decay.share * v) for v in decay.variables]
+    with tf.name_scope("update"):
+        gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
+        if not gradients:
+            names = ", ".join(variable.op.name for variable in variables[:3])
+            raise UserError(
+                f"the loss depends on none of the {len(variables)} trained variables ({names}, …): the net leaves them "
+                "out or stops their gradients; train others with --train-only, or correct the net"
+            )
+        values, changed = [g for g, _ in gradients], [v for _, v in gradients]
+        norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in values]), name="gradient_norms")
+        if clip_norm:
+            values, _ = tf.clip_by_global_norm(values, clip_norm, use_norm=tf.norm(norms))
+        before = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # batch norm's moving averages
+        if decay is not None:
+            with tf.control_dependencies(values):  # the gradients are of the variables before they shrink
+                before += [v.assign_sub(decay.share * v) for v in decay.variables]
+    # Outside of the scope, which would become a part of the names of Adam's beta powers; by name, its ops are in it.
     with tf.control_dependencies(before):
-        op = rule.apply_gradients(zip(values, changed, strict=True), global_step)
+        op = rule.apply_gradients(zip(values, changed, strict=True), global_step, name="update/apply")
     return Update(op, changed, norms)
+
+
+def average_weights(
+    train_op: tf.Operation, decay: float | None, global_step: tf.Variable
+) -> tuple[tf.Operation, tf.train.ExponentialMovingAverage | None]:
+    """The train op followed by that of the EMA weights of slim's model variables, and the EMA; None without decay."""
+    if not decay:
+        return train_op, None
+    average = tf.train.ExponentialMovingAverage(decay, global_step)
+    with tf.control_dependencies([train_op]), tf.name_scope("ema"):
+        return average.apply(slim.get_model_variables()), average
 
 
 def check_step(values: Mapping, trained: Sequence[str], step: int) -> None:

@@ -1,10 +1,8 @@
 """The session: threads, determinism, and signals that end a training."""
 
-import contextlib
 import os
-import signal
-import threading
 
+from errors import first_signal, handle_signals, restore_signals
 from tfcompat import tf
 
 
@@ -25,25 +23,22 @@ def session_config(compute_threads: int, precision: str = "fp32") -> tf.ConfigPr
 
 
 class StopSignal:
-    """Within a block, notes SIGTERM and SIGINT, so that the loop can finish its step and save. A second one stops at
-    once. In a thread other than the main one signals are not handled."""
+    """Within a block, notes SIGTERM, SIGINT and SIGHUP, so that the loop can finish its step and save. A second one
+    stops at once, but for SIGHUP. Signals that were ignored before (nohup), or in a thread other than the main one, are
+    not handled."""
 
     def __init__(self) -> None:
-        self.exit_code: int | None = None  # 143 or 130 after a signal
+        self.exit_code: int | None = None  # 143, 130 or 129 after a signal
         self.before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.before = handle_signals(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        restore_signals(self.before)
 
     def _note(self, number: int, frame: object) -> None:
         self.exit_code = 128 + number
-        for each in self.before:
-            signal.signal(each, signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # the terminal was closed
-            os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant
+        first_signal(self.before)
+        os.write(2, b"\nstopping after this step; a second signal stops at once\n")  # print is not reentrant

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import errors
 from engine.metrics import training_loss
 from engine.optimizer import minimize
-from files import check_output, output_file
+from files import check_output, expand, output_file
 from nets import NETS
 from pipeline.batches import training_batches
 from pipeline.dataset import Dataset, has_dataset
@@ -108,11 +108,11 @@ def draw(results: dict[str, list[list[Measured]]], times: Sequence[str], path: s
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIR", help=f"shards (default: {DIGITS}, made if missing)")
+    parser.add_argument("--data", type=expand, metavar="DIR", help=f"shards (default: {DIGITS}, made if missing)")
     parser.add_argument("--depth", type=int, choices=[20, 56], default=56, help="of both nets (default: %(default)s)")
     parser.add_argument("--steps", type=int, nargs="+", default=[0, 1, 50], metavar="N", help="default: 0 1 50")
     parser.add_argument("--learning-rate", type=float, default=0.1, metavar="RATE", help="default: %(default)s")
-    parser.add_argument("--out", default="gradient_norms.png", metavar="PNG", help="default: %(default)s")
+    parser.add_argument("--out", type=expand, default="gradient_norms.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
     if args.steps != sorted(set(args.steps)) or args.steps[0] < 0:
         raise errors.UserError(f"--steps is {args.steps}; it must ascend, from 0 or more, for example 0 1 50")

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import errors
-from files import check_output, output_file
+from files import check_output, expand, output_file
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -84,7 +84,9 @@ def draw(x: np.ndarray, y: np.ndarray, mean: float, trees: list[DecisionTreeRegr
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="residual_boosting.png", metavar="PNG", help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=expand, default="residual_boosting.png", metavar="PNG", help="default: %(default)s"
+    )
     args = parser.parse_args()
     check_output("--out", args.out, ".png")
     x, y = points()

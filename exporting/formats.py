@@ -14,6 +14,7 @@ from pipeline.images import MAX_PIXELS
 from pipeline.preprocess import Preprocessor
 from tfcompat import eager_mode, tf
 
+FILES = (FROZEN, TFLITE, ONNX, "saved_model.pb", "variables", "assets", "fingerprint.pb")  # that the writers make
 ONNX_OPSET = 17
 LARGE = 2**20  # numbers in a matrix
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

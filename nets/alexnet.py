@@ -64,7 +64,7 @@ def alexnet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
         slim.arg_scope(
             [slim.conv2d, grouped_conv2d, dense_conv2d],
             activation_fn=tf.nn.relu,
-            weights_regularizer=slim.l2_regularizer(weight_decay),
+            weights_regularizer=slim.l2_regularizer(weight_decay, "regularizer/l2"),
         ),
         slim.arg_scope([slim.conv2d], padding="SAME"),
         slim.arg_scope([slim.max_pool2d], kernel_size=3, stride=2, padding="VALID") as scope,

@@ -52,7 +52,7 @@ def googlenet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
     with slim.arg_scope(
         [slim.conv2d, dense_conv2d],
         weights_initializer=slim.xavier_initializer(),
-        weights_regularizer=slim.l2_regularizer(weight_decay),
+        weights_regularizer=slim.l2_regularizer(weight_decay, "regularizer/l2"),
         biases_initializer=tf.constant_initializer(0.2),
     ) as scope:
         return scope

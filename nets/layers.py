@@ -22,6 +22,9 @@ def dense_conv2d(
     inputs is [N, H, W, C]; the output [N, H - height + 1, W - width + 1, num_outputs], with the height and width of the
     kernel. If it covers the whole input, the layer is computed as a matrix product: convolution kernels are made for
     large maps, and a training step of alexnet_v2 takes about twice as long with them. A larger input is convolved.
+
+    Give slim.l2_regularizer a scope: TensorFlow calls the regularizer of a variable that is not made by a layer of slim
+    outside of all scopes, and TensorBoard's graph would show a node at the top for each of them.
     """
     kernel_size = slim.utils.two_element_tuple(kernel_size)
     height, width, channels = inputs.shape.as_list()[1:]

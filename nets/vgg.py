@@ -25,7 +25,7 @@ def vgg_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
             [slim.conv2d, dense_conv2d],
             activation_fn=tf.nn.relu,
             biases_initializer=tf.zeros_initializer(),
-            weights_regularizer=slim.l2_regularizer(weight_decay),
+            weights_regularizer=slim.l2_regularizer(weight_decay, "regularizer/l2"),
         ),
         slim.arg_scope([slim.conv2d], padding="SAME") as scope,
     ):

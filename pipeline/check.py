@@ -7,98 +7,117 @@ each class. The exit code is 2 where there are faults.
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 import errors
+
+if __name__ == "__main__":
+    errors.quit_on_signals()
+
 import own_code
 from errors import UserError
-from files import check_output, os_errors_as_user_errors
+from files import check_output, expand, os_errors_as_user_errors
 from pipeline import montage, tfrecord
-from pipeline.corruption import Examiner, Fault
+from pipeline.balance import describe
+from pipeline.corruption import Examiner
 from pipeline.dataset import Dataset
-from pipeline.index import Content, known_contents, stored_index
+from pipeline.index import Content, is_damaged, known_contents, stored_index
+from pipeline.labels import Located, label_mistake, name_mistake
 from pipeline.preprocess import FAMILIES, Preprocessor, find_family
+from pipeline.records import NO_LABEL, NOTE, Fault, note
+from pipeline.slim_directory import LABELS_TXT, left_out
+from pipeline.splits import Split, members
 from pipeline.tfrecord import SPLITS
 
-FEW_CLASSES = 50  # up to here all are printed; of more, the largest and the smallest
+MISSING = "it is missing; the names of other shards speak of it"
 
 
-def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault]]:
-    """Reads every record. Returns, for each split, the number of sound records by label; and all faults."""
+class Examined(NamedTuple):
+    """What a shard holds."""
+
+    content: Content
+    labels: np.ndarray  # int64 [records], NO_LABEL for a faulty record
+    faults: list[Fault]
+
+
+def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault], str | None]:
+    """Reads every record.
+
+    Returns, for each split, the number of sound records by label; all faults; and what to do about labels without a
+    class, where there are such.
+    """
     balance, faults = {}, []
-    seen: dict[str, Counter] = {}  # TF-Slim data without validation: both splits are in the same shards
+    examined: dict[str, Examined] = {}  # TF-Slim data without validation: both splits are in the same shards
     index = known_contents(dataset.directory)
     with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
-        for name in SPLITS:
-            if name not in dataset.splits:
-                continue
-            split, balance[name] = dataset.splits[name], Counter()
-            with tqdm(total=split.examples, desc=name, unit="record", disable=None) as progress:
-                for shard in split.shards:
-                    if shard.file not in seen:
-                        labels = seen[shard.file] = Counter()
-                        path, known = os.path.join(dataset.directory, shard.file), index.get(shard.file)
-                        try:
-                            faults += _check_shard(path, shard.examples, known, examiner, labels, progress.update)
-                        except OSError as error:
-                            faults.append(Fault(path, None, f"the file cannot be read ({error.strerror})"))
-                    balance[name].update(seen[shard.file])
-    return balance, faults
+        for name, split in ((name, dataset.splits[name]) for name in SPLITS if name in dataset.splits):
+            new = [shard for shard in split.shards if shard.file not in examined]
+            with tqdm(total=sum(s.examples for s in new), desc=name, unit="record", disable=None) as progress:
+                for shard in new:
+                    path, known = os.path.join(dataset.directory, shard.file), index.get(shard.file)
+                    examined[shard.file] = _check_shard(path, shard.examples, known, examiner, progress.update)
+                    faults += examined[shard.file].faults
+            faults += [Fault(os.path.join(dataset.directory, file), None, MISSING) for file in split.missing if new]
+            balance[name] = _labels(split, [examined[shard.file] for shard in split.shards])
+    shards = [Located(os.path.join(dataset.directory, file), each.content) for file, each in examined.items()]
+    contradiction = name_mistake(shards, [], dataset.names) if shards else None
+    return balance, [*faults, *filter(None, [contradiction])], label_mistake(shards, dataset.names) if shards else None
 
 
-def _check_shard(
-    path: str, expected: int, known: Content | None, examiner: Examiner, labels: Counter, update: Callable
+def _labels(split: Split, shards: list[Examined]) -> Counter:
+    """The number of sound records of a split by label."""
+    if not shards:
+        return Counter()
+    labels = np.concatenate([shard.labels for shard in shards])
+    chosen = members(split, np.concatenate([shard.content.notes for shard in shards]))
+    return Counter(labels[chosen & (labels != NO_LABEL)].tolist())
+
+
+def _check_shard(path: str, expected: int, known: Content | None, examiner: Examiner, update: Callable) -> Examined:
+    """Reads a shard; its faults are also those against dataset.json and the stored index."""
+    offsets, notes, labels, faults = [], [], [], []
+    try:
+        for found, fault, label in _examined(path, examiner):
+            faults += [fault] if fault else []
+            labels.append(NO_LABEL if fault else label)
+            notes.append(note(found.payload))
+            offsets.append(found.offset)
+            update()
+    except OSError as error:
+        faults.append(Fault(path, None, f"the file cannot be read ({error.strerror})"))
+    else:
+        faults += _differences(path, expected, known, offsets, {fault.offset for fault in faults})
+    return Examined(Content(np.array(offsets, np.int64), {}, np.array(notes, NOTE)), np.array(labels, np.int64), faults)
+
+
+def _differences(
+    path: str, expected: int, known: Content | None, offsets: list[int], faulty: set[int]
 ) -> Iterator[Fault]:
-    """The faults of a shard, also against dataset.json and the stored index; counts the labels of sound records."""
-    offsets, faulty = [], set()
-    for offset, reason, label in _examined(path, examiner):
-        if reason:
-            yield Fault(path, offset, reason)
-            faulty.add(len(offsets))
-        else:
-            labels[label] += 1
-        offsets.append(offset)
-        update()
+    """Faults of a shard that is not as dataset.json and the stored index have it."""
     if len(offsets) > expected:
         yield Fault(path, None, f"holds {len(offsets)} records; dataset.json says {expected}")
     if len(offsets) < expected:
         end = os.path.getsize(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
-    if known and (known.offsets.tolist() != offsets or not known.faults.keys() <= faulty):
+    if known and (known.offsets.tolist() != offsets or not {offsets[row] for row in known.faults} <= faulty):
         stored = stored_index(os.path.dirname(path))
         yield Fault(path, None, f"{stored} does not agree with it; remove that file, it is made anew")
 
 
-def _examined(path: str, examiner: Examiner) -> Iterator[tuple[int, str | None, int | None]]:
-    """Offset, reason why it is corrupt, and label of each record of a shard, in order."""
+def _examined(path: str, examiner: Examiner) -> Iterator[tuple[tfrecord.Found, Fault | None, int | None]]:
+    """Each record of a shard in order, its fault, and its label."""
     records = tfrecord.walk(path)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         while block := list(islice(records, 256)):  # all at once would fill the memory
-            for found, examined in zip(block, threads.map(examiner.reason, block), strict=True):
-                yield found.offset, *examined
-
-
-def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
-    """A table of the number of records by class and split."""
-    splits = [split for split, counts in balance.items() if counts]
-    totals = [sum(counts[label] for counts in balance.values()) for label in range(len(class_names))]
-    labels = range(len(class_names))
-    if len(labels) > FEW_CLASSES:
-        ranked = sorted(labels, key=lambda label: (-totals[label], label))
-        labels = [*ranked[:5], *ranked[-5:]]
-    rows = [(class_names[label][:40], *(f"{balance[split][label]:,}" for split in splits)) for label in labels]
-    rows = [("class", *splits), *rows, ("all", *(f"{balance[split].total():,}" for split in splits))]
-    width = max(len(name) for name, *_ in rows[1:-1])
-    lines = [f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]
-    if len(labels) < len(totals):
-        lines.insert(6, f"… {len(totals) - 10} classes between these")
-    if any(totals):
-        lines.append(f"the largest class has {max(totals) / max(1, min(totals)):.1f} times the smallest")
-    return "\n".join(lines)
+            examined = threads.map(lambda found: examiner.fault(path, found), block)
+            for found, result in zip(block, examined, strict=True):
+                yield found, *result
 
 
 def parse_command_line() -> argparse.Namespace:
@@ -106,8 +125,9 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("directory", metavar="DIR", help="shards with their dataset.json, or TF-Slim's with labels.txt")
-    parser.add_argument("--montage", metavar="PNG", help="draw a sheet of labelled samples")
+    shards = "shards with their dataset.json, or TF-Slim's with labels.txt"
+    parser.add_argument("directory", type=expand, metavar="DIR", help=shards)
+    parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
     augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}, or FILE.py:NAME"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")
@@ -131,7 +151,12 @@ def main() -> None:
     dataset = Dataset.load(args.directory)
     if not any(map(dataset.size, dataset.splits)):
         raise UserError(f"{args.directory} holds no records; convert the data again")
-    balance, faults = check(dataset)
+    if is_damaged(args.directory):
+        stored = stored_index(args.directory)
+        print(f"{stored} is damaged, edited or of another version; it is not used, and training makes it anew")
+    if LABELS_TXT in dataset.names.file and (names := left_out(args.directory)):
+        print(f"left out, since their names have no split such as train or test: {', '.join(names)}")
+    balance, faults, remedy = check(dataset)
     print(describe(balance, dataset.class_names))
     for line in faults:
         print(line)
@@ -142,7 +167,9 @@ def main() -> None:
     records = sum(counts.total() for counts in balance.values())
     if faults:
         advice = "mend the named files, or convert the data again"
-        if records and all(fault.offset is not None for fault in faults):
+        if remedy:
+            advice = remedy
+        elif records and all(fault.offset is not None and fault.replaceable for fault in faults):
             advice = "convert the data again, or replace them by other records: python train.py … --on-error skip"
         raise UserError(f"{len(faults)} faults in {args.directory}, named above; {advice}")
     print(f"{args.directory}: all {records:,} records are sound")

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +14,8 @@ from pipeline.batches import Batches
 from pipeline.dataset import Selection
 from pipeline.index import Index, InvalidExample, add_fault, parse, stored_index
 from pipeline.pictures import decode
+from pipeline.records import Fault, wrong_format
 from tfcompat import tf
-
-
-class Fault(NamedTuple):
-    """A corrupt record, which another record can replace; without offset, a shard that cannot be used."""
-
-    path: str
-    offset: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
 
 
 class Examiner(AbstractContextManager):
@@ -50,6 +40,8 @@ class Examiner(AbstractContextManager):
             if not 0 <= example.label < self.num_classes:
                 reason = f"its label is {example.label}; the classes are 0 to {self.num_classes - 1}"
                 raise InvalidExample(reason, example.label)
+            if reason := wrong_format(example.encoded, example.size):  # TensorFlow decodes GIF, but no part of it
+                raise InvalidExample(reason, example.label)
             pixels = self.session.run(self.pixels, {self.encoded: example.encoded})
         except InvalidExample as error:
             return str(error), error.label
@@ -57,12 +49,16 @@ class Examiner(AbstractContextManager):
             # TensorFlow's message without its place in the graph.
             message = re.sub(r"(?s)^Graph execution error:.*\nNode: [^\n]*\n", "", error.message).partition("\n")[0]
             return f"its picture cannot be decoded ({message.strip()[:120]})", example.label
-        if not example.encoded.startswith((b"\xff\xd8\xff", b"\x89PNG")):  # TensorFlow decodes GIF, but no part of it
-            return "its picture is neither JPEG nor PNG", example.label
         for key, stored, actual in zip(("image/height", "image/width"), example.size, pixels.shape, strict=False):
             if stored and stored != actual:
                 return f"{key} is {stored}; its picture has {actual}", example.label
         return None, example.label
+
+    def fault(self, path: str, found: tfrecord.Found) -> tuple[Fault | None, int | None]:
+        """The fault of a record of the shard `path`, None where it is sound; and its label, where it has one."""
+        reason, label = self.reason(found)
+        named = label is None or 0 <= label < self.num_classes
+        return Fault(path, found.offset, reason, named) if reason else None, label
 
 
 class Reader:
@@ -99,6 +95,8 @@ class Reader:
     def _replace(self, faults: list[Fault], error: Exception) -> Index:
         """Marks the records as corrupt and returns the index without them."""
         directory = self.selection.dataset.directory
+        if unnamed := next((fault for fault in faults if not fault.replaceable), None):
+            raise UserError(f"{unnamed}. python -m pipeline.check {directory} lists all such records") from error
         if self.selection.on_error == "stop":
             advice = "Convert the data again, or replace them by other records: --on-error skip"
             listed = f"python -m pipeline.check {directory} lists all such records"
@@ -116,9 +114,9 @@ class Reader:
         with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
             for path, offset in dict.fromkeys(map(self.batches.index.place, rows)):
                 try:
-                    reason, _ = examiner.reason(tfrecord.read_at(path, offset))
+                    fault, _ = examiner.fault(path, tfrecord.read_at(path, offset))
                 except OSError as trouble:
                     raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
-                if reason:
-                    faults.append(Fault(path, offset, reason))
+                if fault:
+                    faults.append(fault)
         return faults

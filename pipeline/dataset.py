@@ -6,38 +6,41 @@
 
 dataset.json:
 
-    {"name", "source", "class_names", "channels", "short_side",
+    {"name", "source", "class_names", "channels", "short_side", "max_pixels", "light_strokes": {"share", "longer_side"},
      "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
      "statistics": {"units", "mean": [C], "deviation": [C], "eigenvalues": [C], "components": [C][C]},
      "rejected", "ignored"}
 
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
 the largest first, and row i of components is the unit vector of eigenvalue i. They are null without a training split.
-short_side is the length that larger pictures were shrunk to; null for none.
+short_side is the length that larger pictures were shrunk to; null for none. max_pixels is the largest size that the
+converter accepts. light_strokes is null unless the training pictures are light strokes on black of one small size, such
+as MNIST's: the share of those that are, and the median of their longer sides in pixels.
 
-A directory of TF-Slim's scripts has labels.txt instead and is read in place.
+A directory of TF-Slim's scripts has labels.txt instead and is read in place. Its splits may also have "part", where
+training and validation share shards ("every" in runs of earlier versions), and "missing", names of shards.
 """
 
-import io
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from PIL import Image
-
 from errors import UserError
-from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
-from pipeline import statistics, tfrecord
-from pipeline.index import HELD_OUT, Index, Shard, Split, StoredExample, make_index, parse, scan
+from files import atomic_write, is_text, os_errors_as_user_errors, read_regular
+from pipeline import labels, slim_directory, statistics
+from pipeline.images import MAX_PIXELS
+from pipeline.index import Index, StoredExample, known_contents, make_index
+from pipeline.labels import ClassNames, Located
+from pipeline.slim_directory import LABELS_TXT
+from pipeline.splits import BY_PICTURE, BY_POSITION, Shard, Split
 from pipeline.statistics import PIXEL_STATS, Statistics
-from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
+from pipeline.tfrecord import DATASET_JSON
 
-LABELS_TXT = "labels.txt"
+PARTS = {"every": BY_POSITION, "part": BY_PICTURE}  # keys of a split that holds a part of the records of its shards
 MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
 
 
@@ -54,8 +57,12 @@ class Dataset:
 
     @classmethod
     @os_errors_as_user_errors()
-    def load(cls, directory: str) -> "Dataset":
-        """Reads dataset.json, or TF-Slim's labels.txt. Raises UserError where both are missing, or one is damaged."""
+    def load(cls, directory: str, like: "Dataset | None" = None) -> "Dataset":
+        """Reads dataset.json, or TF-Slim's labels.txt. Raises UserError where both are missing, or one is damaged.
+
+        like is the data set of a run: TF-Slim's shards, which do not say how they are read, are then read as by the
+        run, with its channels and its way to hold validation out.
+        """
         path = Path(directory) / DATASET_JSON
         try:
             description = json.loads(read_regular(path))
@@ -65,7 +72,7 @@ class Dataset:
                     f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
                     f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
                 ) from None
-            description = _describe_slim(Path(directory))
+            description = slim_directory.describe(Path(directory), like and like.description)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
         return cls.of(directory, description)
@@ -80,7 +87,9 @@ class Dataset:
         splits = {}
         for name, part in description["splits"].items():
             shards = tuple(Shard(shard["file"], shard["examples"]) for shard in part["shards"])
-            splits[name] = Split(part["examples"], shards, part.get("every"))
+            splits[name] = Split(
+                part["examples"], shards, part.get("every") or part.get("part"), tuple(part.get("missing", ()))
+            )
         class_names, channels = tuple(description["class_names"]), description["channels"]
         stats = statistics.load(directory, channels, description.get("statistics"))
         return cls(directory, class_names, channels, MappingProxyType(splits), stats, description)
@@ -89,6 +98,18 @@ class Dataset:
     def short_side(self) -> int | None:
         """The length in pixels that the converter shrank longer short sides to; None for none."""
         return self.description.get("short_side")
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest number of pixels of a picture that the converter accepts."""
+        return self.description.get("max_pixels", MAX_PIXELS)
+
+    @property
+    def stroke_length(self) -> int | None:
+        """The longer side in pixels of the training pictures' light strokes on black; None for other pictures, and
+        where that was not measured."""
+        strokes = self.description.get("light_strokes")
+        return strokes["longer_side"] if strokes else None
 
     def size(self, split: str) -> int:
         """Number of examples in a split, 0 where there is no such split."""
@@ -100,6 +121,31 @@ class Dataset:
             have = ", ".join(name for name in self.splits if self.size(name))
             raise UserError(f"{self.directory} has no {split} split; it has {have}")
         return make_index(self.directory, self.splits[split], on_error)
+
+    @property
+    def names(self) -> ClassNames:
+        """The names of the classes, and the file that they are from."""
+        for name in (DATASET_JSON, LABELS_TXT):
+            path = os.path.join(self.directory, name)
+            if os.path.exists(path):
+                break
+        return ClassNames(self.class_names, path)
+
+    def check_labels(self, split: str) -> None:
+        """Raises UserError for labels without a class, and for records that name another class than their label.
+
+        Class names of other splits are compared as far as these have been read.
+        """
+        known = known_contents(self.directory)
+        own = [shard.file for shard in self.splits[split].shards if shard.file in known]
+        listed = {shard.file for part in self.splits.values() for shard in part.shards}
+        shards = [Located(os.path.join(self.directory, name), known[name]) for name in own]
+        others = [known[name] for name in sorted(listed.intersection(known).difference(own))]
+        mistake = shards and (
+            labels.label_mistake(shards, self.names) or labels.name_mistake(shards, others, self.names)
+        )
+        if mistake:
+            raise UserError(str(mistake))
 
     def examples(self, split: str, on_error: str = "stop") -> Iterator[StoredExample]:
         """Reads the records of a split, in the order of its shards."""
@@ -131,6 +177,7 @@ class Selection:
     def index(self) -> Index:
         """The index of these records. Raises UserError as Dataset.index."""
         index = self.dataset.index(self.split, self.on_error).first_shuffled(self.examples, self.seed)
+        self.dataset.check_labels(self.split)
         return index.intact() if self.intact else index
 
 
@@ -150,11 +197,16 @@ def _mistake(dataset: object) -> str | None:
         return "channels must be 1 or 3"
     if dataset.get("short_side") is not None and not (_is_whole(dataset["short_side"]) and dataset["short_side"]):
         return "short_side must be at least 1, or null"
+    if not (_is_whole(dataset.get("max_pixels", 1)) and dataset.get("max_pixels", 1)):
+        return "max_pixels must be at least 1"
+    strokes = dataset.get("light_strokes")
+    if strokes is not None and not (isinstance(strokes, dict) and _is_whole(strokes.get("longer_side"))):
+        return "light_strokes must have a longer_side in pixels, or be null"
     if not isinstance(dataset.get("statistics"), dict | None):
         return "statistics must be an object or null"
     if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):
         return "each of splits must have the number of its examples and a list of shards, files beside it, that add up"
-    files = [shard["file"] for part in splits.values() if "every" not in part for shard in part["shards"]]
+    files = [shard["file"] for part in splits.values() if not PARTS.keys() & part for shard in part["shards"]]
     return None if len(files) == len(set(files)) else "a shard is listed twice"
 
 
@@ -170,61 +222,9 @@ def _is_split(part: object) -> bool:
             return False
         if shard["examples"] > MOST_RECORDS or not re.fullmatch(r"(?!\.\.?$)[^/\0]+", shard["file"]):
             return False
-    if "every" in part:
-        return part["every"] in ("tenth", "other")
+    missing = part.get("missing", [])
+    if not isinstance(missing, list) or not all(map(is_text, missing)):
+        return False
+    if key := next((key for key in PARTS if key in part), None):
+        return part[key] in PARTS[key]
     return part["examples"] == sum(shard["examples"] for shard in part["shards"])
-
-
-_SLIM_NAME = re.compile(r"(?:.+_)?(train|validation|valid|val|test)(?:[-_]\d+-of-\d+)?(?:\.tfrecords?)?")
-
-
-def _describe_slim(directory: Path) -> dict:
-    """The content of a dataset.json for TF-Slim's shards and labels.txt, which have no statistics."""
-    class_names = _read_labels(directory / LABELS_TXT)
-    files: dict[str, list[str]] = {}
-    for path in list_directory(directory)[1]:
-        if match := _SLIM_NAME.fullmatch(path.name):
-            files.setdefault(SPLIT_NAMES[match[1]], []).append(path.name)
-    splits = {}
-    for split, names in files.items():
-        counts = [len(content.offsets) for content in scan(str(directory), names)]
-        shards = [{"file": name, "examples": count} for name, count in zip(names, counts, strict=True)]
-        splits[split] = {"examples": sum(counts), "shards": shards}
-    if not any(part["examples"] for part in splits.values()):
-        named = "flowers_train_00000-of-00005.tfrecord or train-00000-of-01024"
-        raise UserError(f"{directory} has {LABELS_TXT} but no records in files named like {named}")
-    first = next(shard["file"] for part in splits.values() for shard in part["shards"] if shard["examples"])
-    if "train" in splits and "validation" not in splits:
-        whole = splits["train"]
-        held_out = whole["examples"] // HELD_OUT
-        splits["train"] = {**whole, "examples": whole["examples"] - held_out, "every": "other"}
-        splits["validation"] = {**whole, "examples": held_out, "every": "tenth"}
-    channels = _channels(directory / first)
-    return {"class_names": class_names, "channels": channels, "splits": splits, "statistics": None}
-
-
-def _read_labels(path: Path) -> list[str]:
-    """TF-Slim's labels.txt: a line 'NUMBER:NAME' for each class. A name that several share gets its number."""
-    names = {}
-    for number, line in enumerate(read_regular(path).decode("utf-8", "replace").splitlines(), start=1):
-        label, colon, name = line.partition(":")
-        if not line.strip():
-            continue
-        if not colon or not re.fullmatch(r"\s*\d{1,9}\s*", label) or int(label) in names:
-            raise UserError(f"{path}, line {number}, is {line[:80]!r}; it must be like '0:daisy', each number once")
-        names[int(label)] = name.strip()
-    last = max(names, default=0)
-    if len(names) < 2 or last > 2 * len(names):
-        raise UserError(f"{path} names {len(names)} classes up to number {last}; at least two are needed")
-    every = [names.get(i, "background" if i == 0 else f"class {i}") for i in range(last + 1)]
-    shared = Counter(every)
-    return [f"{name} ({i})" if shared[name] > 1 else name for i, name in enumerate(every)]
-
-
-def _channels(path: Path) -> int:
-    """1 where the first picture of a shard is grey, else 3."""
-    try:
-        header = Image.open(io.BytesIO(parse(next(tfrecord.walk(path)).payload or b"").encoded))
-    except Exception as error:  # InvalidExample, or what Pillow's plugins raise
-        raise UserError(f"{path}: the first record is no picture with TF-Slim's keys ({error})") from None
-    return 1 if header.mode in ("L", "1") else 3

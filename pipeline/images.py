@@ -102,12 +102,14 @@ def _header(data: bytes, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")  # about metadata; too many pixels are reported below
             header = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise ImageError(f"its header has far more than {max_pixels:,} pixels") from None
+        raise ImageError(f"its header has far more than {max_pixels:,} pixels; --max-pixels allows more") from None
     except Exception as error:  # Pillow raises errors of many types, from KeyError to struct.error, on damaged headers
         kind = "no picture of a known format" if isinstance(error, Image.UnidentifiedImageError) else "damaged"
         raise ImageError(f"{kind}: its header cannot be read") from error
     if header.width * header.height > max_pixels:
-        raise ImageError(f"its header has {header.width}×{header.height} pixels, more than {max_pixels:,}")
+        raise ImageError(
+            f"its header has {header.width}×{header.height} pixels, more than {max_pixels:,}; --max-pixels allows more"
+        )
     return header
 
 

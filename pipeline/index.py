@@ -17,12 +17,13 @@ from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from errors import UserError
-from files import atomic_write, open_regular
+from files import atomic_write, check_unpacked, open_regular
 from pipeline import tfrecord
+from pipeline.records import NO_NOTE, NOTE, describe_features, note
+from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
 
 INDEX_NPZ = ".index.npz"
-HELD_OUT = 10  # TF-Slim data without a validation split: every tenth training record is validation
 SUBSET = 2  # folded into the seed, beside the purposes of pipeline.batches
 
 
@@ -58,9 +59,9 @@ def parse(payload: bytes) -> StoredExample:
     labels = features["image/class/label"].int64_list.value
     encoded = features["image/encoded"].bytes_list.value
     if len(labels) != 1:
-        raise InvalidExample("it has no image/class/label")
+        raise InvalidExample(f"it has no image/class/label that is one int64; {describe_features(payload)}")
     if len(encoded) != 1:
-        raise InvalidExample("it has no image/encoded", labels[0])
+        raise InvalidExample(f"it has no image/encoded, one file as bytes; {describe_features(payload)}", labels[0])
     names = features["image/filename"].bytes_list.value or [b""]
     size = tuple((features[f"image/{side}"].int64_list.value or [0])[0] for side in ("height", "width"))
     return StoredExample(encoded[0], labels[0], names[0].decode(errors="backslashreplace"), size)
@@ -80,21 +81,6 @@ def parse_tensor(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     features = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in types.items()}
     parsed = tf.io.parse_single_example(serialized, features)
     return tuple(parsed[key] for key in types)
-
-
-class Shard(NamedTuple):
-    """A TFRecord file."""
-
-    file: str  # beside dataset.json
-    examples: int
-
-
-class Split(NamedTuple):
-    """A part of a data set."""
-
-    examples: int
-    shards: tuple[Shard, ...]
-    every: str | None = None  # of TF-Slim's training records: 'tenth' for validation, 'other' for the rest
 
 
 class Index(NamedTuple):
@@ -140,9 +126,11 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     """
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
+    if part.missing:
+        _report_missing(directory, part.missing, on_error)
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
-    offsets, faults = [], {}
+    offsets, notes, faults = [], [], {}
     for path, content, (_, expected) in zip(files, scan(directory, names), part.shards, strict=True):
         start, found = sum(map(len, offsets)), content.offsets
         missing, counts = expected - len(found), f"{len(found)} records, dataset.json says {expected}"
@@ -153,18 +141,32 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
             faults[start + position] = f"{path}: the record at byte {found[position]} is corrupt: {text}"
         faults.update(dict.fromkeys(range(start + len(found), start + expected), f"{path} ends after {counts}"))
         offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
+        if part.part:
+            notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
     shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
     index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool))
-    if faults:
-        _replace(index, faults, on_error, directory)
-    if part.every is None:
-        return index
-    held_out = np.arange(len(index.offsets)) % HELD_OUT == HELD_OUT - 1
-    return index.take(np.flatnonzero(held_out if part.every == "tenth" else ~held_out))
+    if not part.part:
+        return _replaced(index, faults, on_error, directory)
+    rows = np.flatnonzero(members(part, np.concatenate(notes)))
+    if part.part in BY_POSITION:  # of an earlier version, in which a record could be replaced by one of the other part
+        return _replaced(index, faults, on_error, directory).take(rows)
+    faults = {new: faults[row] for new, row in enumerate(rows.tolist()) if row in faults}
+    return _replaced(index.take(rows), faults, on_error, directory)
 
 
-def _replace(index: Index, faults: dict[int, str], on_error: str, directory: str) -> None:
+def _report_missing(directory: str, missing: Sequence[str], on_error: str) -> None:
+    """Raises UserError that names shards that are missing; prints them for on_error='skip'."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    lack = f"{directory} lacks {missing[0]}{more}, as the names of its other shards say"
+    if on_error == "stop":
+        raise UserError(f"{lack}; fetch what is missing, or continue without it: --on-error skip")
+    print(f"{lack}; the others are read")
+
+
+def _replaced(index: Index, faults: dict[int, str], on_error: str, directory: str) -> Index:
     """Replaces corrupt and missing records, which `faults` names by row; or raises UserError with the first of them."""
+    if not faults:
+        return index
     rows, first = list(faults), next(iter(faults.values()))
     if on_error == "stop":
         raise UserError(
@@ -179,6 +181,7 @@ def _replace(index: Index, faults: dict[int, str], on_error: str, directory: str
     for row in rows:
         other = np.random.default_rng(row).choice(intact)
         index.shards[row], index.offsets[row] = index.shards[other], index.offsets[other]
+    return index
 
 
 class Content(NamedTuple):
@@ -186,6 +189,7 @@ class Content(NamedTuple):
 
     offsets: np.ndarray  # int64 [records]
     faults: dict[int, str]  # position of a corrupt record: the reason
+    notes: np.ndarray  # NOTE [records]
 
 
 def scan(directory: str, names: list[str]) -> list[Content]:
@@ -231,15 +235,16 @@ def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
 
 
 def _walk(path: str) -> Content:
-    offsets, faults = [], {}
+    offsets, faults, notes = [], {}, []
     try:
         for found in tfrecord.walk(path):
             if found.fault:
                 faults[len(offsets)] = found.fault
             offsets.append(found.offset)
+            notes.append(note(found.payload))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    return Content(np.array(offsets, np.int64), faults)
+    return Content(np.array(offsets, np.int64), faults, np.array(notes, NOTE))
 
 
 def stored_index(directory: str) -> Path:
@@ -253,19 +258,30 @@ def stored_index(directory: str) -> Path:
 def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
     """Shard name to stamp and content; {} where there is no index as _save writes it."""
     try:
-        with open_regular(stored_index(directory)) as file, np.load(file) as stored:
-            arrays = dict(stored)
-            if arrays.pop("digest").tobytes() != _digest(arrays):
-                return {}
-            offsets = np.split(arrays["offsets"], np.cumsum(arrays["counts"])[:-1])
-            contents = [Content(part, {}) for part in offsets]
-            faults = (arrays[key].tolist() for key in ("fault_shards", "fault_positions", "faults"))
-            for shard, position, fault in zip(*faults, strict=True):
-                contents[shard].faults[position] = fault
-            entries = zip(map(tuple, arrays["stamps"].tolist()), contents, strict=True)
-            return dict(zip(arrays["names"].tolist(), entries, strict=True))
+        return _read(stored_index(directory))
     except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
         return {}
+
+
+def is_damaged(directory: str) -> bool:
+    """Whether there is a stored index that is not as _save writes it; then it is made anew."""
+    return os.path.lexists(stored_index(directory)) and not _load(directory)
+
+
+def _read(path: Path) -> dict[str, tuple[tuple[int, int], Content]]:
+    with open_regular(path) as file, np.load(file) as stored:
+        check_unpacked(stored.zip)
+        arrays = dict(stored)
+    if arrays.pop("digest").tobytes() != _digest(arrays):
+        raise ValueError("the digest is wrong")
+    ends = np.cumsum(arrays["counts"])[:-1]
+    parts = (np.split(arrays[key], ends) for key in ("offsets", "notes"))
+    contents = [Content(offsets, {}, notes) for offsets, notes in zip(*parts, strict=True)]
+    faults = (arrays[key].tolist() for key in ("fault_shards", "fault_positions", "faults"))
+    for shard, position, fault in zip(*faults, strict=True):
+        contents[shard].faults[position] = fault
+    entries = zip(map(tuple, arrays["stamps"].tolist()), contents, strict=True)
+    return dict(zip(arrays["names"].tolist(), entries, strict=True))
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:
@@ -285,6 +301,7 @@ def _save(directory: str, index: dict[str, tuple[tuple[int, int], Content]]) -> 
         "stamps": np.array(stamps, np.int64).reshape(-1, 2),
         "counts": np.array([len(content.offsets) for content in contents], np.int64),
         "offsets": np.concatenate([content.offsets for content in contents]),
+        "notes": np.concatenate([content.notes for content in contents]),
         "fault_shards": np.array([i for i, _, _ in faults], np.int64),
         "fault_positions": np.array([position for _, position, _ in faults], np.int64),
         "faults": np.array([text for _, _, text in faults], np.str_),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS, ROWS = 8, 5
+WIDTH, HEIGHT, SIDE = 1.9, 2.1, 1.6  # of a tile and of a picture's longer side, in inches
+FONT_SIZE = 8
 SHEETS = 10  # at most, for a stream of pictures
 SEED = 0
 
@@ -47,7 +49,7 @@ def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Pr
                     example = index.example(row)
                     pixels = session.run(stored, {encoded: example.encoded})
                     title = names[example.label] if 0 <= example.label < len(names) else f"label {example.label}"
-                    tiles.append((pixels, title[:18]))
+                    tiles.append((pixels, title))
                     if preprocessor:
                         feeds = ({encoded: example.encoded, key: [row, i]} for i in range(COLUMNS - 1))
                         views = np.stack([session.run(view, feed) for feed in feeds])
@@ -64,23 +66,33 @@ def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Pr
 
 
 def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":
-    """A matplotlib Figure of pictures, uint8 [H, W, C], each under its title, row by row."""
+    """A matplotlib Figure of pictures, uint8 [H, W, C], each under its title of one or two lines, row by row.
+
+    The middle of a line that is wider than its picture is left out.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    from fonts import lettering
 
     rows = -(-len(tiles) // columns)
-    width, height, side = 1.6, 1.8, 1.4  # of a tile and of a picture's longer side, in inches
-    figure = Figure(figsize=(columns * width, rows * height))
+    figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT))
     # All in one axes: one for each picture takes five times as long, at every validation.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    for i, (pixels, title) in enumerate(tiles):
-        half = np.array(pixels.shape[:2]) * (side / 2 / max(pixels.shape[:2]))
-        center = np.array([i // columns * height + 1.05, (i % columns + 0.5) * width])
+    titles = lettering([title for _, title in tiles])
+    for i, ((pixels, _), title) in enumerate(zip(tiles, titles.texts, strict=True)):
+        half = np.array(pixels.shape[:2]) * (SIDE / 2 / max(pixels.shape[:2]))
+        center = np.array([i // columns * HEIGHT + HEIGHT - SIDE / 2 - 0.1, (i % columns + 0.5) * WIDTH])
         (top, left), (bottom, right) = center - half, center + half
         shown = pixels[..., 0] if pixels.shape[2] == 1 else pixels
         axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top))
-        axes.text(center[1], top - 0.05, title, fontsize=8, ha="center", va="bottom", parse_math=False)
-    axes.set(xlim=(0, columns * width), ylim=(rows * height, 0), aspect="auto")
+        # Otherwise a white picture has no border.
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="0.6", linewidth=0.5))
+        fitted = "\n".join(titles.fit(line, FONT_SIZE, 72 * (WIDTH - 0.1)) for line in title.split("\n"))
+        style = {"fontsize": FONT_SIZE, "fontfamily": titles.families, "parse_math": False}
+        axes.text(center[1], top - 0.05, fitted, ha="center", va="bottom", **style)
+    axes.set(xlim=(0, columns * WIDTH), ylim=(rows * HEIGHT, 0), aspect="auto")
     return figure
 
 

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import UserError
-from files import open_regular, os_errors_as_user_errors
+from files import check_unpacked, open_regular, os_errors_as_user_errors
+from pipeline import strokes
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
+MOST_STATS = 2**21  # bytes of PIXEL_STATS: four arrays of float64 with three channels, and their headers
 _ROWS = 2**20  # taken to float64 at a time: 24 MB for RGB
 
 
@@ -47,6 +49,9 @@ class Moments:
         if len(pixels) <= SMALL:
             values = picture.astype(np.int64)
             one.pixels = {"sum": values, "squares": values**2, "minimum": picture, "maximum": picture}
+            if len(self.sum) == 1:
+                one.pixels["strokes"] = np.zeros(max(picture.shape) + 1, np.int64)  # pictures by their longer side
+                one.pixels["strokes"][strokes.longer_side(picture[..., 0])] = 1
         self.merge(one)
 
     def merge(self, other: "Moments") -> None:
@@ -77,6 +82,10 @@ class Moments:
             "components": vectors.T[::-1].tolist(),
         }
 
+    def light_strokes(self) -> dict | None:
+        """The `light_strokes` of dataset.json: None for pictures that are no strokes, large, or of different sizes."""
+        return strokes.summary(self.pixels["strokes"]) if self.pixels and "strokes" in self.pixels else None
+
     def save_pixel_statistics(self, directory: Path) -> None:
         """Writes PIXEL_STATS where all pictures are of one small size."""
         if not self.pixels:
@@ -100,6 +109,7 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
     if path.exists():
         try:
             with open_regular(path) as file, np.load(file) as archive:
+                check_unpacked(archive.zip, MOST_STATS)
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None

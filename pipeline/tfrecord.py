@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
+from errors import UserError
 from files import open_regular
 from pipeline.images import StoredImage
 
@@ -22,6 +23,7 @@ SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
 HEADER_BYTES, FOOTER_BYTES = 12, 4
+PLAIN_NEEDED = "records are read by their place, which needs plain files. Decompress each of the shards"
 
 
 class Found(NamedTuple):
@@ -46,12 +48,30 @@ def framed(payload: bytes) -> bytes:
 
 
 def walk(path: "str | Path") -> Iterator[Found]:
-    """The records of a file in order, each checked against its CRCs, up to a damaged length or a truncated record."""
+    """The records of a file in order, each checked against its CRCs, up to a damaged length or a truncated record.
+
+    Raises UserError for a file that is something else as a whole, such as one that is compressed.
+    """
     with open_regular(path, buffering=2**20) as file:
         size, offset = os.fstat(file.fileno()).st_size, 0
         while offset is not None and offset < size:
             found, offset = _read(file, size, offset)
+            if found.offset == 0 and offset is None:  # no length: another kind of file
+                file.seek(0)
+                _check_format(path, file.read(HEADER_BYTES))
             yield found
+
+
+def _check_format(path: "str | Path", head: bytes) -> None:
+    """Raises UserError for a file whose first record is damaged since it is no TFRecord file, or a compressed one."""
+    if head.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path} is compressed (GZIP); {PLAIN_NEEDED}: gzip -dc < FILE > NEW, and rename NEW to FILE")
+    if len(head) >= 2 and head[0] == 0x78 and int.from_bytes(head[:2]) % 31 == 0:
+        code = "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"
+        command = f"python -c '{code}' < FILE > NEW, and rename NEW to FILE"
+        raise UserError(f"{path} is compressed (ZLIB); {PLAIN_NEEDED}: {command}")
+    if head.startswith(b"version http"):
+        raise UserError(f"{path} is a pointer of Git LFS and holds no records; fetch the file: git lfs pull")
 
 
 def read_at(path: "str | Path", offset: int) -> Found:

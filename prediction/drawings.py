@@ -11,18 +11,14 @@ TensorFlow.
 import cv2
 import numpy as np
 
+from errors import UserError
+from pipeline.dataset import Dataset
 from pipeline.images import ImageError
 from pipeline.statistics import Statistics
+from pipeline.strokes import DARK, border, inked
 
-DARK = 25  # grey levels, a tenth of white: up to this, a pixel counts as black
 THINNEST = 0.1  # of the box: 2 of 20 pixels; 95 % of MNIST's digits have strokes of 2.8 or more
 LARGEST = 1000  # pixels of the longer side; thickening takes time with its fourth power, a minute at 5,000
-FAINT = 0.2  # of the strongest ink; weaker ink, such as grain of paper and JPEG artefacts, does not count for the box
-
-
-def border(picture: np.ndarray) -> np.ndarray:
-    """The outermost pixels of [H, W]."""
-    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
 
 
 def box_side(statistics: Statistics) -> int | None:
@@ -42,6 +38,38 @@ def box_side(statistics: Statistics) -> int | None:
     if np.median(edge) > DARK or mean.mean() <= np.median(edge):
         return None
     return round(height * 20 / 28) if edge.max() <= DARK else height
+
+
+def box_of(dataset: Dataset, invert: str) -> int | None:
+    """The side of the box that drawings are scaled to; None where pictures are not redrawn.
+
+    Training pictures must be light on black; with invert 'auto', the converter must have found that they are strokes.
+    Raises UserError where invert is no known value, or is 'yes' with other training pictures.
+    """
+    if invert not in ("auto", "yes", "no"):
+        raise UserError(f"--invert is {invert}; it must be auto, yes or no")
+    side = box_side(dataset.statistics)
+    if invert == "yes" and side is None:
+        raise UserError("--invert yes: the net was not trained on light strokes on black; leave it out")
+    if invert == "no" or side is None or (invert == "auto" and not dataset.stroke_length):
+        return None
+    return min(dataset.stroke_length or side, len(dataset.statistics.pixels["mean"]))
+
+
+def describe(dataset: Dataset, invert: str) -> str | None:
+    """Says whether pictures are redrawn; None where the training pictures are not light on black.
+
+    Raises UserError as box_of.
+    """
+    if box_of(dataset, invert) is None:
+        if box_side(dataset.statistics) is None or invert == "no":
+            return None
+        reason = "the training pictures are light on black, but no strokes"
+        if "light_strokes" not in dataset.description:
+            reason = "the data are of an earlier version, which did not measure whether they are strokes"
+        return f"pictures stay as they are: {reason}; --invert yes redraws dark strokes as light ones on black"
+    which = "all pictures become so" if invert == "yes" else "pictures that look otherwise become so"
+    return f"the training pictures are light strokes on black; {which}; --invert no leaves them as they are"
 
 
 def is_like(picture: np.ndarray, statistics: Statistics) -> bool:
@@ -92,5 +120,4 @@ def redrawn(picture: np.ndarray, side: int, box: int, dark_strokes: bool | None 
 
 def _cut(ink: np.ndarray) -> np.ndarray:
     """The smallest part of [H, W] that holds all ink that is not faint."""
-    rows, columns = (np.flatnonzero((ink > FAINT).any(axis)) for axis in (1, 0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return ink[inked(ink)]

@@ -1,10 +1,20 @@
 """Class activation maps (CAM): the places of a picture that contribute to the predicted class.
 
-HiResCAM (Draelos and Carin, arXiv:2011.08891): a late feature map times the gradient of the class's score by it, summed
-over the channels; only positive values are shown. For nets that end in a mean over all places it is Grad-CAM (Selvaraju
-et al., arXiv:1610.02391), which averages the gradient over the places first; for nets with dense layers, such as
-AlexNet and VGG, Grad-CAM may show places that the score does not depend on. A place of the feature map sees a wide part
-of the picture, so the map is coarse. It shows where the evidence is, not which property of that place counts.
+The map is a product of two, as in Guided Grad-CAM (Selvaraju et al., arXiv:1610.02391, section 3.2): a coarse one,
+which is specific to the class, and a finer one, which says where in it the evidence lies.
+
+Coarse: HiResCAM (Draelos and Carin, arXiv:2011.08891), the last feature map times the gradient of the class's score by
+it, summed over the channels; only positive values are shown. For nets that end in a mean over all places it is
+Grad-CAM, which averages the gradient over the places first; for nets with dense layers, such as AlexNet and VGG,
+Grad-CAM may show places that the score does not depend on.
+
+Fine: LayerCAM (Jiang et al., IEEE TIP 30, 2021), the same for a feature map of twice the side, but with positive
+products alone: in earlier layers, positive and negative ones cancel at the places that matter most.
+
+Measured by the pointing game on 30 ImageNet pictures, whose objects are boxed in tests/prediction/boxes.json: the
+maximum lies on the object in 30 with MobileNet 1.0 and in 27 with 0.25. With the coarse map alone, which is equal to
+Grad-CAM there, it is 24 and 23; the centre of the picture lies on 25 objects. The map shows where the evidence is, not
+which property of that place counts.
 """
 
 import cv2
@@ -17,29 +27,42 @@ SHOWN_SIDE = 224  # smaller pictures are enlarged
 MOST_COLOR = 0.6  # share of the color where the map is 1
 
 
-def last_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """The last feature map [N, H, W, C] with at least 7×7 places that the logits are computed from; else the images."""
-    needed, last = upstream([logits.op]), images
-    for operation in images.graph.get_operations():  # in the order they were built in
+def last_map(images: tf.Tensor, logits: tf.Tensor, smallest: int = SMALLEST_MAP) -> tf.Tensor:
+    """The last feature map [N, H, W, C] with at least `smallest` places a side; the images where there is none.
+
+    All of the logits is computed from it: a branch of a block, beside which there is a shortcut, shows a part only.
+    """
+    needed = upstream([logits.op])
+    for operation in reversed(images.graph.get_operations()):  # the one that was built last comes first
         for tensor in operation.outputs if operation in needed else ():
             shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
             # Kernels have four axes, too, but their first one is known.
-            if shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= SMALLEST_MAP:
-                last = tensor
-    return last
+            is_map = shape[0] is None and None not in shape[1:] and min(shape[1:3]) >= smallest
+            if is_map and images.op not in upstream([logits.op], stop_at=[tensor]):
+                return tensor
+    return images
 
 
 def class_activation_map(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """HiResCAM of the most probable class, float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
+    """The map of the most probable class, float32 [N, h, w], 0 to 1; all 0 where nothing contributes to the class.
 
     The logits [N, classes] are computed from images, preprocessed pictures [N, H, W, C] with N unknown.
     """
     # Relative to the mean of all, which softmax does not see: a sigmoid unit's first class has the constant logit 0.
     score = tf.reduce_max(logits, 1) - tf.reduce_mean(logits, 1)
-    activations = last_map(images, logits)
-    (gradient,) = tf.gradients(score, activations)
-    cam = tf.nn.relu(tf.reduce_sum(gradient * activations, 3))
+    coarse = last_map(images, logits)
+    cam = tf.nn.relu(tf.reduce_sum(_contributions(score, coarse), 3))
+    fine = last_map(images, logits, 2 * min(coarse.shape.as_list()[1:3]) - 1)  # a stride makes 10 places of 19
+    if fine is not images:
+        positive = tf.reduce_sum(tf.nn.relu(_contributions(score, fine)), 3)
+        cam = positive * tf.compat.v2.image.resize(cam[..., tf.newaxis], positive.shape[1:])[..., 0]
     return tf.math.divide_no_nan(cam, tf.reduce_max(cam, [1, 2], keepdims=True))
+
+
+def _contributions(score: tf.Tensor, activations: tf.Tensor) -> tf.Tensor:
+    """The part of each element of a feature map [N, H, W, C] in the scores [N], to first order."""
+    (gradient,) = tf.gradients(score, activations)
+    return gradient * activations
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:

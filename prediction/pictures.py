@@ -1,6 +1,7 @@
 """A user's picture files: their list, and reading them as inputs of a net."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,9 @@ import cv2
 import numpy as np
 
 from errors import UserError
-from files import all_files, read_regular
+from files import all_files, expand, read_regular
 from pipeline import images
+from pipeline.dataset import Dataset
 from pipeline.preprocess import Preprocessor
 from prediction import drawings
 from tfcompat import tf
@@ -60,58 +62,67 @@ def folder_name(file: str) -> str:
 
 
 def list_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> list[str]:
-    """The given pictures and all pictures in the given folders, in order.
+    """The given pictures and all pictures in the given folders, in order. Raises UserError as find_pictures."""
+    return find_pictures(files)[0]
+
+
+def find_pictures(files: "str | os.PathLike | Iterable[str | os.PathLike]") -> tuple[list[str], Counter]:
+    """The given pictures and all pictures in the given folders, in order; and the other files' numbers by ending.
 
     In folders and their subfolders, pictures are found by their endings; hidden files are left out. Raises UserError
     for a path that does not exist and for a folder without pictures.
     """
-    found = []
+    found, left_out = [], Counter()
     for path in [files] if isinstance(files, str | os.PathLike) else files:
-        path = os.fspath(path)
+        path = expand(path)
         if not os.path.exists(path):
             raise UserError(f"{path} does not exist")
-        inside = [path]
-        if os.path.isdir(path):
-            inside = [str(file) for file in all_files(Path(path)) if file.suffix.lower() in images.EXTENSIONS]
-        if not inside:
-            raise UserError(f"{path} holds no pictures ({', '.join(sorted(images.EXTENSIONS))})")
-        found += inside
-    return found
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        inside = all_files(Path(path))
+        pictures = [str(file) for file in inside if file.suffix.lower() in images.EXTENSIONS]
+        others = Counter(
+            file.suffix.lower() or "without an ending"
+            for file in inside
+            if file.suffix.lower() not in images.EXTENSIONS
+        )
+        if not pictures:
+            others = ", ".join(f"{number:,} {kind}" for kind, number in others.most_common())
+            has = f"; it holds {others}" if others else ""
+            raise UserError(f"{path} holds no pictures ({', '.join(sorted(images.EXTENSIONS))}){has}")
+        found += pictures
+        left_out += others
+    return found, left_out
 
 
 class PictureReader:
     """Reads picture files as conversion and evaluation do, so that predictions equal those of evaluation."""
 
-    def __init__(self, preprocessor: Preprocessor, short_side: int | None, session: tf.Session, invert: str):
+    def __init__(self, preprocessor: Preprocessor, dataset: Dataset, session: tf.Session, invert: str, max_pixels: int):
         """Adds the preprocessing to the session's graph, which must be the default graph.
 
-        short_side is the converter's, of the training pictures. For a net trained on light strokes on black, invert
-        'auto' redraws pictures that do not look so, 'yes' all of them, as dark strokes, 'no' none. Raises UserError for
-        'yes' with another net.
+        dataset is that of the training. For a net trained on light strokes on black, invert 'auto' redraws pictures
+        that do not look so, 'yes' all of them, as dark strokes, 'no' none. Raises UserError as drawings.box_of.
         """
-        if invert not in ("auto", "yes", "no"):
-            raise UserError(f"--invert is {invert}; it must be auto, yes or no")
-        self.preprocessor, self.short_side, self.invert = preprocessor, short_side, invert
-        self.box = drawings.box_side(preprocessor.statistics)
-        if invert == "yes" and self.box is None:
-            raise UserError("--invert yes: the net was not trained on light strokes on black; leave it out")
+        self.preprocessor, self.dataset, self.max_pixels = preprocessor, dataset, max_pixels
+        self.box, self.dark = drawings.box_of(dataset, invert), invert == "yes" or None
         encoded = tf.placeholder(tf.string, [])
         self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
 
     def read(self, file: str) -> Prediction:
         """A prediction with the net's input for a picture file, without its result."""
-        dark, statistics = self.invert == "yes" or None, self.preprocessor.statistics
+        statistics = self.dataset.statistics
         try:
-            stored = images.store(read_regular(file), self.preprocessor.channels, self.short_side)
+            channels, short_side = self.preprocessor.channels, self.dataset.short_side
+            stored = images.store(read_regular(file), channels, short_side, self.max_pixels)
             shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
             size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
             thumbnail = np.atleast_3d(cv2.resize(stored.pixels, size, interpolation=cv2.INTER_AREA))
-            redraw = (
-                bool(self.box) and self.invert != "no" and (dark or not drawings.is_like(stored.pixels, statistics))
-            )
+            redraw = self.box is not None and (self.dark or not drawings.is_like(stored.pixels, statistics))
             if redraw:
                 side = len(statistics.pixels["mean"])
-                stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, dark))
+                stored = images.encode_png(drawings.redrawn(stored.pixels, side, self.box, self.dark))
             return Prediction(file, thumbnail=thumbnail, redrawn=redraw, image=self.preprocess(stored.data))
         except (images.ImageError, OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) or repr(error)

@@ -4,7 +4,11 @@ import contextlib
 import csv
 import json
 import os
+import shutil
+import sys
 import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,23 +16,52 @@ import numpy as np
 from tqdm import tqdm
 
 from files import atomic_directory, output_file
-from pipeline import images, montage
+from pipeline import montage
 from prediction.heatmaps import overlay
 from prediction.pictures import Prediction, folder_name
+
+WIDEST = 60  # columns of a name in a table; longer ones widen it where they are shown
+LONGEST = 240  # bytes of a file's name, which can have 255
 
 Write = Callable[[Prediction], None]
 
 
 @contextlib.contextmanager
 def table(files: Sequence[str], class_names: Sequence[str]) -> Iterator[Write]:
-    """On standard output, a line for each class."""
-    file_width, name_width = (min(60, max(map(len, texts))) for texts in (files, class_names))
+    """On standard output, a line for each class, the file before the first.
+
+    In a terminal that is too narrow for that, the file has a line of its own.
+    """
+    file_width, name_width = (min(WIDEST, max(map(columns, texts), default=0)) for texts in (files, class_names))
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
 
     def write(prediction: Prediction) -> None:
-        lines = [f"{name:<{name_width}}  {probability:>7.2%}" for name, probability in prediction.top]
-        tqdm.write("\n".join(f"{'' if i else prediction.file:<{file_width}}  {line}" for i, line in enumerate(lines)))
+        width = max(file_width, columns(prediction.file))
+        wide = max(name_width, *(columns(name) for name, _ in prediction.top))
+        lines = [f"  {padded(name, wide)}  {probability:>7.2%}" for name, probability in prediction.top]
+        if width + len(lines[0]) > room:
+            tqdm.write("\n".join([printable(prediction.file), *lines]))
+        else:
+            tqdm.write(padded(prediction.file, width) + f"\n{' ' * width}".join(lines))
 
     yield write
+
+
+def printable(text: str) -> str:
+    """A text without line breaks and control characters, which a file name may hold."""
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
+
+
+def columns(text: str) -> int:
+    """The columns that a terminal takes for a text: two for a Chinese character, none for a combining accent."""
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in printable(text)
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """A text with spaces up to a number of columns."""
+    return printable(text) + " " * (width - columns(text))
 
 
 @contextlib.contextmanager
@@ -59,31 +92,73 @@ def csv_file(path: str) -> Iterator[Write]:
 
 
 @contextlib.contextmanager
-def sheets(path: str) -> Iterator[Write]:
+def sheets(path: str, files: Sequence[str]) -> Iterator[Write]:
     """Sheets of the pictures, each under its class, the probability and the file's name."""
+    names = short_names(files)
     with montage.sheets("--sheet", path) as draw:
 
         def write(prediction: Prediction) -> None:
-            (label, probability), *_ = prediction.top
-            name = os.fsencode(os.path.basename(prediction.file)).decode(errors="backslashreplace")
-            draw(prediction.thumbnail, f"{label[:15]} {probability:.0%}\n{name[-20:]}")
+            draw(prediction.thumbnail, f"{headline(prediction)}\n{shown(names[prediction.file])}")
 
         yield write
 
 
 @contextlib.contextmanager
-def overlays(path: str) -> Iterator[Write]:
-    """A directory with the class activation map of each picture as PNG, numbered since names may repeat."""
+def overlays(path: str, files: Sequence[str]) -> Iterator[Write]:
+    """A directory with a PNG for each picture, in folders as the pictures are: it, and its class activation map."""
+    names, relative = short_names(files), output_names(files)
     with atomic_directory(path) as directory:
-        number = 0
 
         def write(prediction: Prediction) -> None:
-            nonlocal number
-            number += 1
-            name = f"{number:05d}_{Path(prediction.file).stem[:50]}.png"
-            (directory / name).write_bytes(images.encode_png(overlay(prediction.image, prediction.cam)).data)
+            drawn = overlay(prediction.image, prediction.cam)
+            tiles = [(prediction.thumbnail, shown(names[prediction.file])), (drawn, headline(prediction))]
+            target = directory / relative[prediction.file]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            montage.sheet(tiles, len(tiles)).savefig(target, dpi=max(drawn.shape) / montage.SIDE)
 
         yield write
+
+
+def headline(prediction: Prediction) -> str:
+    """The most probable class and its probability."""
+    (label, probability), *_ = prediction.top
+    return f"{label} {probability:.0%}"
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be drawn."""
+    return os.fsencode(printable(name)).decode(errors="backslashreplace")
+
+
+def short_names(files: Sequence[str]) -> dict[str, str]:
+    """The names of files, with as many of their folders as it takes to tell files of one name apart."""
+    parts = {file: Path(os.path.abspath(file)).parts for file in files}
+    depths = dict.fromkeys(parts, 1)
+    while True:
+        names = {file: os.path.join(*parts[file][-depths[file] :]) for file in parts}
+        counts = Counter(names.values())
+        unclear = [file for file in parts if counts[names[file]] > 1 and depths[file] < len(parts[file])]
+        if not unclear:
+            return names
+        for file in unclear:
+            depths[file] += 1
+
+
+def output_names(files: Sequence[str]) -> dict[str, Path]:
+    """A name that ends in .png for each file, in folders as they are below the one that holds all files."""
+    absolute = {file: os.path.abspath(file) for file in files}
+    above = os.path.commonpath(list(map(os.path.dirname, absolute.values()))) if files else ""
+    names, taken = {}, set()
+    for file, path in absolute.items():
+        relative = Path(os.path.relpath(path, above))
+        stem = os.fsdecode(os.fsencode(relative.stem)[:LONGEST])
+        name, number = relative.with_name(f"{stem}.png"), 1
+        while name in taken:
+            number += 1
+            name = relative.with_name(f"{stem}_{number}.png")
+        taken.add(name)
+        names[file] = name
+    return names
 
 
 @contextlib.contextmanager

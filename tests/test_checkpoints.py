@@ -1,12 +1,17 @@
 """Checkpoints: durable saves, pruning, damaged files, comparison with the variables of a graph."""
 
+import gzip
+import io
 import os
 import pathlib
+import pickle
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 
-from checkpoints import CheckpointDirectory, check_restorable, compare, locate, newest_valid, step_of
+from checkpoints import CheckpointDirectory, check_restorable, compare, foreign, locate, newest_valid, step_of
 from errors import UserError
 from tfcompat import tf
 
@@ -190,3 +195,94 @@ def test_the_error_names_other_types_and_values_that_are_not_finite(values, mess
         path = tf.train.Saver([variable]).save(session, str(tmp_path / "model.ckpt"), 1)
     with tf.Graph().as_default(), pytest.raises(UserError, match=message):
         check_restorable(path, {"weights": tf.get_variable("weights", [3])})
+
+
+def test_damaged_checkpoints_get_the_remedy_of_the_command(session, tmp_path):
+    """--run-dir is an option of train.py alone."""
+    saved(session, tmp_path, [3])
+    flip_a_bit(tmp_path)
+    with pytest.raises(UserError, match=r"can be read; restore them from a backup, or choose another --run-dir"):
+        newest_valid(str(tmp_path))
+    with pytest.raises(UserError, match=r"restore them from a backup, or name another one with --init-from$"):
+        locate(str(tmp_path), "--init-from")
+    saved(session, tmp_path / "best", [2])
+    with pytest.raises(UserError, match=rf"or name another one with --ckpt, such as {tmp_path}/best$"):
+        locate(str(tmp_path))
+
+
+def other_checkpoint(session, prefix, **options):
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    return tf.train.Saver().save(session, str(prefix), write_meta_graph=False, **options)
+
+
+def test_the_only_checkpoint_of_any_directory_is_found(session, tmp_path):
+    """Of slim's archives, of a SavedModel, and of other programs, whose names are not ours."""
+    saved_model = tmp_path / "saved_model"
+    variables = other_checkpoint(session, saved_model / "variables" / "variables", write_state=False)
+    (saved_model / "saved_model.pb").touch()
+    assert locate(str(saved_model)) == variables
+    other = other_checkpoint(session, tmp_path / "other" / "lenet", global_step=100)
+    assert locate(str(tmp_path / "other")) == locate(str(tmp_path / "other" / "checkpoint")) == other
+    with pytest.raises(UserError, match=rf"does not exist; did you mean {other}\?"):
+        locate(str(tmp_path / "other" / "lenet"))
+    second = other_checkpoint(session, tmp_path / "other" / "alexnet")
+    with pytest.raises(UserError, match=f"holds several checkpoints: give one of {second}, {other}"):
+        locate(str(tmp_path / "other"))
+    os.remove(f"{second}.index")
+    with pytest.raises(UserError, match=f"is there, but {second}.index is missing; copy both"):
+        locate(second)
+    (tmp_path / "frozen").mkdir()
+    (tmp_path / "frozen" / "saved_model.pb").touch()
+    with pytest.raises(UserError, match="is a SavedModel without variables"):
+        locate(str(tmp_path / "frozen"))
+
+
+def zipped(*names):
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return content.getvalue()
+
+
+def tarred():
+    with tarfile.open(fileobj=(content := io.BytesIO()), mode="w") as archive:
+        archive.add(__file__, "model.ckpt")
+    return content.getvalue()
+
+
+KINDS = {  # a file's name to its content, and a part of what is said about it
+    "whole.h5": (b"\x89HDF\r\n\x1a\n", "a Keras file; convert it"),
+    "model.keras": (zipped("config.json", "model.weights.h5"), "a Keras or NumPy file; convert it"),
+    "arrays.npz": (zipped("conv1|kernel.npy"), "a Keras or NumPy file; convert it"),
+    "array.npy": (b"\x93NUMPY\x01\x00", "a single NumPy array"),
+    "new.pth": (zipped("archive/data.pkl", "archive/version"), "a PyTorch file"),
+    "old.pth": (pickle.dumps({}, 2), "as PyTorch writes it"),
+    "model.safetensors": (b"\x40\0\0\0\0\0\0\0" + b'{"a":{"dtype":"F32"}}', "a safetensors file"),
+    "model.tflite": (b"\x1c\0\0\0TFL3", "a TFLite model; it can only be run"),
+    "model.onnx": (b"\x08\x07\x12", "an ONNX model"),
+    "frozen.pb": (b"\n\x1d", "a frozen graph"),
+    "saved_model.pb": (b"\x08\x01", "give its directory"),
+    "vgg_16.tar.gz": (gzip.compress(b"x"), "a compressed file; unpack it"),
+    "vgg_16.tar": (tarred(), "a tar archive; unpack it"),
+    "vgg_16.zip": (zipped("vgg_16.ckpt"), "a zip archive; unpack it"),
+    "vgg_16.ckpt": (b"\n<!DOCTYPE html><html>", "the download failed"),
+    "lfs.ckpt": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "empty.ckpt": (b"", "empty"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_kind_of_a_file_that_is_no_checkpoint_is_named(tmp_path, name):
+    content, said = KINDS[name]
+    (tmp_path / name).write_bytes(content)
+    assert said in foreign(str(tmp_path / name))
+    with pytest.raises(UserError, match=f"{name} cannot be read") as raised:
+        locate(str(tmp_path / name))
+    assert said in str(raised.value)
+
+
+def test_a_checkpoint_of_the_old_format_is_of_no_other_kind(session, tmp_path):
+    saver = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+    path = saver.save(session, str(tmp_path / "vgg_16.ckpt"), write_meta_graph=False)
+    assert foreign(path) is None
+    assert locate(str(tmp_path)) == path

@@ -3,14 +3,19 @@
 import json
 import os
 import re
+from typing import get_type_hints
 
 import pytest
 
 import config
+from classifier import Classifier
 from config import TOPIC_OF, Config
 from errors import UserError
+from eval import EvalOptions
+from export import ExportOptions
 from nets import NETS
 from pipeline.preprocess import FAMILIES
+from predict import PredictOptions
 from presets import PRESETS, parse_command_line
 from run_directory import in_steps, resolve, resumed
 
@@ -131,7 +136,7 @@ def test_the_extremes_that_are_allowed():
 
 OPEN = {
     *("overfit_batches", "clip_norm", "ema_decay", "patience", "total_epochs", "warmup_epochs", "decay_epochs"),
-    *("validate_every_epochs", "snapshot_every_epochs"),
+    *("validate_every_epochs", "snapshot_every_epochs", "display_every_steps"),
 }
 
 
@@ -241,11 +246,11 @@ OTHER_VALUES = {
     "head": "sigmoid", "decay_biases": True, "label_smoothing": 0.5, "nesterov": True, "clip_norm": 9.0,
     "ema_decay": 0.5, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
     "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
-    "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True,
+    "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True, "norms_by": "variable",
 }  # fmt: skip
 FREE = {
     "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",
-    "source", "data", "on_error", "run_dir", "patience",
+    "source", "data", "on_error", "run_dir", "patience", "norms_by",
 }  # fmt: skip
 
 
@@ -360,3 +365,25 @@ def test_a_duration_is_given_in_one_unit():
 def test_settings_that_do_not_go_together(settings, message):
     with pytest.raises(UserError, match=message):
         resolve(Config.of(**settings))
+
+
+def places(record):
+    hints = get_type_hints(record, include_extras=True)
+    return {key for key, hint in hints.items() if config.PLACE in getattr(hint, "__metadata__", ())}
+
+
+def test_every_option_that_is_a_path_takes_a_tilde(monkeypatch):
+    """Which the shell leaves in --out=~/data, and a directory called ~ would be made."""
+    monkeypatch.setenv("HOME", "/home/me")
+    found = set().union(*map(places, [*config.TOPICS.values(), EvalOptions, PredictOptions, ExportOptions]))
+    assert found == {
+        *("source", "data", "init_from", "run_dir", "ckpt"),
+        *("per_image", "confusion", "mistakes", "csv", "sheet", "explain", "out"),
+    }
+    asked = parse_command_line(["folder", "--data=~/data", "--run-dir=~/runs/a", "--init-from", "~/b", "--source", "~"])
+    paths = [asked.flat()[key] for key in ("data", "run_dir", "init_from", "source")]
+    assert paths == ["/home/me/data", "/home/me/runs/a", "/home/me/b", "/home/me"]
+    assert Config.of(data="~/data").input.data == "/home/me/data"
+    assert ExportOptions("~/run", format="onnx", out="~/out").out == "/home/me/out"
+    with pytest.raises(UserError, match="--ckpt /home/me/run does not exist"):
+        Classifier.load("~/run")

@@ -24,6 +24,9 @@ from engine.evaluation import Evaluation
 from engine.metrics import PerExample
 from errors import UserError
 from nets import NETS, Net
+from pipeline import tfrecord
+from pipeline.dataset import Dataset
+from pipeline.images import encode_png
 from tfcompat import slim, tf
 from tiny_net import configured, evaluated, tiny, tiny_arg_scope, train
 
@@ -110,6 +113,14 @@ def test_the_table_of_pictures_recomputes_to_the_same_counts(result):
         assert row["support"] == 25
 
 
+def test_top_k_that_says_nothing_is_null(result):
+    _, found, _ = result
+    assert found.as_dict()["top5"] is None
+    assert found.as_dict(2)["top2"] is None
+    assert found.as_dict(1)["top1"] == found.summary.top1
+    assert "top-" not in command.as_text(found, 5).splitlines()[-1].replace("top-1 ", "")
+
+
 def test_two_classes_have_a_roc_curve(result):
     _, found, out = result
     with open(out / "images.csv", newline="") as file:
@@ -142,7 +153,12 @@ def test_pictures_and_tensorboard(binary, result):
         for event in tf.train.summary_iterator(str(file))
         for value in event.summary.value
     ]
-    assert {value.tag for value in events} == {"loss/cross_entropy", "accuracy/top1", "confusion", "mistakes"}
+    assert {value.tag for value in events} == {
+        "loss/cross_entropy",
+        "accuracy/top1",
+        "results/confusion",
+        "results/mistakes",
+    }
     top1 = next(value.simple_value for value in events if value.tag == "accuracy/top1")
     assert top1 == pytest.approx(found.summary.top1)
 
@@ -272,6 +288,20 @@ def test_python_gets_data_and_keeps_its_graph(binary, capfd):
     assert found.summary.examples == 12
     assert found.as_dict(1)["top1"] == found.summary.top1 == found.top_k(1)
     assert capfd.readouterr().out == ""
+
+
+def test_a_checkpoint_alone_takes_the_channels_that_its_net_has(binary, tmp_path):
+    for path in binary.glob("model.ckpt-*"):
+        shutil.copy(path, tmp_path)
+    grey = [encode_png(np.full((12, 12), level, np.uint8)) for level in (90, 150)]
+    payloads = [tfrecord.serialize(picture, label, "", "") for label, picture in enumerate(grey)]
+    (tmp_path / "test.tfrecord").write_bytes(b"".join(map(tfrecord.framed, payloads)))
+    (tmp_path / "labels.txt").write_text("0:cat\n1:dog\n")
+    prefix = next(tmp_path.glob("*.index")).with_suffix("")
+    classifier = Classifier.load(prefix, net="tiny_with_two_heads", data=str(tmp_path))
+    assert Dataset.load(str(tmp_path)).channels == 1
+    assert classifier.preprocessor.channels == 3
+    assert len(classifier.evaluate("test", data=str(tmp_path)).table.label) == 2
 
 
 def test_weights_that_overflow_are_an_error(binary, tmp_path):

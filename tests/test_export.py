@@ -107,6 +107,12 @@ def test_labels_and_metadata(place):
         assert directory.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.parametrize(("size", "words"), [(0, "0 bytes"), (11, "11 bytes"), (999, "999 bytes"), (1234, "1.2 kB")])
+def test_sizes_of_small_files_are_in_bytes(size, words, tmp_path):
+    (tmp_path / "labels.txt").write_bytes(bytes(size))
+    assert export.size_of(tmp_path / "labels.txt") == words
+
+
 def test_a_class_is_one_line_of_labels(place, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(place / "runs/digits", run, ignore=shutil.ignore_patterns("best", "export"))
@@ -258,13 +264,34 @@ def test_a_wrong_command_ends_with_2(options, capsys):
     assert ascii(wrong).strip("'") in capsys.readouterr().err
 
 
-def test_a_directory_that_holds_something_is_left_alone(place):
-    kept = place / "runs/digits/export/frozen/frozen_graph.pb"
-    before = kept.read_bytes()
+def test_an_export_replaces_an_earlier_one_and_nothing_else(place, tmp_path):
+    out, run = tmp_path / "out", place / "runs/digits"
+    exported(run, "frozen", out=str(out))
+    exported(run, "saved_model", out=str(out))
+    exported(run, "onnx", out=str(out), ema=True)
+    assert sorted(path.name for path in out.iterdir()) == ["labels.txt", "metadata.json", "model.onnx"]
+    assert json.loads((out / "metadata.json").read_text())["averaged_weights"] is True
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    kept = (out / "model.onnx").read_bytes()
+    (out / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and is not empty") as caught:
-        exported(place / "runs/digits", "frozen")
+        exported(run, "onnx", out=str(out))
     assert caught.value.exit_code == 2
-    assert kept.read_bytes() == before
+    assert ((out / "notes.txt").read_text(), (out / "model.onnx").read_bytes()) == ("mine", kept)
+    (out / "notes.txt").unlink()
+    (out / "metadata.json").write_text("[]")  # of another program
+    with pytest.raises(UserError, match="exists and is not empty"):
+        exported(run, "onnx", out=str(out))
+
+
+def test_an_export_that_fails_keeps_the_earlier_one(place, tmp_path, monkeypatch):
+    out = exported(place / "runs/digits", "frozen", out=str(tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setitem(formats.WRITERS, "frozen", lambda graph, directory: (directory / "missing/file").read_bytes())
+    with pytest.raises(UserError, match="cannot be written"):
+        exported(place / "runs/digits", "frozen", out=str(out))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_net_that_gives_other_numbers_is_not_left(place, tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Locks and atomic directories, across processes."""
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,7 +12,7 @@ import time
 import pytest
 
 from errors import UserError
-from files import atomic_directory, locked
+from files import atomic_directory, atomic_write, check_output, expand, fsync, locked, output_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -92,3 +95,71 @@ def test_a_directory_is_made_by_one_process_at_a_time(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with pytest.raises(UserError, match="exists and is not empty"), atomic_directory(out):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_gets_a_warning(number, tmp_path, monkeypatch, capsys):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with atomic_directory(tmp_path / "out") as partial:
+        (partial / "a").write_text("made")
+    assert (tmp_path / "out/a").read_text() == "made"
+    assert os.listdir(tmp_path) == ["out"]
+    assert f"{tmp_path} cannot be locked ({os.strerror(number)})" in capsys.readouterr().err
+
+
+def test_a_lock_that_fails_for_another_reason_is_an_error(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / ".lock"):
+        pass
+
+
+def test_a_directory_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    def invalid(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(os, "fsync", invalid)
+    fsync(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        fsync(tmp_path / "file")
+
+
+def test_a_link_is_kept_and_its_target_is_written(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere/real.csv", tmp_path / "link.csv"
+    for before in (None, "old"):  # a link to a file that is not there yet, too
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        if before:
+            target.write_text(before)
+        check_output("--csv", str(link), ".csv")
+        with output_file("--csv", str(link)) as partial:
+            partial.write_text("new")
+        assert link.is_symlink()
+        assert target.read_text() == "new"
+    link.unlink()
+    link.symlink_to("missing/real.csv")
+    with pytest.raises(UserError, match=r"--csv .*link\.csv must be a \.csv in a directory that is there"):
+        check_output("--csv", str(link), ".csv")
+    with atomic_write(tmp_path / "plain") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "plain").read_text() == "new"
+
+
+def test_a_leading_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [expand(path) for path in ("~/data", "~", "a/~", "~$no.jpg")] == [
+        f"{tmp_path}/data",
+        str(tmp_path),
+        "a/~",
+        "~$no.jpg",
+    ]
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME and an entry of the user
+    with pytest.raises(UserError, match="~/data names the home directory, but there is none"):
+        expand("~/data")

@@ -32,13 +32,15 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "own_code", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "fonts", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
     "own_code": {"errors", "files"},
-    "config": {"errors", "files"},
+    "fonts": set(),
+    "option_records": {"files"},
+    "config": {"errors", "files", "option_records"},
     "presets": {"config", "errors"},
     "checkpoints": {"errors", "files", "tfcompat"},
     "nets": {"nets", *BASE},  # never the configuration

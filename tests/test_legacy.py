@@ -2,8 +2,10 @@
 
 import gzip
 import http.server
+import io
 import os
 import pathlib
+import pickle
 import re
 import struct
 import subprocess
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from pipeline.convert.sources.arrays import MNIST_FILES, MNIST_URL
-from tfcompat import legacy, mnist, tf
+from tfcompat import hints, legacy, mnist, restored, slim, tf
 from tfcompat.__main__ import main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -284,6 +286,144 @@ def test_the_error_for_a_removed_name_has_an_alternative(tmp_path):
     assert f"python -m fissix -w {neighbour}" in syntax
 
 
+HINTS = {  # code of 2017 to a part of its hint
+    "import collections; collections.Iterable": "use collections.abc",
+    "from collections import Mapping": "use collections.abc",
+    "import urllib; urllib.urlretrieve": "urllib.request.urlretrieve",
+    "import itertools; itertools.izip": "use zip",
+    "import Queue": "use queue",
+    "(i for i in 'ab').next()": "next(iterator)",
+    "'text'.decode('utf8')": "bytes.decode",
+    "1 / 0": None,
+    "{}.keys()[0]": "list(…)",
+    "import random; random.shuffle(range(3))": "list(…)",
+    "len(map(int, '12'))": "list(…)",
+    "import time; time.clock()": "time.perf_counter",
+    "from scipy.misc import imread": "PIL.Image.open",
+    "from scipy.misc import imresize": "resize((width, height))",
+    "import scipy; scipy.misc.toimage": "PIL.Image",
+    "from sklearn.cross_validation import train_test_split": "sklearn.model_selection",
+    "np.ones(2).tostring()": "tobytes",
+    "np.array([[1], [1, 2]])": "dtype=object",
+    "np.load(io.BytesIO(npy)).item()": "allow_pickle=True, encoding='latin1'",
+    "pickle.loads(b\"S'\\xff'\\n.\")": "encoding='latin1'",
+    "pickle.load(io.StringIO('x'))": "'rb'",
+    "tf.train.SummaryWriter": "tf.summary.FileWriter",
+    "tf.image.per_image_whitening": "per_image_standardization",
+    "tf.train.BytesList(value=['a'])": "text.encode()",
+    "tf.app.flags.DEFINE_integer('steps', 1e4, '')": "96//2",
+    "[1, 2]['a']": None,
+    "np.file": None,
+    "from itertools import imap": "use map",
+    "import sys; sys.maxint": "sys.maxsize",
+    "{}.has_key(1)": "`in`",
+    "raw_input()": "use input",
+    **dict.fromkeys((
+        "[0][2/2]", "list(range(4/2))", "np.zeros(4/2)", "np.arange(9)[4/2]", "np.arange(9)[:4/2]",
+        "np.random.choice(9, 4/2)", "tf.get_variable('w', [11, 11, 96/2, 256])", "tf.truncated_normal([96/2, 3])",
+        "tf.placeholder(tf.float32, [None, 96/2])", "tf.reshape(tf.zeros([4]), [4/2, 2])", "tf.zeros([4])[:4/2]",
+        "tf.split(tf.zeros([4]), 4/2, 0)", "tf.image.resize_images(tf.zeros([1, 8, 8, 3]), [8/2, 8/2])",
+        "slim.conv2d(tf.zeros([1, 8, 8, 3]), 4, [6/2, 3])", "slim.max_pool2d(tf.zeros([1, 8, 8, 3]), 4/2)",
+        "slim.conv2d(tf.zeros([1, 8, 8, 3]), 4, 3, stride=4/2)", "slim.fully_connected(tf.zeros([1, 4]), 8/2)",
+        "tf.data.Dataset.range(9).batch(8/2)", "tf.argmax([1, 2], 0/2)", "tf.one_hot([1], 4/2)",
+    ), "write 96//2"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:scipy.misc", "ignore:list indices")
+@pytest.mark.parametrize(("code", "part"), HINTS.items())
+def test_the_hint_for_an_error_of_an_old_script(code, part):
+    pickled = io.BytesIO()
+    np.save(pickled, {"conv1": [np.ones(3)]})
+    names = {"np": np, "tf": tf, "slim": slim, "io": io, "pickle": pickle, "npy": pickled.getvalue()}
+    with tf.Graph().as_default(), pytest.raises(Exception) as raised:
+        exec(code, names)
+    hint = hints.hint(raised.value)
+    assert hint is None if part is None else part in hint
+
+
+RESTORED = """
+import pickle, sys
+import numpy as np, tensorflow as tf
+from tensorflow.contrib.data import Dataset, batch_and_drop_remainder
+assert (np.int, np.float, np.object, np.product([2, 3]), np.asscalar(np.ones(1))) == (int, float, object, 6, 1.0)
+assert np.in1d([[1, 2]], [2]).tolist() == [False, True] and np.NINF == -np.inf and np.float_ is np.float64
+assert np.reshape(np.ones(4), newshape=(2, 2)).shape == np.reshape(np.ones(4), (2, 2)).shape == (2, 2)
+assert np.fromstring(b"ab", np.uint8).tolist() == [97, 98] and np.fromstring("1 2", sep=" ").tolist() == [1, 2]
+assert np.histogram([1, 2, 2], 2, normed=True)[0].tolist() == np.histogram([1, 2, 2], 2, density=True)[0].tolist()
+
+squares = Dataset.range(5).map(lambda x: x * x, num_threads=2, output_buffer_size=10)
+pairs = squares.apply(batch_and_drop_remainder(2)).make_one_shot_iterator().get_next()
+with tf.Session() as session:
+    assert [session.run(pairs).tolist() for _ in range(2)] == [[0, 1], [4, 9]]
+    try:
+        session.run(pairs)
+    except tf.errors.OutOfRangeError:
+        print("two batches")
+
+for call in ("softmax_cross_entropy_with_logits", "sigmoid_cross_entropy_with_logits"):
+    function = getattr(tf.nn, call)
+    try:
+        function(tf.zeros([1, 2]), tf.zeros([1, 2]))
+    except ValueError as error:
+        print(error)
+    function(labels=tf.zeros([1, 2]), logits=tf.zeros([1, 2]))
+try:
+    tf.concat(1, [tf.zeros([1, 2])] * 2)
+except ValueError as error:
+    print(error)
+assert tf.concat([tf.zeros([1, 2])] * 2, 1).shape == [1, 4]
+
+flags = tf.app.flags
+flags.DEFINE_boolean("train", True, "")
+flags.DEFINE_boolean("crop", False, "")
+flags.DEFINE_integer("batch_size", 3, "")
+FLAGS = flags.FLAGS
+FLAGS._parse_flags()
+print({name: str(value) for name, value in FLAGS.__flags.items() if name in ("train", "crop", "batch_size")})
+assert FLAGS.__dict__["__flags"] is FLAGS.__flags and FLAGS.__parsed
+tf.app.run(lambda argv: print(FLAGS.train, FLAGS.crop, FLAGS.batch_size, argv[1:]))
+"""
+
+
+def test_old_names_and_arguments_work_as_they_did(tmp_path):
+    script = tmp_path / "old.py"
+    script.write_text(RESTORED)
+    done = run_legacy(script, "--train", "False", "--crop", "true", "--batch_size", "7")
+    order = "TensorFlow 1.0 changed the order of tf.{0}'s arguments; write tf.{0}({1})"
+    assert done.stdout.splitlines() == [
+        "two batches",
+        order.format("nn.softmax_cross_entropy_with_logits", "labels=…, logits=…"),
+        order.format("nn.sigmoid_cross_entropy_with_logits", "labels=…, logits=…"),
+        order.format("concat", "values, axis"),
+        "{'train': 'False', 'crop': 'true', 'batch_size': '7'}".replace("true", "True"),
+        "False True 7 []",
+    ]
+
+
+def test_a_word_after_a_boolean_flag_is_its_value():
+    line = "x --train False --name true -crop 1 --train --no --train -- --train false"
+    assert restored.joined(line.split(), {"train", "crop"}.__contains__) == [
+        "x", "--train=False", "--name", "true", "-crop=1", "--train", "--no", "--train", "--", "--train", "false",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"def f():\n    if 1:\n\treturn 2\n", "expand -i"),
+        (b"x = 'caf\xe9'\n", "iconv -f latin1"),
+        (b"print 'x'\n", "fissix"),
+    ],
+)
+def test_the_remedy_for_a_file_that_does_not_compile(tmp_path, content, remedy):
+    path = tmp_path / "old.py"
+    with pytest.raises(SyntaxError) as raised:
+        compile(content, str(path), "exec", dont_inherit=True)
+    assert remedy in hints.syntax_hint(raised.value)
+    assert str(path) in hints.syntax_hint(raised.value)
+
+
 def test_every_place_of_an_old_name_exists():
     for place in {*legacy.MOVED.values(), *(home for homes in legacy.HOMES.values() for home in homes)}:
         legacy._at(place)
@@ -369,4 +509,19 @@ def test_a_damaged_mnist_file_is_an_error(small_mnist):
         mnist.read_data_sets(str(small_mnist))
     write_idx(path, np.zeros(3))
     with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file of unsigned bytes with rank 3"):
+        mnist.read_data_sets(str(small_mnist))
+
+
+def test_an_mnist_file_that_unpacks_to_more_than_it_says_is_not_read_on(small_mnist, monkeypatch):
+    path = small_mnist / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(struct.pack(">i3i", 2051, 1, 28, 28) + bytes(10**7)))
+    most = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: most.append(size) or read(self, size))
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file"):
+        mnist.read_data_sets(str(small_mnist))
+    assert 0 < max(most) <= 28 * 28 + 1
+    assert min(most) > 0
+    path.write_bytes(gzip.compress(struct.pack(">i3i", 2051, 2**20, 2**10, 2**10)))
+    with pytest.raises(ValueError, match=r"train-images.* is not a complete IDX file"):
         mnist.read_data_sets(str(small_mnist))

@@ -10,6 +10,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -22,7 +24,8 @@ from pipeline import montage
 from pipeline.convert import convert
 from pipeline.images import encode_png
 from predict import parse_command_line, predict
-from prediction.pictures import list_pictures
+from prediction import writers
+from prediction.pictures import PictureReader, Prediction, list_pictures
 from tfcompat import tf
 from tiny_net import configured, picture_folder, train
 
@@ -104,6 +107,20 @@ def test_the_probabilities_are_those_of_evaluation(batch_size, expected, run, pi
     assert len({row["probability"] for row in rows}) > 20
 
 
+def test_pictures_are_read_in_several_threads_and_stay_in_order(run, pictures, monkeypatch):
+    read, names = PictureReader.read, set()
+
+    def slow_at_first(self, file):
+        names.add(threading.current_thread().name)
+        time.sleep(0.1 if file == files[0] else 0)
+        return read(self, file)
+
+    files = list_pictures(pictures)
+    monkeypatch.setattr(PictureReader, "read", slow_at_first)
+    assert [each.file for each in Classifier.load(run, batch_size=8).stream(files)] == files
+    assert len(names) > 1 or len(os.sched_getaffinity(0)) == 1
+
+
 def test_json_is_all_that_standard_output_gets(run, pictures, capsys):
     assert predicted("--ckpt", run, pictures, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -175,6 +192,32 @@ def test_folders_are_searched_and_hidden_files_left_out(tmp_path):
     ]
 
 
+def test_files_that_folders_hold_beside_pictures_are_counted(run, pictures, tmp_path, capsys):
+    for name in ("a.HEIC", "b/c.heic", "notes.txt", "plain"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"holds no pictures \(.*; it holds 2 \.heic, 1 \.txt, 1 without an ending"):
+        list_pictures(tmp_path)
+    shutil.copy(pictures / "cat/0.jpg", tmp_path)
+    assert predicted("--ckpt", run, tmp_path) == 0
+    assert "left out of the folders" in (err := capsys.readouterr().err)
+    assert "2 .heic, 1 .txt, 1 without an ending" in err
+
+
+def test_large_pictures_are_taken_as_the_conversion_took_them(run, pictures, tmp_path, capsys):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    description = json.loads((other / "dataset.json").read_text())
+    assert description["max_pixels"] == 64_000_000
+    (other / "dataset.json").write_text(json.dumps({**description, "max_pixels": 150}))
+    words = ("--ckpt", other, pictures / "cat/small0.png", pictures / "cat/large0.png")  # 108 and 266 pixels
+    assert predicted(*words) == 1
+    assert "14×19 pixels, more than 150; --max-pixels allows more" in capsys.readouterr().err
+    assert predicted(*words, "--max-pixels", 266) == 0
+    with pytest.raises(UserError, match="--max-pixels is 0"):
+        predicted(*words, "--max-pixels", 0)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -242,12 +285,55 @@ def test_features_are_the_outputs_of_a_layer_in_the_order_of_the_files(run, pict
 def test_each_picture_is_explained_though_names_repeat(run, pictures, tmp_path):
     files = [pictures / "cat/0.jpg", pictures / "dog/0.jpg"]
     assert predicted("--ckpt", run, *files, "--explain", tmp_path / "why") == 0
-    made = sorted((tmp_path / "why").iterdir())
-    assert [path.name for path in made] == ["00001_0.png", "00002_0.png"]
+    made = sorted((tmp_path / "why").rglob("*.png"))
+    assert [path.relative_to(tmp_path / "why").as_posix() for path in made] == ["cat/0.png", "dog/0.png"]
     for path in made:
         pixels = cv2.imread(str(path)).astype(int)
-        assert pixels.shape == (224, 224, 3)
-        assert np.abs(pixels - pixels.mean(2, keepdims=True)).max() > 60  # the colors of the map
+        assert pixels.shape[1] > 2 * 224  # the picture itself is on the left
+        colors = np.abs(pixels - pixels.mean(2, keepdims=True)).max(2)
+        assert colors[:, : pixels.shape[1] // 2].max() < 30
+        assert colors[:, pixels.shape[1] // 2 :].max() > 60  # those of the map
+
+
+def test_names_tell_files_apart_and_outputs_have_a_place_of_their_own():
+    files = ["a/x/1.jpg", "a/y/1.jpg", "b/y/1.jpg", "2.jpg", "2.png"]
+    assert list(writers.short_names(files).values()) == ["x/1.jpg", "a/y/1.jpg", "b/y/1.jpg", "2.jpg", "2.png"]
+    places = [path.as_posix() for path in writers.output_names([*files, "2.jpg"]).values()]
+    assert places == ["a/x/1.png", "a/y/1.png", "b/y/1.png", "2.png", "2_2.png"]
+    assert writers.output_names(["/w/a.jpg"]) == {"/w/a.jpg": pathlib.Path("a.png")}
+    long = writers.output_names([f"{'ä' * 126}.jpg", "b"])[f"{'ä' * 126}.jpg"]
+    assert len(os.fsencode(long)) < 255
+    assert writers.output_names([]) == writers.short_names([]) == {}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("names", [("猫", "dog"), ("cat", "n" * 75), ("a\nb", "e\u0301")])
+@pytest.mark.parametrize("file", ["a.png", "folder/" * 15 + "a.png", "新しい/絵.png", "two\nlines.png"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_columns_of_the_table_are_aligned(terminal, file, names, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal() if terminal else io.StringIO())
+    monkeypatch.setenv("COLUMNS", "100")
+    prediction = Prediction(file, top=[(name, share) for name, share in zip(names, (0.995, 0.005), strict=True)])
+    with writers.table([file, "b.png"], names) as write:
+        write(prediction)
+    lines = sys.stdout.getvalue().splitlines()
+    long = terminal and writers.columns(file) + max(map(writers.columns, names)) > 89
+    assert len(lines) == 2 + long
+    assert [writers.columns(line) for line in lines[-2:]] == [writers.columns(lines[-1])] * 2
+    assert lines[0].startswith(writers.printable(file))
+    assert not terminal or writers.columns(lines[-1]) <= 100
+
+
+def test_features_print_no_table(run, pictures, tmp_path, capsys):
+    words = ("--ckpt", run, pictures / "cat/0.jpg", "--features", "logits", "--out", tmp_path / "f.npz")
+    assert predicted(*words) == 0
+    assert capsys.readouterr().out == ""
+    assert predicted(*words, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
 
 
 def test_many_pictures_fill_several_sheets_up_to_a_limit(tmp_path, capsys, monkeypatch):

@@ -18,10 +18,11 @@ from checkpoints import newest_valid
 from engine.evaluation import averaged
 from errors import UserError
 from nets.weights import write_checkpoint
+from pipeline.convert import convert
 from pipeline.dataset import Dataset
 from run_directory import exclusive
 from tfcompat import tf
-from tiny_net import configured, evaluated, picture_folder, train
+from tiny_net import configured, evaluated, picture_folder, planned, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -72,11 +73,11 @@ def test_the_default_reaches_its_accuracy(tmp_path, monkeypatch, capsys):
 def check_default(directory, done, accuracy, monkeypatch, capsys):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[:3] == [
+    assert lines[:2] == [
         f"making {directory}/data/digits: digits",
         f"{directory}/data/digits: 1,259 train, 179 validation, 359 test; 10 classes; 0 pictures rejected",
-        "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits",
     ]
+    assert "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits" in lines
     assert "evaluate: python eval.py --ckpt runs/digits" in lines[-1]
     assert (directory / "data/digits/dataset.json").exists()
 
@@ -118,24 +119,45 @@ def test_tensorboard_gets_everything(run):
             for value in event.summary.value
         }
 
-    def has_graph(file):
-        return any(event.graph_def for event in tf.train.summary_iterator(str(file)))
-
     scalars = {tag for tag, kind in tags(run) if kind == "simple_value"}
     trained = [f"tiny/{name}" for name in ("Conv/weights", "Conv/BatchNorm/beta", "logits/weights", "logits/biases")]
     assert scalars == {
         *("loss/cross_entropy", "loss/regularization", "loss/total", "accuracy/top1"),
         *("progress/learning_rate", "progress/images_per_second", "progress/gradient_norm"),
-        *(f"{kind}_norm/{name}" for kind in ("gradient", "weight") for name in trained),
+        *(f"weight_{kind}norm/{block}" for kind in ("", "gradient_") for block in ("Conv", "logits")),
     }
     assert tags(run / "val") == {
         *((tag, "simple_value") for tag in ("loss/cross_entropy", "accuracy/top1", "accuracy/top5")),
-        *(("confusion", "image"), ("worst_mistakes", "image")),
+        *(("results/confusion", "image"), ("results/mistakes", "image")),
     }
-    assert {("filters/tiny/Conv/weights/image/0", "image"), ("settings", "tensor")} <= tags(run)
-    assert {tag for tag, kind in tags(run) if kind == "histo"} >= {"tiny/Conv/weights", "tiny/logits/biases"}
-    assert ("pictures/image/7", "image") in tags(run)
-    assert any(has_graph(file) for file in run.glob("events*"))
+    assert {("weight_filters/tiny/Conv/weights/image/0", "image"), ("settings", "tensor")} <= tags(run)
+    assert {tag for tag, kind in tags(run) if kind == "histo"} == {f"weight_histogram/{name}" for name in trained}
+    assert ("training_inputs/image/7", "image") in tags(run)
+    # TensorBoard sorts groups by name and opens the first: what matters first comes first.
+    order = sorted({tag.split("/")[0] for tag, _ in tags(run) | tags(run / "val")})
+    assert order[:4] == ["accuracy", "loss", "progress", "results"]
+    assert all(group.startswith("weight_") for group in order[6:])
+
+
+def test_tensorboards_graph_has_few_nodes_at_the_top(run):
+    """With 15 or more TensorBoard takes nodes of many edges out of the graph, the net first."""
+    drawn = [e.graph_def for f in run.glob("events*") for e in tf.train.summary_iterator(str(f)) if e.graph_def]
+    graph = tf.GraphDef.FromString(drawn[0])
+    top = {node.name.partition("/")[0] for node in graph.node}
+    assert {"input", "tiny", "loss", "update", "validation", "metrics", "summaries", "checkpoints"} <= top
+    assert len(top) < 15
+    assert not graph.library.function  # drawn beside the graph, higher than it
+
+
+def test_name_scopes_are_no_part_of_variable_names(digits_data, tmp_path):
+    options = ["--net", "alexnet_mnist", "--image-size", "28", "--optimizer", "adam", "--ema-decay", "0.9"]
+    model = training.build(planned("--run-dir", str(tmp_path), "--data", digits_data, *options, "--clip-norm", "1"))
+    names = {v.op.name for v in model.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
+    scalars = {"global_step", "beta1_power", "beta2_power"}
+    assert scalars <= names
+    assert {name.partition("/")[0] for name in names - scalars} == {"alexnet_mnist"}
+    top = {op.name.partition("/")[0] for op in model.graph.get_operations()}
+    assert len(top) <= 15
 
 
 def test_best_is_the_best_validation_row(run):
@@ -382,7 +404,102 @@ def test_the_users_own_pictures(tmp_path):
     keys = {"class/label", "class/text", "encoded", "filename", "format", "height", "width"}
     assert set(tf.train.Example.FromString(record).features.feature) == {f"image/{key}" for key in keys}
     with pytest.raises(UserError, match="was made from"):
-        train(configured(*place, *small, "--source", str(picture_folder(tmp_path / "others"))))
+        train(configured(*place, *small, "--source", str(picture_folder(tmp_path / "others", count=13))))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project directory, the working directory, with pictures and a run that was made from them."""
+    (tmp_path / "project").mkdir()
+    picture_folder(tmp_path / "project/pics")
+    monkeypatch.chdir(tmp_path / "project")
+    convert("folder", "data/mine", "pics")
+    assert train(configured(*OWN, "--run-dir", "runs/one")) == 0
+    return tmp_path / "project"
+
+
+OWN = ("--dataset", "folder", "--source", "pics", "--data", "data/mine", "--image-size", "16", "--batch-size", "8")
+OWN += ("--total-steps", "2", "--validate-every-steps", "2")
+
+
+def test_pictures_that_have_changed_since_are_named(project, capsys):
+    shutil.move("pics/cat/3.jpg", "pics/dog/33.jpg")
+    shutil.copy("pics/cat/2.jpg", "pics/cat/99.jpg")
+    os.truncate("pics/dog/1.jpg", 300)
+    remake = f"rm -r {project}/data/mine && python -m pipeline.convert folder --source pics --out {project}/data/mine"
+    changes = "2 new (cat/99.jpg, dog/33.jpg), 1 gone (cat/3.jpg), 1 changed (dog/1.jpg)"
+    with pytest.raises(UserError, match=f"was made from .*{re.escape(changes)}.*{re.escape(remake)}") as failure:
+        train(configured(*OWN, "--run-dir", "runs/two"))
+    assert failure.value.exit_code == 2
+    assert not os.path.exists("runs/two")
+    capsys.readouterr()
+    without = [word for word in OWN if word not in ("--source", "pics")]
+    assert train(configured(*without, "--run-dir", "runs/two")) == 0  # on what was there
+    assert changes in capsys.readouterr().out
+    assert train(configured(*OWN, "--run-dir", "runs/one", "--total-steps", "3")) == 0  # and a run goes on
+    assert changes in capsys.readouterr().out
+    shutil.rmtree("data/mine")
+    convert("folder", "data/mine", "pics", on_error="skip")
+    with pytest.raises(UserError, match=r"is not the data that runs/one was started with: its train split has"):
+        train(configured(*without, "--run-dir", "runs/one", "--total-steps", "4"))
+
+
+def test_a_project_that_was_moved_goes_on_by_the_same_command(project, tmp_path, monkeypatch, capsys):
+    again = (*OWN, "--init-from", "runs/one", "--optimizer", "sgd")
+    assert train(configured(*again, "--run-dir", "runs/two")) == 0
+    before = evaluated("runs/one")
+    for how in (shutil.move, shutil.copytree):
+        place = tmp_path / how.__name__
+        how(str(project), str(place))
+        if project.exists():
+            shutil.rmtree(project)
+        for copied in place.rglob("pics/*/*"):
+            os.utime(copied)  # as cp does
+        project = place
+        monkeypatch.chdir(project)
+        assert evaluated("runs/one") == before
+        capsys.readouterr()
+        assert train(configured(*again, "--run-dir", "runs/two", "--total-steps", str(3 + len(how.__name__)))) == 0
+        assert "resuming runs/two" in capsys.readouterr().out
+
+
+def test_shards_made_anew_from_the_same_pictures_are_the_same_data(project):
+    shutil.copytree("pics", "elsewhere/copy")
+    shutil.rmtree("data/mine")
+    convert("folder", "data/other", "elsewhere/copy")
+    moved = [{"pics": "elsewhere/copy", "data/mine": "data/other"}.get(word, word) for word in OWN]
+    assert train(configured(*moved, "--run-dir", "runs/one", "--total-steps", "3")) == 0
+    shutil.move("elsewhere/copy/cat", "elsewhere/copy/x")  # as many pictures of the same names, sizes and statistics
+    shutil.move("elsewhere/copy/dog", "elsewhere/copy/cat")
+    shutil.move("elsewhere/copy/x", "elsewhere/copy/dog")
+    convert("folder", "data/third", "elsewhere/copy")
+    with pytest.raises(UserError, match="was started with: its train split has other records"):
+        train(configured(*OWN, "--source", "elsewhere/copy", "--data", "data/third", "--run-dir", "runs/one"))
+
+
+def test_data_of_an_earlier_version_are_compared_as_far_as_they_say(project):
+    os.unlink("data/mine/.source.csv.gz")
+    for path in ("data/mine/dataset.json", "runs/one/dataset.json"):
+        dataset = json.loads(pathlib.Path(path).read_text())
+        del dataset["options"]
+        for split in dataset["splits"].values():
+            del split["sha256"]
+        pathlib.Path(path).write_text(json.dumps(dataset))
+    assert train(configured(*OWN, "--run-dir", "runs/one", "--total-steps", "3")) == 0
+    shutil.copytree("pics", "elsewhere")
+    with pytest.raises(UserError, match=r"was made from .*leave --source out"):
+        train(configured(*OWN, "--run-dir", "runs/two", "--source", "elsewhere"))
+
+
+def test_ready_shards_need_no_name_of_their_source(tmp_path, digits_data, capsys):
+    place = ("--run-dir", str(tmp_path / "run"), "--data", digits_data, "--total-steps")
+    for steps in ("2", "3"):
+        assert train(configured("--dataset", "folder", *place, steps)) == 0
+        assert f"{digits_data} holds digits" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/config.json").read_text())["dataset"] == "digits"
+    assert train(configured(*place, "3")) == 0
+    with pytest.raises(UserError, match="holds digits, not folder; give --dataset digits, leave --source out"):
+        train(configured("--dataset", "folder", *place, "3", "--source", str(tmp_path)))
 
 
 BAD_COMMANDS = {
@@ -415,6 +532,21 @@ def test_two_trainings_do_not_share_a_run(run, digits_data):
     with exclusive(str(run)), pytest.raises(UserError, match="another training is writing"):
         train(configured("--run-dir", str(run), "--data", digits_data))
     assert train(configured("--run-dir", str(run), "--data", digits_data, "--total-steps", "150")) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "dataset.json", "metrics.jsonl", "curves.png", "checkpoint", "best", "val"]
+)
+def test_a_name_that_is_taken_is_reported_before_the_training(name, digits_data, tmp_path):
+    path = tmp_path / "run" / name
+    if name in ("best", "val"):
+        path.parent.mkdir()
+        path.write_text("mine")
+    else:
+        path.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{path} must be a .*, but is none; remove it") as failure:
+        train(configured("--run-dir", str(tmp_path / "run"), "--data", digits_data))
+    assert failure.value.exit_code == 2
 
 
 def test_what_a_directory_holds_is_not_overwritten(run, digits_data, tmp_path):

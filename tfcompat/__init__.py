@@ -18,7 +18,7 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and warnings only
 # TensorFlow's C++ runtime writes these lines at every start, before the level applies.
@@ -98,11 +98,13 @@ import tf_slim as slim  # needs the names set above
 from tensorflow.python.eager.context import eager_mode  # noqa: F401 – TensorFlow 2 in a block, to test an export
 from tensorflow.python.framework import config
 from tensorflow.python.ops.op_selector import get_backward_walk_ops
+from tensorflow.python.training.saver import object_graph_key_mapping  # noqa: F401 – of an object-based checkpoint
 
 
-def upstream(operations: list[tf.Operation]) -> set[tf.Operation]:
-    """The given operations and all operations that they are computed from. Control inputs do not count."""
-    return set(get_backward_walk_ops(operations))
+def upstream(operations: list[tf.Operation], stop_at: Sequence[tf.Tensor] = ()) -> set[tf.Operation]:
+    """The given operations and all that they are computed from, up to the tensors `stop_at`. Control inputs do not
+    count."""
+    return set(get_backward_walk_ops(operations, stop_at_ts=stop_at))
 
 
 @contextlib.contextmanager

@@ -11,23 +11,16 @@ import sys
 import types
 from multiprocessing import spawn
 
-from tfcompat import legacy
+from tfcompat import hints, legacy
 
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # This project, whose modules have names that scripts use too: nets, config.
 HOME = os.path.dirname(os.path.dirname(HERE))
 USAGE = "usage: python -m tfcompat OLD_SCRIPT.py [ARGUMENTS of the script]"
-# Python 2's names, and what replaces them.
-PYTHON_2 = {
-    "basestring": "str", "iteritems": "items", "itervalues": "values", "izip": "zip", "long": "int",
-    "raw_input": "input", "reduce": "functools.reduce", "unichr": "chr", "unicode": "str", "xrange": "range",
-    "ConfigParser": "configparser", "Queue": "queue", "StringIO": "io", "cPickle": "pickle",
-    "urllib2": "urllib.request", "has_key": "the word `in`",
-}  # fmt: skip
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
-    """Prints an uncaught error as Python does, from the script's frame on, with a hint if it is Python 2 code."""
+    """Prints an uncaught error as Python does, from the script's frame on, with a hint at what to change."""
     script = sys.modules["__main__"].__file__
     while traceback and traceback.tb_frame.f_code.co_filename != script:
         traceback = traceback.tb_next
@@ -38,14 +31,11 @@ def _report(kind: type[BaseException], error: BaseException, traceback: types.Tr
         frame = frame.tb_next
     if isinstance(error, SyntaxError) and error.filename and os.path.isfile(error.filename):
         place, line = f"{error.filename}, line {error.lineno}", (error.text or "").strip()
-        hint = f"if this is Python 2, `pip install fissix; python -m fissix -w {error.filename}` rewrites most of it"
-        print(f"error: {place}: {error.msg}: {line}; {hint}", file=sys.stderr)
+        print(f"error: {place}: {error.msg}: {line}; {hints.syntax_hint(error)}", file=sys.stderr)
         return
     sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
-    name = getattr(error, "name", None)
-    if isinstance(error, NameError | AttributeError | ImportError) and name in PYTHON_2:
-        hint = f"hint: {name} was Python 2's; use {PYTHON_2[name]}, or let 2to3 (now fissix) rewrite the script"
-        print(hint, file=sys.stderr)
+    if hint := hints.hint(error):
+        print(f"hint: {hint}", file=sys.stderr)
 
 
 class _Installed:

@@ -21,14 +21,14 @@ from importlib.machinery import ModuleSpec
 from absl import flags
 
 import tfcompat
-from tfcompat import tf
+from tfcompat import restored, tf
 
 # Old module to the places that have its names now, searched in this order. Its submodules are below the same places.
 HOMES = {
     f"tensorflow.{old}": tuple(homes.split())
     for old, homes in {
         "contrib": "", "contrib.deprecated": "", "contrib.learn": "", "examples.tutorials.mnist": "",
-        "contrib.data": "tf.data.experimental tf.data",
+        "contrib.data": "tfcompat.contrib_data tf.data.experimental tf.data",
         "contrib.distributions": "tf.distributions",
         "contrib.framework": "tf_slim.ops.arg_scope tf_slim.ops.variables tf_slim.ops.framework_ops tf.train",
         "contrib.framework.python.framework": "tensorflow.python.training tensorflow.python.framework",
@@ -72,6 +72,8 @@ NO_CONTRIB = "TensorFlow 2 has no tf.contrib, and tf_slim does not have this par
 INSTEAD = {
     "tensorflow.estimator": "TensorFlow 2.16 removed it; run model_fn's graph in a tf.train.MonitoredTrainingSession",
     "tensorflow.contrib": NO_CONTRIB,
+    "tensorflow.contrib.data": "use tf.data and tf.data.experimental; " + NO_CONTRIB,
+    "tensorflow.contrib.data.read_batch_features": "use tf.data.experimental.make_batched_features_dataset",
     "tensorflow.contrib.eager": "use tf.enable_eager_execution and tf.GradientTape",
     "tensorflow.contrib.estimator": "TensorFlow 2.16 removed it; use a tf.train.MonitoredTrainingSession",
     "tensorflow.contrib.image": "use tf.image, or tf.raw_ops.ImageProjectiveTransformV3 for transform and rotate",
@@ -196,6 +198,7 @@ def install() -> None:
     tf.logging.set_verbosity(tf.logging.WARN)  # the default of TensorFlow 1
     tf.get_logger().propagate = False  # after tf.app.run absl logs the root's messages too: each would appear twice
     deprecation._PRINT_DEPRECATION_WARNINGS = False  # show the script's own warnings only
+    restored.install()
     real = sys.modules["tensorflow"]
     old = OldModule("tensorflow", ("tf",))
     old.__path__, old.__spec__, old.__file__ = real.__path__, real.__spec__, real.__file__

@@ -6,6 +6,7 @@ images, labels = mnist.train.next_batch(100)
 
 import collections
 import gzip
+import math
 import os
 import zlib
 
@@ -21,6 +22,7 @@ FILES = {  # checksums of LeCun's files
     "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
 }
+MOST_BYTES = 2**31  # of one unpacked file
 Datasets = collections.namedtuple("Datasets", ["train", "validation", "test"])
 
 
@@ -95,15 +97,17 @@ def _read(directory: str, name: str, url: str) -> np.ndarray:
             ) from None
     print("Extracting", path)
     rank = 3 if "idx3" in name else 1
+    start = 4 + 4 * rank
     try:
         with gzip.open(path) as file:
-            content = file.read()
+            magic, *shape = np.frombuffer(file.read(start).ljust(start, b"\0"), ">i4").tolist()
+            size = math.prod(shape)
+            # No more than the header promises: a small file can unpack to any size.
+            content = file.read(size + 1) if magic == 2048 + rank and 0 <= size <= MOST_BYTES else b""
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
-    start = 4 + 4 * rank
-    magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">i4").tolist()
-    data = np.frombuffer(content[start:], np.uint8)
-    if magic != 2048 + rank or data.size != np.prod(shape):
+    data = np.frombuffer(content, np.uint8)
+    if magic != 2048 + rank or data.size != size:
         raise ValueError(f"{path} is not a complete IDX file of unsigned bytes with rank {rank}")
     return data.reshape(shape)
 

@@ -178,7 +178,9 @@ def runs(layers: list[Layer]) -> list[list[list[Layer]]]:
 
 
 def in_words(number: int) -> str:
-    """1234567 becomes 1.23 million."""
+    """1234567 becomes 1.23 million, and 8160 becomes 8,160."""
+    if number < 1e4:
+        return f"{number:,}"
     return f"{number / 1e9:,.2f} billion" if number >= 1e9 else f"{number / 1e6:,.2f} million"
 
 

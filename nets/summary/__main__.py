@@ -10,7 +10,7 @@ import argparse
 
 import errors
 import own_code
-from files import check_output, output_file
+from files import check_output, expand, output_file
 from nets import NETS
 from nets.summary import summarize, table
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("name", metavar="NAME", help=f"your own, FILE.py:NAME, or one of {', '.join(NETS)}")
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the pictures (default: the net's own)")
-    parser.add_argument("--svg", metavar="FILE", help="draw the net into this file")
+    parser.add_argument("--svg", type=expand, metavar="FILE", help="draw the net into this file")
     args = parser.parse_args()
     if args.svg is not None:
         check_output("--svg", args.svg, ".svg")

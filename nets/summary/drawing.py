@@ -18,6 +18,7 @@ COLOURS = {
     **dict.fromkeys(("add", "concat"), "#fff2b3"),
 }
 FONT, SHORTCUT = "Helvetica,Arial,sans-serif", "#c0392b"
+CAPTION_SIZE = 10  # points
 
 
 def draw(summary: Summary) -> bytes:
@@ -56,13 +57,36 @@ def draw(summary: Summary) -> bytes:
     for block, caption in captions.items():
         inside = [box for box, members in boxes.items() if members[0].block == block]
         if len(inside) > 1 or "alike" in caption or len(_lines(boxes[inside[0]])) > 1:
-            graph.add_subgraph(inside, f"cluster_{block}", label=caption, color="#aaaaaa", style="rounded", fontsize=10)
+            graph.add_subgraph(
+                inside, f"cluster_{block}", label=caption, color="#aaaaaa", style="rounded", fontsize=CAPTION_SIZE
+            )
     graph.graph_attr["label"] = (
         f"{summary.title}\\l{in_words(summary.total('parameters'))} parameters, "
         f"{in_words(summary.total('multiply_adds'))} multiply-adds\\l"
     )
     with hidden_stderr(b""):  # the font library in pygraphviz's wheel warns about the system's settings
-        return graph.draw(format="svg", prog="dot")
+        return _captions_last(graph.draw(format="svg", prog="dot").decode()).encode()
+
+
+def _captions_last(svg: str) -> str:
+    """Draws the frames after the arrows, which else run through the captions, and each caption on white."""
+
+    def on_white(text: re.Match) -> str:
+        x, y = float(text[2]), float(text[3])
+        width = 0.5 * CAPTION_SIZE * len(html.unescape(text[4])) + 4  # of common fonts, which differ
+        left = x - (width / 2 if text[1] == "middle" else 2)
+        box = f'x="{left:.2f}" y="{y - CAPTION_SIZE:.2f}" width="{width:.2f}" height="{1.3 * CAPTION_SIZE:.2f}"'
+        return f'<rect {box} fill="white"/>\n{text[0]}'
+
+    frames = re.findall(r'<g id="clust\d+" class="cluster">.*?</g>\n', svg, re.DOTALL)
+    for frame in frames:
+        svg = svg.replace(frame, "")
+    drawn = [
+        re.sub(r'<text [^>]*text-anchor="(\w+)" x="([^"]+)" y="([^"]+)"[^>]*>([^<]*)</text>', on_white, frame)
+        for frame in frames
+    ]
+    before, end, after = svg.rpartition("</g>")
+    return before + "".join(drawn) + end + after
 
 
 def _lines(members: list[Layer]) -> list[list[Layer]]:

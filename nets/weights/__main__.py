@@ -1,12 +1,12 @@
 """Inspect checkpoints, convert Keras files, fetch published weights.
 
     python -m nets.weights inspect CKPT [--net NAME]          which net it fits, what is unused, what is missing
-    python -m nets.weights import FILE --net NAME --out DIR   a Keras file into a checkpoint with TF-Slim's names
+    python -m nets.weights import FILE --net NAME --out DIR   Keras weights into a checkpoint with TF-Slim's names
     python -m nets.weights export CKPT --net NAME --out FILE  the reverse: FILE.weights.h5 for keras.applications
     python -m nets.weights fetch NAME                         published weights into the cache; --init-from NAME also
                                                               fetches them
 
-CKPT is a run directory, a checkpoint prefix, or a single V1 file (vgg_16.ckpt).
+CKPT is a run directory, a directory with one checkpoint, a prefix, or a single V1 file (vgg_16.ckpt).
 """
 
 import argparse
@@ -17,6 +17,7 @@ import errors
 import nets
 import own_code
 from checkpoints import locate
+from files import expand
 from nets.weights import export_keras, fetch, import_keras, inspect
 from nets.weights.published import PUBLISHED
 
@@ -32,14 +33,14 @@ def main() -> None:
     exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
     fetching = commands.add_parser("fetch", help="published weights into the cache")
     for command in (inspecting, exporting):
-        command.add_argument("ckpt", metavar="CKPT", help="run directory, prefix, or V1 file")
-    importing.add_argument("file", metavar="FILE", help=".h5, .weights.h5, .keras, or .npz with Keras's variable names")
+        command.add_argument("ckpt", type=expand, metavar="CKPT", help="directory, prefix, or V1 file")
+    kinds = ".h5, .weights.h5, .keras, .npz, or a checkpoint of Keras's"
+    importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
     for command in (inspecting, importing, exporting):
-        command.add_argument(
-            "--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS, or FILE.py:NAME"
-        )
-    importing.add_argument("--out", metavar="DIR", required=True, help="directory to make")
-    exporting.add_argument("--out", metavar="FILE", required=True, help="FILE.weights.h5")
+        is_needed = command is not inspecting
+        command.add_argument("--net", metavar="NAME", required=is_needed, help="name in nets.NETS, or FILE.py:NAME")
+    importing.add_argument("--out", type=expand, metavar="DIR", required=True, help="directory to make")
+    exporting.add_argument("--out", type=expand, metavar="FILE", required=True, help="FILE.weights.h5")
     fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
     args = parser.parse_args()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
 
@@ -14,17 +15,17 @@ import h5py
 import numpy as np
 
 import nets
-from checkpoints import check_restorable, shapes_of, write_checkpoint
+from checkpoints import OBJECT_GRAPH, check_restorable, damage, foreign, prefix_of, shapes_of, write_checkpoint
 from errors import UserError
-from files import atomic_directory
+from files import MOST_BYTES, atomic_directory
 from nets.weights.keras_layers import Layers, model_of, to_keras, to_slim
 from nets.weights.restoring import head_width
-from tfcompat import tf
+from tfcompat import object_graph_key_mapping, tf
 
-# For .npz, in which arrays have names but no order.
-NPZ_ORDER = ("kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+# For .npz and checkpoints, in which arrays have names but no order.
+NAMED_ORDER = ("kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 RUN_STATE = {"optimizer", "metrics", "seed_generator"}  # groups of a Keras 3 file that hold no weights
-FORMATS = "Keras's .h5, .weights.h5 or .keras, or an .npz of arrays named 'layer|kernel'"
+FORMATS = "Keras's .h5, .weights.h5 or .keras, a checkpoint that Keras wrote, or an .npz of arrays named 'layer|kernel'"
 
 
 def _names(attributes: h5py.AttributeManager, key: str) -> list[str]:
@@ -66,33 +67,57 @@ def _read_keras_3(file: h5py.File) -> Layers:
     return layers
 
 
+def _check_size(size: int) -> None:
+    """Raises ValueError for weights that would fill the memory: a small compressed file can hold any number of them."""
+    if size > MOST_BYTES:
+        raise ValueError(f"its weights take {size / 2**30:,.1f} GiB; at most {MOST_BYTES >> 30} GiB are read")
+
+
 def _read_hdf5(file: h5py.File) -> Layers:
     group = file.get("model_weights", file)  # Keras 2 whole-model files have this group
+    sizes = []
+
+    def visit(path: str, item: "h5py.Group | h5py.Dataset") -> None:
+        if isinstance(item, h5py.Dataset) and not RUN_STATE & set(path.split("/")):
+            sizes.append(item.nbytes)
+
+    group.visititems(visit)
+    _check_size(sum(sizes))
     return _read_keras_2(group) if _names(group.attrs, "layer_names") else _read_keras_3(file)
 
 
-def _read_npz(path: str) -> Layers:
+def _named(arrays: Iterable[tuple[str, np.ndarray]]) -> Layers:
+    """Layers of arrays that are named 'layer|kernel', 'layer/kernel:0' or 'model/layer/kernel', in any order."""
     parts: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path) as archive:
-        for key in archive.files:
-            *owners, layer, part = ["", *key.removesuffix(":0").replace("|", "/").split("/")]
-            if RUN_STATE & set(owners):
-                continue
-            arrays = parts.setdefault(layer, {})
-            if part in arrays:
-                raise ValueError(f"two arrays {part} of a layer {layer}")
-            arrays[part] = np.asarray(archive[key])  # bytes if it is not an array
-    rank = {part: i for i, part in enumerate(NPZ_ORDER)}
+    for name, array in arrays:
+        *owners, layer, part = ["", *name.removesuffix(":0").replace("|", "/").split("/")]
+        if RUN_STATE & set(owners):
+            continue
+        found = parts.setdefault(layer, {})
+        if part in found:
+            raise ValueError(f"two arrays {part} of a layer {layer}")
+        found[part] = array
+    rank = {part: i for i, part in enumerate(NAMED_ORDER)}
     return {
-        layer: [arrays[part] for part in sorted(arrays, key=lambda part: rank.get(part, len(rank)))]
-        for layer, arrays in parts.items()
+        layer: [found[part] for part in sorted(found, key=lambda part: rank.get(part, len(rank)))]
+        for layer, found in parts.items()
     }
+
+
+def _read_npz(path: str) -> Layers:
+    with np.load(path) as archive:
+        _check_size(sum(member.file_size for member in archive.zip.infolist()))
+        return _named((key, np.asarray(archive[key])) for key in archive.files)  # bytes if it is not an array
 
 
 def _read_zip(path: str) -> Layers:
     with zipfile.ZipFile(path) as archive:
-        if "model.weights.h5" not in archive.namelist():
+        names = archive.namelist()
+        if any(name.endswith(".npy") for name in names):
             return _read_npz(path)
+        if "model.weights.h5" not in names:
+            raise ValueError(f"it is {foreign(path)}")
+        _check_size(archive.getinfo("model.weights.h5").file_size)
         # Unpacked first: h5py seeks in it, and each seek backwards would unpack the member again from its start.
         with tempfile.TemporaryFile() as unpacked, archive.open("model.weights.h5") as member:
             shutil.copyfileobj(member, unpacked)
@@ -100,25 +125,45 @@ def _read_zip(path: str) -> Layers:
                 return _read_hdf5(file)
 
 
+def _read_object_based(prefix: str) -> Layers:
+    """The layers in a checkpoint of TensorFlow 2, which stores beside each variable the name that Keras gave it."""
+    if wrong := damage(prefix):
+        raise ValueError(wrong)
+    if OBJECT_GRAPH not in shapes_of(prefix):
+        raise ValueError("its variables have names already: it is used directly, as in --init-from")
+    reader = tf.train.NewCheckpointReader(prefix)
+    return _named(
+        (name, reader.get_tensor(key))
+        for name, key in object_graph_key_mapping(prefix).items()
+        if name.rpartition("/")[2] in NAMED_ORDER and not RUN_STATE & set(key.split("/"))
+    )
+
+
 def read_weights(path: "str | os.PathLike") -> Layers:
     """All weights in a file, without optimizer or metrics state: layer names to arrays in Keras's order.
 
-    Reads Keras 2's .h5 (weights or whole model), Keras 3's .weights.h5 and .keras, and .npz with Keras's variable
-    names (`conv1|kernel`, `conv1/kernel:0`). The content decides which format it is. A layer without a name in the file
-    gets its path there as its name: layers/conv2d_1.
+    Reads Keras 2's .h5 (weights or whole model), Keras 3's .weights.h5 and .keras, .npz with Keras's variable names
+    (`conv1|kernel`, `conv1/kernel:0`), and object-based checkpoints: a prefix, or the directory of a SavedModel. The
+    content decides which format it is. A layer without a name in the file gets its path there as its name:
+    layers/conv2d_1.
 
     Raises UserError if the file is missing, damaged, or has no weights.
     """
-    if not os.path.isfile(path):
+    path = os.fspath(path)
+    is_checkpoint = os.path.isdir(path) or path.endswith(".index") or os.path.isfile(f"{path}.index")
+    if not is_checkpoint and not os.path.isfile(path):
         raise UserError(f"{path}: no such file; give a file with weights: {FORMATS}")
     try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path) as file:
+        if is_checkpoint:
+            layers = _read_object_based(prefix_of(path, "FILE"))
+        elif h5py.is_hdf5(path):
+            with h5py.File(path, locking=False) as file:  # NFS and Lustre may have no locks
                 layers = _read_hdf5(file)
         elif zipfile.is_zipfile(path):
             layers = _read_zip(path)
         else:
-            raise ValueError("neither HDF5 nor a zip archive")
+            kind = foreign(path)
+            raise ValueError(f"it is {kind}" if kind else "neither HDF5 nor a zip archive")
     except Exception as error:  # a damaged file makes h5py, zipfile and NumPy raise almost any error, even MemoryError
         raise UserError(f"{path}: cannot be read as weights ({error}); it must be {FORMATS}") from error
     if not layers or any(a.dtype.kind not in "fiu" or not a.ndim for arrays in layers.values() for a in arrays):

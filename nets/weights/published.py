@@ -16,7 +16,7 @@ import pooch
 
 from checkpoints import damage
 from errors import UserError, unknown, why_not_fetched
-from files import atomic_directory
+from files import MOST_BYTES, atomic_directory
 from nets.weights.keras_files import import_keras
 
 pooch.get_logger().setLevel("WARNING")  # by default it prints checksums to copy into code
@@ -105,6 +105,8 @@ def _unpacked(archive: Path, directory: Path) -> Path:
                 for member in tar.getmembers():
                     member.name = Path(member.name).name  # without the archive's folders
                     if member.isfile() and ".ckpt" in member.name:
+                        if member.size > MOST_BYTES:
+                            raise tarfile.TarError(f"{member.name} is larger than {MOST_BYTES >> 30} GiB")
                         tar.extract(member, partial, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch it again") from None

@@ -18,6 +18,12 @@ def head_width(stored: Shapes, net: Net) -> int | None:
     return stored[head[0]][-1] if len(head) == 1 and stored[head[0]] else None
 
 
+def input_channels(stored: Shapes, net: Net) -> int:
+    """Number of channels of the pictures that a checkpoint's net takes: the depth of its first kernels."""
+    kernels = (shape for name, shape in stored.items() if name.startswith(f"{net.scope}/") and len(shape) == 4)
+    return next((shape[2] for shape in kernels if shape[2] in (1, 3)), net.channels)
+
+
 def restorer(prefix: str, net: Net) -> tf.train.Saver:
     """A saver for the variables of the current graph's net that can be restored from a checkpoint.
 

@@ -4,24 +4,29 @@ pool.py decodes in several processes, sources/ reads the data sets. Nothing here
 """
 
 import csv
+import hashlib
+import inspect
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_type_hints
 
 import pooch
 import tyro
 from tqdm import tqdm
 
 import own_code
-from config import optional
+from config import AT_LEAST_ONE, check_values, flag, optional
 from errors import UserError, unknown
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
-from pipeline import images, tfrecord
+from pipeline import images, listing, tfrecord
+from pipeline.convert import duplicates
+from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
-from pipeline.convert.sources import Source, arrays, folders, tables
+from pipeline.convert.sources import Source, arrays, folders, tables, with_all_splits
 from pipeline.convert.sources.own import own_source
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
@@ -40,6 +45,8 @@ class Conversion(NamedTuple):
     splits: dict[str, int]  # number of pictures
     rejected: int  # pictures that cannot be used
     ignored: dict[str, int]  # number of files left out by kind, such as '.txt'
+    balance: dict[str, Counter]  # number of pictures by split and label
+    duplicates: list[list[Duplicate]]  # equal pictures in several splits or under several classes
 
 
 class _Totals:
@@ -48,32 +55,40 @@ class _Totals:
     def __init__(self, name: str, data: Source, settings: Settings):
         self.name, self.data, self.settings = name, data, settings
         self.moments = Moments(settings.channels)  # of the training pictures
-        self.labels: set[int] = set()  # of the training pictures that are stored
+        self.balance: dict[str, Counter] = {}  # by split, of the pictures that are stored
         self.rejected: list[Rejected] = []
         self.splits: dict[str, dict] = {}  # as in dataset.json
+        self.digest = hashlib.sha256()  # of the records of the split that is written
 
     def write(self, split: str, pool: Pool, directory: Path) -> None:
         """Writes the shards of a split."""
         examples = self.data.splits.get(split, [])
-        with tqdm(total=len(examples), desc=f"{self.name} {split}", unit="picture", disable=None) as progress:
-            records = self._records(pool.chunks(split, examples), progress)
-            shards = tfrecord.write_shards(records, directory, f"{self.name}_{split}")
-        self.splits[split] = {"examples": sum(shard["examples"] for shard in shards), "shards": shards}
+        self.digest = hashlib.sha256()
+        with tqdm(
+            total=len(examples), desc=f"{own_code.short(self.name)} {split}", unit="picture", disable=None
+        ) as progress:
+            self.balance[split] = Counter()
+            records = self._records(split, pool.chunks(split, examples), progress)
+            shards = tfrecord.write_shards(records, directory, f"{own_code.attribute(self.name)}_{split}")
+        count = sum(shard["examples"] for shard in shards)
+        self.splits[split] = {"examples": count, "sha256": self.digest.hexdigest(), "shards": shards}
 
-    def _records(self, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
+    def _records(self, split: str, chunks: Iterator[Chunk], progress: tqdm) -> Iterator[bytes]:
         """The records of the chunks; adds each chunk to the sums."""
         for chunk in chunks:
             if chunk.moments:
                 self.moments.merge(chunk.moments)
-                self.labels.update(chunk.labels)
+            self.balance[split].update(chunk.labels)
             self.rejected.extend(chunk.rejected)
-            yield from chunk.records
+            for record in chunk.records:
+                self.digest.update(record)
+                yield record
             progress.update(len(chunk.records) + len(chunk.rejected))
 
     def missing(self) -> str | None:
         """Names classes without training pictures or a split without pictures; None if all have pictures."""
         train = {example.label for example in self.data.splits.get("train", [])}
-        empty = [self.data.class_names[label] for label in sorted(train - self.labels)]
+        empty = [self.data.class_names[label] for label in sorted(train.difference(self.balance["train"]))]
         if empty:
             return f"every training picture was rejected of {', '.join(empty)}"
         for split in ("train", "validation") if "train" in self.data.splits else ("test",):
@@ -81,14 +96,18 @@ class _Totals:
                 return f"no picture is left for the {split} split"
         return None
 
-    def description(self, source: Path | None) -> dict:
-        """The content of dataset.json."""
+    def description(self, source: Path | None, options: dict[str, object]) -> dict:
+        """The content of dataset.json. `options` are those of the conversion that change the records."""
         return {
-            "name": self.name,
+            "name": own_code.attribute(self.name),
+            **({"reader": self.name} if own_code.is_own(self.name) else {}),
             "source": str(source.resolve()) if source else None,
+            "options": options,
             "class_names": self.data.class_names,
             "channels": self.settings.channels,
             "short_side": self.settings.short_side,
+            "max_pixels": self.settings.max_pixels,
+            "light_strokes": self.moments.light_strokes(),
             "splits": self.splits,
             "statistics": self.moments.channel_statistics() if self.moments.count else None,
             "rejected": len(self.rejected),
@@ -105,9 +124,10 @@ def convert(
     *,
     label_regex: Annotated[str | None, optional("REGEX")] = None,
     channels: Annotated[Literal[1, 3] | None, optional("{1,3}")] = None,
-    short_side: Annotated[int | None, optional("N")] = None,
-    max_pixels: Annotated[int, tyro.conf.arg(metavar="N")] = images.MAX_PIXELS,
-    processes: Annotated[int | None, optional("N")] = None,
+    short_side: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None,
+    max_pixels: Annotated[int, AT_LEAST_ONE, tyro.conf.arg(metavar="N")] = images.MAX_PIXELS,
+    processes: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None,
+    on_duplicates: Literal["note", "stop", "drop"] = "note",
 ) -> Conversion:
     r"""Converts a source into the directory `out`, which appears only when it is complete.
 
@@ -121,42 +141,47 @@ def convert(
         short_side: Shrink larger pictures, so that the shorter side has N pixels.
         max_pixels: Reject a picture whose header has more pixels.
         processes: Number of processes that decode. Default: one for each core. The result does not depend on it.
+        on_duplicates: Equal pictures in several splits or classes: list them, stop, or drop all but those to test with.
 
     Raises:
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
             training pictures, a split without pictures.
     """
-    reader = find_source(own_code.named(name))
-    name = name.rpartition(":")[2]  # of the user's own
-    _check_options(
-        name, on_error, channels, label_regex, short_side=short_side, max_pixels=max_pixels, processes=processes
-    )
+    out, source = os.path.expanduser(out), source and os.path.expanduser(source)
+    options = dict(locals())
+    check_values(options, get_type_hints(convert, include_extras=True))
+    name = own_code.named(name)
+    reader = find_source(name)
+    if label_regex is not None and name != "folder":
+        raise UserError(f"--label-regex belongs to folder, not to {name}")
     source_path = _source_path(name, out, source)
     list_outside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")  # for a conversion that fails
     if os.path.lexists(list_outside) and not _is_list(list_outside):
         raise UserError(f"{list_outside} is where pictures that cannot be used would be listed; move it away")
-    options = {} if label_regex is None else {"label_regex": label_regex}
     with atomic_directory(out) as directory:
-        data = reader(source_path, pooch.os_cache("slimgraph") / name, **options)
+        of_source = {} if label_regex is None else {"label_regex": label_regex}
+        data = reader(source_path, pooch.os_cache("slimgraph") / own_code.attribute(name), **of_source)
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
+        if source_path:
+            listing.save(listing.list_source(name, source_path), directory)
+        data, conflicts = _split(data, source or name, on_duplicates, directory)
         settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
         totals = _Totals(name, data, settings)
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
                 totals.write(split, pool, directory)
-        given = {"--out": out, "--source": source, "--label-regex": label_regex}
-        words = [word for pair in given.items() if pair[1] for word in pair]
-        again = ["python", "-m", "pipeline.convert", name, *words]
-        _check(totals, again, on_error == "skip", directory / REJECTED_CSV, list_outside)
+        changed = _changed(options)
+        _check(totals, command(name, source, out, changed), on_error == "skip", directory / REJECTED_CSV, list_outside)
         totals.moments.save_pixel_statistics(directory)
-        description = json.dumps(totals.description(source_path), indent=2)
+        description = json.dumps(totals.description(source_path, changed), indent=2)
         (directory / tfrecord.DATASET_JSON).write_text(description + "\n")
     if _is_list(list_outside):
         list_outside.unlink()  # of an earlier conversion that failed
     counts = {split: part["examples"] for split, part in totals.splits.items()}
-    return Conversion(out, data.class_names, counts, len(totals.rejected), data.ignored or {})
+    rest = len(totals.rejected), data.ignored or {}, totals.balance, conflicts
+    return Conversion(out, data.class_names, counts, *rest)
 
 
 def find_source(name: str) -> Callable[..., Source]:
@@ -168,18 +193,22 @@ def find_source(name: str) -> Callable[..., Source]:
     return SOURCES[name]
 
 
-def _check_options(
-    name: str, on_error: str, channels: int | None, label_regex: str | None, **numbers: int | None
-) -> None:
-    if on_error not in ("stop", "skip"):
-        raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
-    if channels not in (None, 1, 3):
-        raise UserError(f"--channels is {channels}; it must be 1 or 3")
-    if label_regex is not None and name != "folder":
-        raise UserError(f"--label-regex belongs to folder, not to {name}")
-    for key, value in numbers.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{key.replace('_', '-')} is {value}; it must be at least 1")
+def _split(data: Source, origin: str, on_duplicates: str, directory: Path) -> tuple[Source, list[list[Duplicate]]]:
+    """The data with all splits, and the equal pictures in several splits or under several classes that are left.
+
+    Writes duplicates.csv, if there are or were any. Raises UserError if there are any, and `on_duplicates` is stop.
+    """
+    copies, dropped = duplicates.find_copies(data), []
+    if on_duplicates == "drop" and (dropped := duplicates.find_conflicts(data, copies)):
+        data, origin = duplicates.without_conflicts(data, dropped), f"{origin} without duplicates"
+    data = with_all_splits(data, origin, copies)
+    conflicts = duplicates.find_conflicts(data, copies)
+    if on_duplicates == "stop" and conflicts:
+        listed = f"--on-duplicates note, which lists them in {duplicates.DUPLICATES_CSV}"
+        advice = f"remove them, leave them out with --on-duplicates drop, or keep them with {listed}"
+        raise UserError(f"{duplicates.describe(conflicts)}; {advice}")
+    duplicates.write([*dropped, *conflicts], directory)
+    return data, conflicts
 
 
 def _source_path(name: str, out: str, source: str | None) -> Path | None:
@@ -189,13 +218,26 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
     path = Path(source)
     if not os.path.exists(path):  # Path.exists raises on a name that is too long
         raise UserError(f"--source {source} does not exist")
-    if name != "csv":
+    if name != "csv" and not own_code.is_own(name):
         if not path.is_dir():
-            raise UserError(f"--source {source} is no directory")
+            raise UserError(f"--source {source} is no directory; unpack an archive; a table is for the csv source")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
             place = f"--out {out} is in --source {source}"
             raise UserError(f"{place} and would become part of it; choose another directory")
     return path
+
+
+def _changed(given: dict[str, object]) -> dict[str, object]:
+    """The options of a conversion that change the records and are not the default."""
+    parameters, places = inspect.signature(convert).parameters, ("name", "out", "source", "processes")
+    return {key: value for key, value in given.items() if key not in places and value != parameters[key].default}
+
+
+def command(name: str, source: str | None, out: str, options: dict[str, object]) -> list[str]:
+    """The words of the command line of a conversion."""
+    words = [*(["--source", source] if source else []), "--out", out]
+    words += [word for key, value in options.items() for word in (flag(key), str(value))]
+    return ["python", "-m", "pipeline.convert", name, *words]
 
 
 def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, list_outside: Path) -> None:

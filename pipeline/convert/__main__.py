@@ -1,14 +1,13 @@
 """The command python -m pipeline.convert."""
 
 import os
-import signal
-import sys
 
 import tyro
 
 import errors
 from config import help_page
-from pipeline.convert import REJECTED_CSV, SOURCES, convert
+from pipeline import balance
+from pipeline.convert import REJECTED_CSV, SOURCES, convert, duplicates
 
 
 def main() -> None:
@@ -19,12 +18,16 @@ def main() -> None:
         f"Converts pictures to TFRecord shards and a dataset.json.\n\nNAME is one of\n{sources}\n\nEvery picture is "
         "decoded before it is stored. TF-Slim's own TFRecords with labels.txt need no conversion: use train.py --data."
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that the partial output is removed
     done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")
+    print(balance.describe(done.balance, done.class_names))
     if done.rejected:
         print(f"{os.path.join(done.directory, REJECTED_CSV)} lists them with the reasons")
+    if done.duplicates:
+        listed = os.path.join(done.directory, duplicates.DUPLICATES_CSV)
+        found = duplicates.describe(done.duplicates)
+        print(f"note: {found}; {listed} lists all, --on-duplicates drop leaves them out")
     if done.ignored:
         print(f"left out: {', '.join(f'{number} {kind}' for kind, number in done.ignored.items())}")
 

@@ -91,8 +91,10 @@ class Pool(AbstractContextManager):
 
 
 def _start_process() -> None:
-    """Ignores Ctrl-C, which the main process handles, and exits when the main process is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignores Ctrl-C and a closed terminal, which the main process handles, and exits when that is killed."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def watch() -> None:
         wait([multiprocessing.parent_process().sentinel])

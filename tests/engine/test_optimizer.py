@@ -168,3 +168,18 @@ def test_a_scope_that_matches_nothing_is_named():
             trained_variables(variables, NetworkOptions(freeze=("net",)), "net")
         assert [v.op.name for v in decayed_variables(variables, False)] == [NAMES[0], NAMES[2], NAMES[3]]
         assert decayed_variables(variables, True) == variables
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda weights: tf.reduce_sum(tf.stop_gradient(weights)), lambda weights: tf.constant(1.0)]
+)
+def test_a_loss_that_no_variable_changes_is_a_mistake_of_the_net(loss):
+    with tf.Graph().as_default():
+        weights, step = tf.get_variable("net/weights", initializer=[1.0]), tf.train.create_global_step()
+        with pytest.raises(UserError, match=r"the loss depends on none of the 1 trained variables \(net/weights"):
+            minimize(tf.train.GradientDescentOptimizer(0.1), loss(weights), [weights], step)
+
+
+def test_a_net_without_variables_cannot_be_trained():
+    with pytest.raises(UserError, match="the net has no variables to train"):
+        trained_variables([], NetworkOptions(), "net")

@@ -14,12 +14,13 @@ import h5py
 import numpy as np
 import pytest
 
+from checkpoints import locate, write_checkpoint
 from errors import UserError
 from nets import NETS
 from nets.weights import keras_files
 from nets.weights.keras_files import read_weights, write_weights
 from nets.weights.keras_layers import to_keras, to_slim
-from tfcompat import tf
+from tfcompat import eager_mode, tf
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared/data/weights/mobilenet_v1_0.25_224_keras_names.npz"
 MOBILENET = "mobilenet_v1_025"
@@ -439,6 +440,67 @@ def damaged(tmp_path_factory):
 def test_damaged_and_foreign_files_are_errors(damaged, name):
     with pytest.raises(UserError, match=re.escape(f"{damaged / name}: ") + r".*Keras's \.h5, \.weights\.h5 or \.keras"):
         read_weights(damaged / name)
+
+
+NAMES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+
+
+def test_an_object_based_checkpoint_is_read_by_its_names(tmp_path):
+    """As Keras and tf.train.Checkpoint write it: its keys are paths in the object, the names stand beside them."""
+    layers = mobilenet_layers()
+    with eager_mode():
+        variables = [
+            tf.Variable(array, name=f"{layer}/{part}")
+            for layer, arrays in layers.items()
+            for part, array in zip(NAMES[len(arrays)], arrays, strict=True)
+        ]
+        slots = [
+            tf.Variable(np.zeros(3, np.float32), name=f"Adam/m/{variable.name[:-2]}") for variable in variables[:9]
+        ]
+        objects = {f"layer_with_weights-{i}": variable for i, variable in enumerate(variables)}
+        optimizer = tf.train.Checkpoint(**{f"m{i}": slot for i, slot in enumerate(slots)})
+        prefix = tf.train.Checkpoint(**objects, optimizer=optimizer).save(str(tmp_path / "ckpt" / "w"))
+    saved_model = tmp_path / "saved_model"
+    (saved_model / "variables").mkdir(parents=True)
+    (saved_model / "saved_model.pb").touch()
+    for path in (tmp_path / "ckpt").glob("w-1.*"):
+        shutil.copy(path, saved_model / "variables" / path.name.replace("w-1", "variables"))
+    for path in (prefix, f"{prefix}.index", tmp_path / "ckpt", saved_model):
+        read = read_weights(path)
+        assert set(read) == set(layers)
+        for layer, arrays in layers.items():
+            for old, new in zip(arrays, read[layer], strict=True):
+                np.testing.assert_array_equal(old, new, err_msg=layer)
+        with pytest.raises(UserError, match=r"object-based checkpoint .* nets\.weights import .* --net NAME --out DIR"):
+            locate(str(path))
+
+
+def test_a_checkpoint_with_names_of_its_own_is_not_imported(tmp_path):
+    write_checkpoint({"LeNet/conv1/weights": np.ones(3, np.float32)}, tmp_path / "model.ckpt-0")
+    with pytest.raises(UserError, match="its variables have names already"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["npz", "keras", "keras 2", "keras 3"])
+def test_weights_that_unpack_to_more_than_the_memory_are_not_read(tmp_path, monkeypatch, form):
+    path, size = tmp_path / "bomb", keras_files.MOST_BYTES
+    if form in ("npz", "keras"):
+        monkeypatch.setattr(keras_files, "MOST_BYTES", 2**30)
+        name, size = ("conv1|kernel.npy", 2**30) if form == "npz" else ("model.weights.h5", 2**30)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, b"")
+        # The size that the archive's directory declares: 2 GiB.
+        content = bytearray(path.read_bytes())
+        place = content.index(b"PK\x01\x02") + 24
+        content[place : place + 4] = (2**31).to_bytes(4, "little")
+        path.write_bytes(content)
+    else:
+        with h5py.File(path, "w") as file:  # no chunk is written
+            file.create_dataset("conv1/vars/0", (size // 4 + 1,), np.float32, compression="gzip")
+            if form == "keras 2":
+                file.attrs["layer_names"], file["conv1"].attrs["weight_names"] = ["conv1"], ["vars/0"]
+    with pytest.raises(UserError, match=r"its weights take 2.0 GiB; at most"):
+        read_weights(path)
 
 
 def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):

@@ -79,6 +79,12 @@ def test_resnet_v1_50_by_hand():
     assert summarized("resnet_v1_50").total("parameters") == 25_557_032
 
 
+def test_large_numbers_have_words():
+    assert [summary.in_words(n) for n in (8160, 51_264, 1_234_567, 3_482_255_360)] == [
+        *("8,160", "0.05 million", "1.23 million", "3.48 billion")
+    ]
+
+
 def test_auxiliary_heads_are_marked():
     net = summarized("googlenet_2014")
     heads = {x.name.partition("/")[0] for x in net.layers if x.auxiliary}
@@ -196,6 +202,23 @@ def test_googlenet_is_drawn_with_four_branches_a_module_and_two_auxiliary_heads(
     words = " ".join(texts(root))
     assert all(x.name.rpartition("/")[2] in words for x in layers if x.kind != "concat")
     assert all(x.size in words for x in modules)
+
+
+@pytest.mark.parametrize("name", ["resnet_v1_50", "googlenet_2014"])
+def test_captions_lie_on_white_over_the_arrows(name):
+    (graph,) = [g for g in drawn(name).iter(f"{SVG}g") if g.get("class") == "graph"]
+    kinds = [g.get("class") for g in graph.iter(f"{SVG}g")][1:]
+    frames = kinds.count("cluster")
+    assert frames > 5
+    assert kinds[-frames:] == ["cluster"] * frames
+    for _, frame in groups(graph, "cluster"):
+        shapes = [shape for shape in frame if shape.tag in (f"{SVG}rect", f"{SVG}text")]
+        for white, text in zip(shapes[::2], shapes[1::2], strict=True):
+            assert (white.get("fill"), text.tag) == ("white", f"{SVG}text")
+            assert float(white.get("y")) < float(text.get("y")) < float(white.get("y")) + float(white.get("height"))
+            left, width, x = float(white.get("x")), float(white.get("width")), float(text.get("x"))
+            assert width > 5 * len(text.text)
+            assert x == pytest.approx(left + (width / 2 if text.get("text-anchor") == "middle" else 2), abs=0.02)
 
 
 def test_parallel_branches_are_not_repeats():

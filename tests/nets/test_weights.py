@@ -1,5 +1,6 @@
 """Reports on checkpoints, restoring parts of a checkpoint, and fetching published weights."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -15,7 +16,7 @@ import pytest
 from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS, weights
-from nets.weights import export_keras, fetch, head_width, inspect, published, restorer, write_checkpoint
+from nets.weights import export_keras, fetch, head_width, input_channels, inspect, published, restorer, write_checkpoint
 from nets.weights.__main__ import main
 from tfcompat import slim, tf
 
@@ -81,6 +82,13 @@ def test_the_width_of_the_head_decides_the_label_offset(tmp_path, width, text):
     report = inspect(prefix, None)  # the shapes decide which of the four widths it is
     assert "fits mobilenet_v1_025\n" in report
     assert text in report
+
+
+@pytest.mark.parametrize("name", ["lenet", "mobilenet_v1_025", "preact_resnet_20"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_first_kernels_decide_the_channels(name, channels):
+    shapes = dataclasses.replace(NETS[name], channels=channels).variable_shapes(10)
+    assert input_channels(shapes, NETS[name]) == channels
 
 
 @pytest.mark.parametrize("net", [None, "vgg_16"])

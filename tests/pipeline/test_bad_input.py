@@ -151,7 +151,8 @@ def test_hidden_files_are_no_data(raw, made):
     write_pictures(raw / ".trash")
     write_pictures(raw / "cat" / ".thumbnails")
     conversion = made()
-    assert (conversion.class_names, total(conversion), conversion.ignored) == (["cat", "dog"], 8, {})
+    assert (conversion.class_names, total(conversion)) == (["cat", "dog"], 8)
+    assert conversion.ignored == {"folder .thumbnails": 1, "folder .trash": 1}
 
 
 # System errors

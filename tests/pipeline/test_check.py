@@ -222,6 +222,73 @@ def test_an_index_that_agrees_is_no_fault(data, monkeypatch, capsys):
     assert "all 16 records are sound" in capsys.readouterr().out
 
 
+def test_an_index_that_is_not_used_is_named(data, monkeypatch, capsys):
+    Dataset.load(str(data)).index("train")
+    run(data, monkeypatch)
+    assert ".index.npz" not in capsys.readouterr().out
+    with np.load(data / ".index.npz") as stored:
+        arrays = dict(stored)
+    np.savez(data / ".index.npz", **arrays | {"counts": arrays["counts"] + 1})
+    run(data, monkeypatch)
+    assert f"{data / '.index.npz'} is damaged, edited or of another version; it is not used" in capsys.readouterr().out
+
+
+def test_names_of_classes_are_compared(data, monkeypatch, capsys):
+    dataset = json.loads((data / "dataset.json").read_text())
+    dataset["class_names"].reverse()
+    (data / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(UserError, match=r"^1 faults") as raised:
+        run(data, monkeypatch)
+    assert SKIP not in str(raised.value)
+    named = (
+        r"the record at byte 0: it has label 0 \(bee\) and image/class/text 'ant', which is in .*dataset.json the name"
+    )
+    assert re.search(named + r" of class 1 \(ant\); 16 records contradict", capsys.readouterr().out)
+
+
+def test_a_label_without_a_class_is_no_record_to_skip(data, monkeypatch):
+    rewrite(data, 4, class_label=2)
+    with pytest.raises(UserError, match=r"^1 faults .* has label 2, and .*dataset.json names 0 to 1; 1 of ") as raised:
+        run(data, monkeypatch)
+    assert SKIP not in str(raised.value)
+
+
+@pytest.fixture
+def slim(data, tmp_path):
+    """slim(name) -> a directory of TF-Slim with the training shard under that name."""
+
+    def make(name):
+        directory = tmp_path / "slim"
+        directory.mkdir()
+        (directory / name).write_bytes(shard_of(data).read_bytes())
+        (directory / "labels.txt").write_text("0:ant\n1:bee\n")
+        return directory
+
+    return make
+
+
+def test_records_of_which_some_are_held_out_are_counted_once(slim, monkeypatch, capsys):
+    run(slim("train.tfrecord"), monkeypatch)
+    out = capsys.readouterr().out
+    assert "left out" not in out
+    assert "all 12 records are sound" in out
+    assert [line.split() for line in out.splitlines() if line.startswith("all ")] == [["all", "11", "1"]]
+
+
+def test_files_of_no_split_are_named(slim, monkeypatch, capsys):
+    directory = slim("train.tfrecord")
+    (directory / "extra-00000-of-00001").touch()
+    run(directory, monkeypatch)
+    assert "left out, since their names have no split such as train or test: extra-00000" in capsys.readouterr().out
+
+
+def test_missing_shards_are_faults(slim, monkeypatch, capsys):
+    directory = slim("train-00000-of-00002")
+    with pytest.raises(UserError, match=r"^1 faults"):
+        run(directory, monkeypatch)
+    assert f"{directory}/train-00001-of-00002: it is missing; the names of other shards" in capsys.readouterr().out
+
+
 def test_data_without_records_are_not_sound(data, monkeypatch):
     dataset = json.loads((data / "dataset.json").read_text())
     dataset["splits"] = {"train": {"examples": 0, "shards": []}}

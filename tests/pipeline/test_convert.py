@@ -25,8 +25,8 @@ from sklearn.datasets import load_digits
 
 from errors import UserError
 from pipeline import images
-from pipeline.convert import SOURCES, Conversion, __main__, convert
-from pipeline.convert.sources import arrays, folders
+from pipeline.convert import SOURCES, Conversion, __main__, convert, duplicates
+from pipeline.convert.sources import Example, Source, arrays, folders, split_off, with_all_splits
 from pipeline.dataset import Dataset
 from pipeline.pictures import decode
 from tfcompat import tf
@@ -88,7 +88,10 @@ def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
 
 def test_digits_converted_again_are_the_same_bytes(digits, tmp_path):
     again = convert("digits", str(tmp_path / "again"))
-    assert again == Conversion(str(tmp_path / "again"), digits[1]["class_names"], counts(digits[1]), 0, {})
+    expected = Conversion(
+        str(tmp_path / "again"), digits[1]["class_names"], counts(digits[1]), 0, {}, again.balance, []
+    )
+    assert again == expected
     assert sorted(os.listdir(tmp_path / "again")) == sorted(os.listdir(digits[0]))
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (digits[0] / path.name).read_bytes(), path.name
@@ -321,6 +324,124 @@ def test_class_folders_in_splits_and_without(folders, expected, tmp_path, read_s
     assert sorted(seen) == sorted(str(p.relative_to(raw)) for p in raw.rglob("*.png"))
 
 
+def listed(raw, paths, **options):
+    """What the folder source finds among empty files: {split: {class: number of pictures}}, and what it leaves out."""
+    for path in paths:
+        (raw / path).parent.mkdir(parents=True, exist_ok=True)
+        (raw / path).touch()
+    data = folders.folder(raw, None, **options)
+    found = {
+        split: dict(collections.Counter(data.class_names[example.label] for example in examples))
+        for split, examples in data.splits.items()
+    }
+    return found, data.ignored
+
+
+def two_classes(*places, classes=("cat", "dog")):
+    """Paths of two pictures in each class folder of these places."""
+    return [f"{place}/{name}/{i}.jpg" for place in places for name in classes for i in (0, 1)]
+
+
+BOTH = {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("places", "splits", "ignored"),
+    [
+        (["training_set", "test_set"], ["train", "test"], {}),
+        (["train_set", "val_set", "test_set"], ["train", "validation", "test"], {}),
+        (["Training", "Testing"], ["train", "test"], {}),
+        (["training", "validation"], ["train", "validation"], {}),
+        (["train", "dev", "test"], ["train", "validation", "test"], {}),
+        (["train", "eval"], ["train", "validation"], {}),
+        (["trainset", "valset"], ["train", "validation"], {}),
+        (["TrainImages", "TestImages"], ["train", "test"], {}),
+        (["train2017", "val2017"], ["train", "validation"], {}),
+        (["dataset/training_set"], ["train"], {}),
+        (["seg_train/seg_train", "seg_test/seg_test", "seg_pred/x"], ["train", "test"], {"folder seg_pred": 1}),
+        (["outer/dataset/train", "outer/dataset/test"], ["train", "test"], {}),
+        (["train/images", "test/images"], ["train", "test"], {}),
+        (["archive/pictures"], ["train"], {}),
+        (["train", "test1"], ["train"], {"folder test1": 1}),
+        (["train", "training", "train_masks"], ["train"], {"folder train_masks": 1, "folder training": 1}),
+    ],
+)
+def test_splits_are_found_by_their_names_and_at_any_depth(places, splits, ignored, tmp_path):
+    assert listed(tmp_path, two_classes(*places)) == (dict.fromkeys(splits, BOTH), ignored)
+
+
+def test_splits_of_pictures_with_labels_in_their_names(tmp_path):
+    paths = [f"outer/{split}/{name}.{i}.jpg" for split in ("training", "testing") for name in BOTH for i in (0, 1)]
+    found, _ = listed(tmp_path, paths, label_regex=r"^(\w+)\.")
+    assert found == {"train": BOTH, "test": BOTH}
+
+
+def test_unlabelled_pictures_beside_the_splits_are_left_out(tmp_path):
+    paths = [*two_classes("train", "val"), "testing/0.jpg", "test_images/1.jpg"]
+    expected = {"train": BOTH, "validation": BOTH}, {"folder test_images": 1, "folder testing": 1}
+    assert listed(tmp_path, paths) == expected
+
+
+def test_pictures_in_class_folders_may_be_deep(tmp_path):
+    deep = ["cat/a/0.jpg", "cat/b/c/1.jpg", "dog/d/0.jpg", "dog/b/1.jpg"]
+    assert listed(tmp_path / "1", deep) == ({"train": BOTH}, {})
+    same = ["cat/images/0.jpg", "cat/images/1.jpg", "dog/images/0.jpg", "dog/images/1.jpg"]
+    assert listed(tmp_path / "2", same) == ({"train": BOTH}, {})
+    parts = ["train/cat/a/0.jpg", "train/cat/1.jpg", "train/dog/0.jpg", "train/dog/1.jpg", "test/cat/a/0.jpg"]
+    assert listed(tmp_path / "3", parts)[0] == {"train": BOTH, "test": {"cat": 1}}
+    named = two_classes("", classes=("training", "match", "test_tube"))[1:]
+    assert listed(tmp_path / "4", [path.lstrip("/") for path in named])[0].keys() == {"train"}
+
+
+def test_folders_without_pictures_beside_the_data_are_left_out(tmp_path):
+    paths = [*two_classes("ILSVRC/Data/CLS-LOC/train"), "ILSVRC/Annotations/CLS-LOC/train/cat/0.xml"]
+    expected = {"train": BOTH}, {"folder Annotations": 1, ".txt": 1}
+    assert listed(tmp_path, [*paths, "ILSVRC/LICENSE.txt"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (
+            ["color", "grayscale"],
+            "color and grayscale, both with folders cat, dog and without .*--source .*/color; if they",
+        ),
+        (["Data", "Annotations"], "holds Annotations and Data"),
+        (["train/color", "train/gray"], "train holds color and gray"),
+        (["ILSVRC_img_train", "ILSVRC_img_val"], "if they are splits, name them train, validation and test"),
+        (
+            ["train/train", "train/test"],
+            "holds test and train, .*; these splits are not at the top; give --source .*/train$",
+        ),
+        (["training_set", "train_set"], "has both train_set and training_set; keep one of them"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(places, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        listed(tmp_path, two_classes(*places))
+
+
+def test_splits_within_the_classes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="splits must be outside of the classes: test/cat, test/dog; move the folders"):
+        listed(tmp_path, two_classes("cat", "dog", classes=("train", "test")))
+
+
+def test_unlabelled_test_pictures_are_named(tmp_path):
+    with pytest.raises(UserError, match="test holds no pictures in class folders"):
+        listed(tmp_path, [*two_classes("train"), "test/0.jpg"])
+
+
+def test_by_products_of_systems_are_left_out_and_counted(tmp_path):
+    junk = ["cat/@eaDir/0.jpg/THUMB_M.jpg", "cat/.ipynb_checkpoints/0-checkpoint.jpg", "__MACOSX/cat/._0.jpg"]
+    junk += ["lost+found/x.jpg", ".thumbnails/0.jpg", "cat/._0.jpg", "cat/Thumbs.db", "dog/.DS_Store", "@eaDir/a.jpg"]
+    found, ignored = listed(tmp_path, [*(path.lstrip("/") for path in two_classes("")), *junk])
+    assert found == {"train": BOTH}
+    assert ignored == {
+        **{"folder @eaDir": 2, "folder .ipynb_checkpoints": 1, "folder __MACOSX": 1, "folder lost+found": 1},
+        **{"folder .thumbnails": 1, "hidden pictures": 1, ".db": 1},
+    }
+
+
 def test_which_files_are_pictures(raw, tmp_path, read_split):
     cats = raw / "train" / "cat"
     (cats / "more" / "deep").mkdir(parents=True)
@@ -329,7 +450,7 @@ def test_which_files_are_pictures(raw, tmp_path, read_split):
     (raw / "train" / ".hidden").mkdir()
     dataset = converted("folder", str(tmp_path / "out"), str(raw))
     assert dataset["class_names"] == ["cat", "dog"]
-    assert (dataset["rejected"], dataset["ignored"]) == (0, {".txt": 1})
+    assert (dataset["rejected"], dataset["ignored"]) == (0, {".txt": 1, "folder .hidden": 1})
     found = names(read_split(tmp_path / "out", dataset, "train"))
     assert [n for n in found if n.startswith("train/cat")] == [
         *(f"train/cat/{i:02d}.png" for i in range(4)), "train/cat/more/deep/UPPER.JPG",
@@ -539,6 +660,111 @@ def test_the_folder_source_needs_a_folder(tmp_path):
         convert("folder", str(tmp_path / "out"))
 
 
+# Equal pictures
+
+
+def example(name, label=0, value=None):
+    """An example of a picture of the file name's number, or of a value."""
+    value = int(name.rstrip("abc")) if value is None else value
+    return Example(name, label, np.full((2, 2), value, np.uint8))
+
+
+def with_copies(*examples, classes=("cat", "dog"), **splits):
+    data = Source(list(classes), 1, {"train": list(examples), **splits})
+    return data, duplicates.find_copies(data)
+
+
+def test_splits_of_data_without_copies_do_not_change():
+    examples = [example(f"{i}", i % 2) for i in range(40)]
+    _, copies = with_copies(*examples)
+    assert copies == {}
+    _, part = split_off(examples, 0.2, copies)
+    keys = sorted((hashlib.sha256(f"0/{e.filename}".encode()).digest(), e.label, e.filename) for e in examples)
+    expected = {name for label in (0, 1) for name in [key[2] for key in keys if key[1] == label][:4]}
+    assert {e.filename for e in part} == expected
+
+
+def test_equal_pictures_come_into_one_split():
+    examples = [example(f"{i}{copy}", i % 2) for i in range(30) for copy in ("", "a", "b")[: 1 + i % 3]]
+    examples.append(example("6c", 1))  # under another class
+    data, copies = with_copies(*examples)
+    assert len(copies) == 52
+    split = with_all_splits(data, "raw", copies).splits
+    assert {name: len(part) for name, part in split.items()} == {"train": 49, "test": 6, "validation": 6}
+    values = [{int(e.image[0, 0]) for e in part} for part in split.values()]
+    assert sum(map(len, values)) == len(set.union(*values)) == 30
+    assert all({e.label for e in part} == {0, 1} for part in split.values())
+
+
+def test_a_class_of_one_picture_only_is_split_nevertheless():
+    data, copies = with_copies(*(example(f"{i}", i % 2, i % 2) for i in range(20)))
+    split = with_all_splits(data, "raw", copies).splits
+    assert {name: len(part) for name, part in split.items()} == {"train": 16, "test": 2, "validation": 2}
+
+
+CONFLICTS = {  # value: the places of its copies
+    1: ["train/cat", "test/cat"],
+    2: ["train/cat", "train/cat", "val/cat", "test/cat"],
+    3: ["train/dog", "val/dog"],
+    4: ["train/cat", "train/dog"],
+    5: ["train/dog", "test/cat"],
+    6: ["train/cat", "train/cat"],  # allowed
+}
+
+
+@pytest.fixture
+def conflicting(raw):
+    """The folder without copies, and 6 pictures that are in several places."""
+    for number, path in enumerate(sorted(raw.rglob("*.png"))):
+        path.write_bytes(encoded(".png", noise(1000 + number)))
+    for value, places in CONFLICTS.items():
+        for i, place in enumerate(places):
+            (raw / place / f"{value}_{i}.png").write_bytes(encoded(".png", noise(value)))
+    return raw
+
+
+def test_pictures_in_several_splits_and_classes_are_listed(conflicting, tmp_path):
+    done = convert("folder", str(tmp_path / "out"), str(conflicting))
+    assert [{row.file for row in group} for group in done.duplicates] == [
+        {f"{place}/{value}_{i}.png" for i, place in enumerate(CONFLICTS[value])} for value in (1, 2, 4, 3, 5)
+    ]
+    assert duplicates.describe(done.duplicates) == (
+        "equal pictures: 4 in several splits (such as train/cat/1_0.png and test/cat/1_1.png), "
+        "2 under several classes (such as train/cat/4_0.png and train/dog/4_1.png)"
+    )
+    rows = rejected(tmp_path / "out" / "duplicates.csv")
+    assert len(rows) == 12
+    assert rows[0] == {"picture": "1", "file": "train/cat/1_0.png", "split": "train", "label": "cat"}
+    assert done.splits == {"train": 17, "validation": 4, "test": 5}
+
+
+def test_duplicates_are_dropped_for_an_honest_evaluation(conflicting, tmp_path, read_split):
+    out = tmp_path / "out"
+    dataset = converted("folder", str(out), str(conflicting), on_duplicates="drop")
+    stored = {name for split in dataset["splits"] for name in names(read_split(out, dataset, split))}
+    assert {name for name in stored if re.match(r"[1-6]_", pathlib.Path(name).name)} == {
+        *("test/cat/1_1.png", "test/cat/2_3.png", "val/dog/3_1.png", "train/cat/6_0.png", "train/cat/6_1.png")
+    }
+    assert (dataset["ignored"], counts(dataset)) == ({"duplicates": 9}, {"train": 10, "validation": 3, "test": 4})
+    assert len(rejected(out / "duplicates.csv")) == 12
+
+
+def test_duplicates_stop_a_conversion_on_request(conflicting, tmp_path):
+    with pytest.raises(UserError, match=r"^equal pictures: 4 in several.*leave them out with --on-duplicates drop"):
+        convert("folder", str(tmp_path / "out"), str(conflicting), on_duplicates="stop")
+    assert remaining(tmp_path) == []
+
+
+def test_files_are_compared_by_their_content(tmp_path):
+    contents = {"a": bytes(9000), "b": bytes(9000), "c": b"1" + bytes(8999), "d": bytes(8999), "e": b"", "f": b""}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link").symlink_to("a")
+    os.mkfifo(tmp_path / "fifo")
+    examples = [Example(name, 0, tmp_path / name) for name in [*contents, "link", "fifo", "missing"]]
+    assert with_copies(*examples)[1] == {"a": "a", "b": "a", "link": "a"}
+
+
 # ImageNet
 
 MAPPING = "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn01443537 goldfish, Carassius auratus\n"
@@ -562,7 +788,9 @@ def test_imagenet_is_a_test_split(imagenet_files, tmp_path, read_split, monkeypa
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["convert", "imagenet", "--out", str(out), "--source", str(imagenet_files)])
     __main__.main()
-    assert capsys.readouterr().out == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected\n"
+    first, *table = capsys.readouterr().out.splitlines()
+    assert first == f"{out}: 0 train, 0 validation, 3 test; 4 classes; 0 pictures rejected"
+    assert [line.split() for line in table[:2]] == [["class", "test"], ["tench,", "Tinca", "tinca", "0"]]
     dataset = Dataset.load(str(out))
     assert dataset.description["statistics"] is None
     assert dataset.description["class_names"] == [
@@ -664,7 +892,14 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
     __main__.main()
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
+        "class       train  validation        test",
+        "cat             4           1           1",
+        "dog             4           1           1",
+        "all             8           2           2",
+        "the largest class has 1.0 times the smallest",
         f"{out}/rejected.csv lists them with the reasons",
+        "note: equal pictures: 2 in several splits (such as train/cat/00.png and val/cat/00.png); "
+        f"{out}/duplicates.csv lists all, --on-duplicates drop leaves them out",
     ]
 
 

@@ -180,6 +180,8 @@ TRAIN = {"examples": 3, "shards": [SHARD]}
         ({"splits": {"train": TRAIN | {"examples": 4}}}, "each of splits"),
         ({"splits": {"train": TRAIN | {"examples": True}}}, "each of splits"),
         ({"splits": {"train": TRAIN | {"every": "third"}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"part": "tenth"}}}, "each of splits"),
+        ({"splits": {"train": TRAIN | {"missing": [1]}}}, "each of splits"),
         ({"splits": {"train": TRAIN, "test": TRAIN}}, "a shard is listed twice"),
         *(
             ({"splits": {"train": {"examples": number, "shards": [{"file": "a", "examples": number}]}}}, "each of spl")

@@ -5,9 +5,11 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import os
 import pathlib
+import pickle
 import signal
 import struct
 import subprocess
@@ -23,9 +25,9 @@ import pytest
 from PIL import Image
 
 from errors import UserError
-from pipeline import images, statistics, tfrecord
+from pipeline import images, listing, statistics, tfrecord
 from pipeline.convert import convert, pool
-from pipeline.convert.sources import folders
+from pipeline.convert.sources import arrays, folders, tables
 from pipeline.pictures import decode
 from tfcompat import tf
 
@@ -93,6 +95,52 @@ def test_idx_files_with_impossible_shapes(shape, tmp_path):
         convert("mnist", str(tmp_path / "out"), str(tmp_path / "idx"))
 
 
+@pytest.mark.parametrize("name", ["{}.gz", "{}", "MNIST/raw/{}", "{}/{}", "train-images.idx3-ubyte"])
+def test_idx_files_as_others_leave_them(name, tmp_path):
+    write_idx(tmp_path / "raw")
+    expected = arrays.fashion_mnist(tmp_path / "raw", None)
+    for path in list((tmp_path / "raw").iterdir()):
+        stem, content = path.name.removesuffix(".gz"), gzip.decompress(path.read_bytes())
+        path.unlink()
+        new = name.format(stem, stem) if "{" in name else stem.replace("-idx", ".idx")
+        (tmp_path / "raw" / new).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / new).write_bytes(content)  # .gz only by its name
+    data = arrays.fashion_mnist(tmp_path / "raw", None)
+    for one, two in zip(data.splits["train"], expected.splits["train"], strict=True):
+        assert one[:2] == two[:2]
+        np.testing.assert_array_equal(one.image, two.image)
+
+
+@pytest.mark.parametrize("shape", [(30, 4, 4), (2**11, 2**11, 2**11)])
+def test_a_compression_bomb_is_not_unpacked(shape, tmp_path, monkeypatch):
+    write_idx(tmp_path / "raw")
+    unpacked = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: unpacked.append(read(self, n)) or unpacked[-1])
+    bomb = struct.pack(">HBB3i", 0, 8, 3, *shape) + bytes(2**26)
+    (tmp_path / "raw" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bomb, 1))
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is no complete IDX file"):
+        arrays.mnist(tmp_path / "raw", None)
+    assert sum(map(len, unpacked)) < 1000
+
+
+def test_archives_of_arrays_are_measured_before_they_are_unpacked(tmp_path):
+    big = dict.fromkeys(("mean", "deviation", "minimum", "maximum"), np.zeros((512, 512, 3)))
+    np.savez_compressed(tmp_path / statistics.PIXEL_STATS, **big)
+    assert (tmp_path / statistics.PIXEL_STATS).stat().st_size < 2**15
+    with pytest.raises(UserError, match=r"pixel_stats\.npz cannot be read .*unpacks to more than 2,097,152 bytes"):
+        statistics.load(tmp_path, 3)
+
+
+def test_hdf5_files_that_unpack_to_gigabytes_are_refused(tmp_path):
+    write_signs(tmp_path / "raw", "test", 6)
+    write_signs(tmp_path / "raw", "train", 33, train_set_x=None)
+    with h5py.File(tmp_path / "raw" / "train_signs.h5", "a") as file:
+        file.create_dataset("train_set_x", (200_000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3), compression=9)
+    with pytest.raises(UserError, match=r"train_signs\.h5 unpacks to more than 2 GiB"):
+        arrays.signs(tmp_path / "raw", None)
+
+
 @pytest.fixture
 def cifar_files(tmp_path):
     raw = tmp_path / "raw" / "cifar-10-batches-bin"
@@ -130,6 +178,91 @@ def test_unusable_cifar_files(change, message, cifar_files, tmp_path):
     change(cifar_files)
     with pytest.raises(UserError, match=message):
         convert("cifar10", str(tmp_path / "out"), str(cifar_files))
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes bytes as the strings of Python 2."""
+
+    def save_string(self, value):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+        self.memoize(value)
+
+    dispatch = {**pickle._Pickler.dispatch, bytes: save_string}  # noqa: RUF012
+
+
+def pickled(value, writer):
+    if writer != "Python 2":
+        return pickle.dumps(value, writer)
+    file = io.BytesIO()
+    Python2Pickler(file, 2).dump(value)
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")
+
+
+@pytest.fixture
+def cifar_pickles(cifar_files, tmp_path):
+    """write(protocol) -> a directory with the content of cifar_files as Python leaves it, and text files beside it."""
+
+    def write(protocol, folder="cifar-10-batches-py"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "readme.html").touch()
+        for path in cifar_files.iterdir():
+            rows = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 3073)
+            names = [b"%d.png" % i for i in range(len(rows))]
+            batch = {b"data": rows[:, 1:].copy(), b"labels": rows[:, 0].tolist(), b"filenames": names}
+            (tmp_path / folder / path.stem).write_bytes(pickled(batch, protocol))
+        return tmp_path / folder
+
+    return write
+
+
+@pytest.mark.parametrize("protocol", ["Python 2", 2, 4, 5])
+def test_cifar_as_python_pickles_it(protocol, cifar_files, cifar_pickles):
+    expected, data = arrays.cifar10(cifar_files, None), arrays.cifar10(cifar_pickles(protocol), None)
+    assert data.splits.keys() == expected.splits.keys()
+    for split, examples in expected.splits.items():
+        for one, two in zip(data.splits[split], examples, strict=True):
+            assert one[:2] == two[:2]
+            np.testing.assert_array_equal(one.image, two.image)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"data": Evil()}), r"is no pickle of CIFAR-10.* \(it would run posix\.mkdir\)"),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 10]}),
+            "a label of 0 to 9 for each picture",
+        ),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "a label of 0 to 9"),
+        (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [0]}), "does not hold 3072 bytes"),
+        (pickle.dumps([1]), "is no pickle of CIFAR-10"),
+        (pickle.dumps({"data": np.zeros((9, 3072), np.uint8)})[:-2000], "is no pickle of CIFAR-10"),
+        (b"", "is no pickle of CIFAR-10"),
+        (b"<html>not found</html>", "is no pickle of CIFAR-10"),
+    ],
+)
+def test_unusable_pickles_run_nothing(content, message, cifar_pickles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = cifar_pickles(2)
+    (raw / "data_batch_2").write_bytes(content)
+    with pytest.raises(UserError, match=rf"data_batch_2 .*{message}"):
+        arrays.cifar10(raw, None)
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("ending", ["", ".bin"])
+def test_cifar_100_is_named(ending, tmp_path):
+    for name in "train", "test", "meta":
+        (tmp_path / f"{name}{ending}").touch()
+    with pytest.raises(
+        UserError, match=r"the names of CIFAR-100's files, .*; cifar10 needs cifar-10-binary\.tar\.gz or"
+    ):
+        arrays.cifar10(tmp_path, None)
 
 
 def write_signs(directory, split, number, classes=(0, 1, 2), **changed):
@@ -346,6 +479,41 @@ def test_a_table_that_is_not_utf_8(tmp_path):
         convert("csv", str(tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "slash"), [(";", "utf-8", "/"), ("\t", "utf-16", "/"), (",", "utf-8-sig", "\\")]
+)
+def test_tables_that_spreadsheets_and_windows_write(delimiter, encoding, slash, pictures, tmp_path):
+    lines = [delimiter.join(["path", "label"])]
+    lines += [f'"{path.replace("/", slash)}"{delimiter}"größe {i % 2}"' for i, path in enumerate(pictures)]
+    (tmp_path / "table.csv").write_text("\r\n".join(lines), encoding=encoding)
+    data = tables.csv(tmp_path / "table.csv", None)
+    assert data.class_names == ["größe 0", "größe 1"]
+    assert [(e.filename, e.label) for e in data.splits["train"]] == [(path, i % 2) for i, path in enumerate(pictures)]
+
+
+def test_quoted_pixels(tmp_path):
+    (tmp_path / "table.csv").write_text('"label";"pixel0"\n"0";"7"\n"1";"8"\n')
+    data = tables.csv(tmp_path / "table.csv", None)
+    assert [(e.label, int(e.image.squeeze())) for e in data.splits["train"]] == [(0, 7), (1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\nC:\\pics\\1.png,a", r"names 'C:.*1\.png', .* on a Windows drive; make it relative to"),
+        (b"path,label\n\\\\nas\\pics\\1.png,a", "on a Windows drive"),
+        (b"path,label\n'pictures/0.png','a'", "quotes must be double quotes"),
+        (gzip.compress(b"path,label\n"), r"table\.csv is compressed by gzip; unpack it"),
+        (b"PK\3\4", "is a spreadsheet or zip archive; save it as CSV in UTF-8"),
+        ("path,label\n0.png,größe".encode("cp1252"), "is no text in UTF-8 .*; save it as CSV in UTF-8"),
+    ],
+)
+def test_tables_that_need_another_form_are_named_with_the_remedy(content, message, pictures, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        tables.csv(tmp_path / "table.csv", None)
+
+
 # Labels in file names
 
 
@@ -436,12 +604,29 @@ def test_grey_data_in_colour(tmp_path):
         ({"short_side": 0}, "--short-side is 0; it must be at least 1"),
         ({"max_pixels": 0}, "--max-pixels is 0"),
         ({"processes": -1}, "--processes is -1"),
+        ({"processes": True}, "--processes is True, .* it must be a number"),
+        ({"channels": 2}, "--channels is '2', which it cannot be"),
+        ({"on_error": "ignore"}, "--on-error is 'ignore', which it cannot be"),
+        ({"on_duplicates": "skip"}, "--on-duplicates is 'skip', which it cannot be"),
     ],
 )
 def test_options_out_of_range(option, message, tmp_path):
     with pytest.raises(UserError, match=message):
         convert("digits", str(tmp_path / "out"), **option)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_home_directory_is_meant_by_its_sign(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    done = convert("folder", "~/out", "~/raw")
+    assert (done.directory, sorted(os.listdir(tmp_path))) == (str(tmp_path / "out"), ["out", "raw"])
+
+
+def test_the_remedy_is_the_whole_command(photos, tmp_path):
+    (photos / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UserError, match=r"folder --source \S+ --out \S+ --channels 1 --short-side 9 --on-error skip$"):
+        convert("folder", str(tmp_path / "out"), str(photos), channels=1, short_side=9)
 
 
 def test_statistics_of_each_pixel(tmp_path):
@@ -510,7 +695,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(photos, tmp_path, mo
         {path.name: path.read_bytes() for path in (tmp_path / f"out{processes}").iterdir()} for processes in (1, 2, 3)
     ]
     assert contents[0] == contents[1] == contents[2]
-    assert len(contents[0]) == 5
+    assert len(contents[0]) == 6  # three shards, dataset.json, rejected.csv, and the listing of the source
 
 
 def conversion(out, *arguments):
@@ -570,3 +755,40 @@ def test_the_processes_do_not_load_tensorflow(tmp_path):
     assert len(loaded) >= 3
     assert any("cv2" in maps for maps in loaded)
     assert not any("tensorflow" in maps for maps in loaded)
+
+
+# What the shards were made from
+
+
+def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/0.png", "a/1.png", "not_named.png"):
+        (tmp_path / name).write_bytes(b"123")
+    table = tmp_path / "table.csv"
+    table.write_text("label,Path\ncat,a/0.png\ndog,a/1.png\n")
+    before = listing.list_source("csv", table)
+    listing.save(before, tmp_path)
+    assert listing.load(str(tmp_path)) == before
+    assert set(before) == {"table.csv", "a/0.png", "a/1.png"}
+    table.write_text("label,Path\ndog,a/0.png\ndog,a/1.png\n")  # of the same size
+    os.utime(tmp_path / "a/0.png", (0, 0))
+    assert listing.differences(before, listing.list_source("csv", table)) == "2 changed (a/0.png, table.csv)"
+    os.utime(tmp_path / "a/1.png", (0, 0))  # all: a copy
+    now = listing.list_source("csv", table)
+    assert listing.differences(before, now) == "1 changed (table.csv)"
+    assert listing.written_anew(before, now)
+    table.write_bytes(b"path\n\0\xff")
+    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
+    (tmp_path / listing.LISTING).write_bytes(b"damaged")
+    assert listing.load(str(tmp_path)) is None
+
+
+def test_a_listing_of_a_folder_has_what_the_converter_reads(tmp_path):
+    for name in ("cat/0.JPG", "cat/.hidden/1.jpg", "cat/@eaDir/2.jpg", "cat/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(b"123")
+    (tmp_path / "cat/broken.jpg").symlink_to("nowhere")
+    (tmp_path / "cat/loop").symlink_to(tmp_path)
+    assert list(listing.list_source("folder", tmp_path)) == ["cat/0.JPG"]
+    arrays = listing.list_source("mnist", tmp_path)
+    assert {name: entry.is_timed for name, entry in arrays.items()} == {"cat/0.JPG": False, "cat/notes.txt": False}

@@ -1,10 +1,13 @@
 """TFRecords written and read without TensorFlow, compared with TensorFlow."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from errors import UserError
 from pipeline import tfrecord
 from pipeline.images import encode_png
 from tfcompat import tf
@@ -65,6 +68,28 @@ def test_a_changed_byte_is_found(byte, good_before, goes_on, shard):
     assert tfrecord.read_at(shard, 16).fault
     with pytest.raises(tf.errors.DataLossError):
         list(tf.io.tf_record_iterator(str(shard)))
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_a_compressed_file_is_named_with_the_command_that_decompresses_it(compression, shard, tmp_path):
+    plain = shard.read_bytes()
+    with tf.io.TFRecordWriter(str(shard), compression) as writer:
+        for payload in PAYLOADS:
+            writer.write(payload)
+    with pytest.raises(UserError, match=rf"a.tfrecord is compressed \({compression}\); .*plain files.*NEW") as raised:
+        list(tfrecord.walk(shard))
+    command = str(raised.value).split("shards: ")[1].split(", and rename")[0]
+    command = (
+        command.replace("FILE", str(shard)).replace("NEW", str(tmp_path / "new")).replace("python", sys.executable)
+    )
+    subprocess.run(command, shell=True, check=True)
+    assert (tmp_path / "new").read_bytes() == plain
+
+
+def test_a_pointer_of_git_lfs_is_named(shard):
+    shard.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(UserError, match=r"is a pointer of Git LFS and holds no records; .*git lfs pull"):
+        list(tfrecord.walk(shard))
 
 
 @pytest.mark.parametrize("label", [0, 7, 127, 128, 999, 2**40])

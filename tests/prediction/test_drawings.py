@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from errors import UserError
+from pipeline.convert import convert
+from pipeline.dataset import Dataset
 from pipeline.images import ImageError
+from pipeline.preprocess import Preprocessor
 from pipeline.statistics import Statistics
 from prediction import drawings
+from prediction.pictures import PictureReader
+from tfcompat import tf
 
 
 def written(digit, side=28, thickness=2, margin=4):
@@ -93,3 +99,67 @@ def test_a_thin_line_on_a_large_drawing_takes_no_longer_than_on_a_small_one():
     made = drawings.redrawn(large, 28, 20)
     assert time.process_time() - start < 3  # seconds; 15 if they are not shrunk first
     assert np.abs(made.astype(int) - drawings.redrawn(picture, 28, 20)).max() < 60
+
+
+def reader_of(pictures, tmp_path, invert="auto", names=("one", "two")):
+    """A PictureReader for a net trained on these pictures, in two classes; and its data set."""
+    for name in names:
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            cv2.imwrite(str(tmp_path / "raw" / name / f"{i}.png"), picture)
+    convert("folder", str(tmp_path / "data"), str(tmp_path / "raw"), channels=1)
+    dataset = Dataset.load(str(tmp_path / "data"))
+    with tf.Graph().as_default() as graph:
+        session = tf.Session(graph=graph)
+        preprocessor = Preprocessor("lenet", 28, 1, dataset.statistics)
+        return PictureReader(preprocessor, dataset, session, invert, dataset.max_pixels), dataset
+
+
+def brain(side):
+    """A disc with texture on black: no drawing."""
+    picture = np.random.default_rng(0).integers(90, 170, (256, 256)).astype(np.float32)
+    picture = cv2.GaussianBlur(picture, (0, 0), 5) * (np.hypot(*np.mgrid[-128:128, -128:128]) < 95)
+    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def test_pictures_that_are_no_strokes_are_not_redrawn(tmp_path):
+    reader, dataset = reader_of([brain(28)] * 10, tmp_path)
+    assert drawings.box_side(dataset.statistics) == 20  # by its border alone it looks like MNIST
+    cv2.imwrite(str(tmp_path / "large.png"), brain(84))
+    read = reader.read(str(tmp_path / "large.png"))
+    assert not read.redrawn
+    expected = (cv2.resize(brain(84), (28, 28)).astype(float) - 128) / 128
+    np.testing.assert_allclose(read.image[..., 0], expected, atol=1 / 128)
+    assert "but no strokes; --invert yes" in drawings.describe(dataset, "auto")
+    assert drawings.box_of(dataset, "yes") == 20  # who asks for it gets it
+
+
+def test_drawings_are_redrawn_as_large_as_the_training_pictures(tmp_path):
+    wide = [written(digit, margin=1)[..., 0] for digit in range(10)]
+    reader, dataset = reader_of(wide, tmp_path)
+    assert reader.box == 26
+    assert "pictures that look otherwise become so" in drawings.describe(dataset, "auto")
+    assert drawings.box_of(dataset, "no") is None
+    assert drawings.describe(dataset, "no") is None
+    cv2.imwrite(str(tmp_path / "drawn.png"), 255 - cv2.resize(wide[3], (140, 140)))
+    read = reader.read(str(tmp_path / "drawn.png"))
+    assert read.redrawn
+    assert np.corrcoef(read.image.ravel(), wide[3].ravel())[0, 1] > 0.97
+
+
+def test_data_of_an_earlier_version_are_not_redrawn_without_being_asked(tmp_path):
+    _, dataset = reader_of([written(digit)[..., 0] for digit in range(10)], tmp_path)
+    description = {key: value for key, value in dataset.description.items() if key != "light_strokes"}
+    older = Dataset.of(dataset.directory, description)
+    assert drawings.box_of(dataset, "auto") == drawings.box_of(older, "yes") == 20
+    assert drawings.box_of(older, "auto") is None
+    assert "of an earlier version" in drawings.describe(older, "auto")
+
+
+def test_the_largest_picture_is_that_of_the_conversion(tmp_path):
+    _, dataset = reader_of([written(digit)[..., 0] for digit in range(10)], tmp_path)
+    assert dataset.max_pixels == 64_000_000
+    assert Dataset.of(dataset.directory, {**dataset.description, "max_pixels": 7}).max_pixels == 7
+    for key, value in (("max_pixels", 0), ("light_strokes", True), ("light_strokes", {"longer_side": "20"})):
+        with pytest.raises(UserError, match=f"{key} must"):
+            Dataset.of(dataset.directory, {**dataset.description, key: value})

@@ -8,6 +8,7 @@ The first line of its docstring is its line in the converter's --help. This file
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,13 +28,21 @@ class Example(NamedTuple):
     image: np.ndarray | Path  # uint8 [H, W, C], or the path of the file
 
 
+class HeldOut(NamedTuple):
+    """The parts of the training pictures that become splits which a data set lacks."""
+
+    test: float = 0.1  # only where train is the only split
+    validation: float = 0.1  # of the rest
+
+
 class Source(NamedTuple):
     """A data set before its conversion."""
 
     class_names: list[str]  # in label order
     channels: int
-    splits: dict[str, list[Example]]  # train and validation, with or without test; or test alone
+    splits: dict[str, list[Example]]  # as they are given: train, with or without the others; or test alone
     ignored: dict[str, int] | None = None  # number of files left out by kind, such as '.txt'
+    held_out: HeldOut = HeldOut()
 
 
 def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray, digits: int = 5) -> list[Example]:
@@ -42,43 +51,61 @@ def array_examples(prefix: str, images: np.ndarray, labels: np.ndarray, digits: 
     return [Example(f"{prefix}{i:0{digits}d}.png", int(label), image) for i, (image, label) in pairs]
 
 
-def split_off(examples: list[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+def split_off(
+    examples: list[Example], fraction: float, copies: Mapping[str, str]
+) -> tuple[list[Example], list[Example]]:
     """Splits a fraction of each class off, at least one picture. Returns (rest, part), in the given order.
 
     The part has the lowest seeded hashes of the file name. So most pictures stay in their split when other pictures are
-    added or removed.
+    added or removed. Equal pictures, by the file names in `copies` that of the first of them, stay together, unless all
+    pictures of a class are equal.
     """
-    by_class = defaultdict(list)
+    by_class: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
-        key = hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{example.filename}")).digest()
-        by_class[example.label].append((key, example.filename))
-    chosen = set()
-    for keys in by_class.values():
-        chosen.update(name for _, name in sorted(keys)[: max(1, round(fraction * len(keys)))])
+        by_class[example.label][copies.get(example.filename, example.filename)].append(example.filename)
+    decided: dict[str, bool] = {}  # whether equal pictures are chosen: the same in each class that they are in
+    chosen: set[str] = set()
+    for groups in by_class.values():
+        if len(groups) == 1:
+            groups = {name: [name] for group in groups.values() for name in group}
+        left = max(1, round(fraction * sum(map(len, groups.values()))))
+        left -= sum(len(names) for key, names in groups.items() if decided.get(key))
+        free = sorted(set(groups).difference(decided), key=_place)
+        for key in free:
+            decided[key] = len(groups[key]) <= left
+            left -= len(groups[key]) if decided[key] else 0
+        if free and not any(map(decided.get, groups)):
+            decided[min(free, key=lambda key: len(groups[key]))] = True
+        chosen.update(name for key, names in groups.items() if decided[key] for name in names)
     return [e for e in examples if e.filename not in chosen], [e for e in examples if e.filename in chosen]
 
 
-def with_all_splits(
-    splits: dict[str, list[Example]], class_names: list[str], origin: object, fraction: float = 0.1
-) -> dict[str, list[Example]]:
-    """Splits the missing splits off train: first a tenth for test, if train is alone, then `fraction` for validation.
+def _place(name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{name}")).digest()
 
-    Existing splits do not change, so no choice made by validation depends on the test pictures. Raises UserError, which
-    names `origin`, if there are fewer than 2 classes, or fewer than 3 training pictures of a class.
+
+def with_all_splits(data: Source, origin: object, copies: Mapping[str, str]) -> Source:
+    """Splits the missing splits off train: first for test, if train is alone, then for validation.
+
+    Existing splits do not change, so no choice made by validation depends on the test pictures. `copies` is that of
+    split_off. Raises UserError, which names `origin`, if there are fewer than 2 classes, or fewer than 3 training
+    pictures of a class.
     """
-    if len(class_names) < 2:
-        raise UserError(f"{origin} has {len(class_names)} classes; at least two are needed")
-    counts = Counter(example.label for example in splits["train"])
-    for label, name in enumerate(class_names):
+    if "train" not in data.splits:
+        return data
+    if len(data.class_names) < 2:
+        raise UserError(f"{origin} has {len(data.class_names)} classes; at least two are needed")
+    counts = Counter(example.label for example in data.splits["train"])
+    for label, name in enumerate(data.class_names):
         if counts[label] < 3:
             needed = "a class needs one each for training, validation and test"
-            raise UserError(f"{origin} holds fewer than 3 pictures of {name}; {needed}")
-    splits = dict(splits)
+            raise UserError(f"{origin} holds fewer than 3 pictures of {name} to train on; {needed}")
+    splits = dict(data.splits)
     if set(splits) == {"train"}:
-        splits["train"], splits["test"] = split_off(splits["train"], 0.1)
+        splits["train"], splits["test"] = split_off(splits["train"], data.held_out.test, copies)
     if "validation" not in splits:
-        splits["train"], splits["validation"] = split_off(splits["train"], fraction)
-    return splits
+        splits["train"], splits["validation"] = split_off(splits["train"], data.held_out.validation, copies)
+    return data._replace(splits=splits)
 
 
 def download(url: str, checksum: str, cache: Path, processor: object = None) -> "Path | list[str]":

@@ -1,7 +1,9 @@
-"""Sources that are arrays of pixels: scikit-learn, IDX, CIFAR's binary files, HDF5."""
+"""Sources that are arrays of pixels: scikit-learn, IDX, CIFAR's files, HDF5."""
 
 import gzip
 import math
+import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,8 +13,8 @@ import numpy as np
 import pooch
 
 from errors import UserError
-from files import all_files, list_directory, open_regular, read_regular
-from pipeline.convert.sources import Example, Source, array_examples, download, split_off, with_all_splits
+from files import MOST_BYTES, all_files, list_directory, open_regular, read_regular
+from pipeline.convert.sources import Example, HeldOut, Source, array_examples, download
 
 
 def digits(source: Path | None, cache: Path) -> Source:
@@ -25,9 +27,8 @@ def digits(source: Path | None, cache: Path) -> Source:
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    rest, test = split_off(array_examples("digit", pixels, bunch.target, digits=4), 0.2)
-    train, validation = split_off(rest, 0.125)
-    return Source([str(i) for i in range(10)], 1, {"train": train, "validation": validation, "test": test})
+    examples = array_examples("digit", pixels, bunch.target, digits=4)
+    return Source([str(i) for i in range(10)], 1, {"train": examples}, held_out=HeldOut(test=0.2, validation=0.125))
 
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -49,7 +50,7 @@ FASHION_CLASSES += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 def mnist(source: Path | None, cache: Path) -> Source:
-    """70,000 handwritten digits of 28×28: the four IDX .gz files, or downloaded.
+    """70,000 handwritten digits of 28×28: the four IDX files, .gz or not, or downloaded.
     By LeCun, Cortes and Burges. A twelfth of the 60,000 training pictures, 5,000, becomes the validation split; the
     10,000 test pictures do not change."""
     return _idx(source, cache, MNIST_URL, MNIST_FILES, [str(i) for i in range(10)])
@@ -64,7 +65,7 @@ def fashion_mnist(source: Path | None, cache: Path) -> Source:
 def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], class_names: list[str]) -> Source:
     splits, paths = {}, {}
     for name, checksum in files.items():
-        paths[name] = source / name if source else download(url + name, checksum, cache)
+        paths[name] = _find_idx(source, name) if source else download(url + name, checksum, cache)
     for split, prefix in (("train", "train"), ("test", "t10k")):
         image_path, label_path = (paths[f"{prefix}-{part}-ubyte.gz"] for part in ("images-idx3", "labels-idx1"))
         images, labels = read_idx(image_path, rank=3), read_idx(label_path, rank=1)
@@ -73,26 +74,41 @@ def _idx(source: Path | None, cache: Path, url: str, files: dict[str, str], clas
         if labels.max(initial=0) > 9:
             raise UserError(f"{label_path} holds the label {labels.max()}; the ten classes are 0 to 9")
         splits[split] = array_examples(split, images, labels)
-    return Source(class_names, 1, with_all_splits(splits, class_names, paths["train-images-idx3-ubyte.gz"], 1 / 12))
+    return Source(class_names, 1, splits, held_out=HeldOut(validation=1 / 12))
+
+
+def _find_idx(source: Path, name: str) -> Path:
+    """The file of a name in MNIST_FILES, or one as others call it: unpacked, in a folder, train-images.idx3-ubyte."""
+    if (source / name).is_file():
+        return source / name
+    stem = re.compile(name.removesuffix(".gz").replace("-idx", "[-.]idx") + r"(\.gz)?")
+    found = [path for path in all_files(source) if stem.fullmatch(path.name)]
+    return min(found, key=lambda path: (len(path.parts), path), default=source / name)
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data.
+    """Reads an IDX file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian int32, then the data.
 
-    Returns uint8 with `rank` dimensions. Raises UserError if the file is missing, damaged, or of another rank.
+    The file may be compressed by gzip. Returns uint8 with `rank` dimensions. Raises UserError if the file is missing,
+    damaged, or of another rank. No more is unpacked than the sizes say: a gzip file may hold a thousand times its size.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}")
+        raise UserError(f"{path} is missing; the source needs {', '.join(MNIST_FILES)}, packed or not")
     try:
-        data = gzip.decompress(read_regular(path))
-        start = struct.unpack_from(">HBB", data)
-        shape = struct.unpack_from(f">{rank}i", data, 4)
+        with open_regular(path) as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            file = gzip.GzipFile(fileobj=raw) if packed else raw
+            header = file.read(4 + 4 * rank)
+            start, shape = struct.unpack_from(">HBB", header), struct.unpack_from(f">{rank}i", header, 4)
+            size = math.prod(shape)
+            if start != (0, 8, rank) or min(shape) < 1 or size > MOST_BYTES:
+                raise UserError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
+            data = file.read(size + 1)  # one more than it may hold
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise UserError(f"{path} is no gzipped IDX file ({error})") from None
-    values = np.frombuffer(data, np.uint8)[4 + 4 * rank :]
-    if start != (0, 8, rank) or min(shape) < 1 or values.size != math.prod(shape):
+        raise UserError(f"{path} is no IDX file ({error})") from None
+    if len(data) != size:
         raise UserError(f"{path} is no complete IDX file of unsigned bytes and rank {rank}")
-    return values.reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -102,20 +118,32 @@ CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: label, then the planes of red, green an
 
 
 def cifar10(source: Path | None, cache: Path) -> Source:
-    """60,000 pictures of 32×32: data_batch_*.bin and test_batch.bin, or downloaded.
-    The binary version (Krizhevsky, 2009); some of the five data_batch files may be missing. A tenth of the training
-    pictures becomes the validation split."""
+    """60,000 pictures of 32×32: data_batch_* and test_batch, .bin or Python's; or downloaded.
+    The binary version or the Python version (Krizhevsky, 2009); some of the five data_batch files may be missing. A
+    tenth of the training pictures becomes the validation split."""
     if source is None:
         files = [Path(name) for name in download(CIFAR_URL, CIFAR_CHECKSUM, cache, pooch.Untar())]
     else:
-        files = [path for path in all_files(source) if path.suffix == ".bin"]
+        files = all_files(source)
     splits = {}
     for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
         paths = sorted(path for path in files if path.name.startswith(prefix))
-        if not paths:
-            raise UserError(f"{source} holds no {prefix}*.bin; it must hold the files of cifar-10-binary.tar.gz")
-        splits[split] = [example for path in paths for example in _read_cifar(path)]
-    return Source(CIFAR_CLASSES, 3, with_all_splits(splits, CIFAR_CLASSES, source))
+        if binary := [path for path in paths if path.suffix == ".bin"]:
+            splits[split] = [example for path in binary for example in _read_cifar(path)]
+        elif pickled := [path for path in paths if not path.suffix]:
+            splits[split] = [example for path in pickled for example in _read_cifar_pickle(path)]
+        else:
+            raise UserError(_why_no_cifar(source, prefix, files))
+    return Source(CIFAR_CLASSES, 3, splits)
+
+
+def _why_no_cifar(source: Path, prefix: str, files: list[Path]) -> str:
+    """The error where files are missing."""
+    needed = "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, unpacked"
+    if {"train", "test"} <= {path.stem for path in files}:
+        other = f"{source} holds train and test, the names of CIFAR-100's files, which no source reads"
+        return f"{other}; write its pictures into class folders for the folder source; cifar10 needs {needed}"
+    return f"{source} holds no {prefix}*.bin or {prefix}* of Python; it must hold the files of {needed}"
 
 
 def _read_cifar(path: Path) -> list[Example]:
@@ -126,6 +154,39 @@ def _read_cifar(path: Path) -> list[Example]:
     if rows[:, 0].max() > 9:
         raise UserError(f"{path} holds the label {rows[:, 0].max()}; the ten classes are 0 to 9")
     return array_examples(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+
+
+_OF_ARRAYS = ("multiarray._reconstruct", "numeric._frombuffer", "numpy.ndarray", "numpy.dtype")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays, containers, text and numbers only: a pickle can call any function that it can name."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """The function or class of a name. Raises UnpicklingError for all that arrays do not need."""
+        short = re.sub(r"numpy\._?core\.", "", module)
+        if (module, name) == ("_codecs", "encode"):  # of bytes that Python 3 wrote for Python 2
+            return super().find_class(module, name)
+        if f"{short}.{name}" not in _OF_ARRAYS:
+            raise pickle.UnpicklingError(f"it would run {module}.{name}")
+        return super().find_class(module if short == "numpy" else f"numpy._core.{short}", name)
+
+
+def _read_cifar_pickle(path: Path) -> list[Example]:
+    """The examples of a file of the Python version: a pickled dict of data, uint8 [N, 3072], and a list of labels."""
+    try:
+        with open_regular(path) as file:
+            batch = _ArrayUnpickler(file, encoding="bytes").load()
+        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        rows, labels = batch["data"], np.array(batch["labels"])
+        sound = rows.dtype == np.uint8 and rows.shape == (len(labels), CIFAR_RECORD - 1) and labels.dtype.kind in "iu"
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle raises errors of many types
+        raise UserError(f"{path} is no pickle of CIFAR-10's Python version ({error})") from None
+    if not sound or not rows.size or not 0 <= labels.min() <= labels.max() <= 9:
+        raise UserError(f"{path} does not hold {CIFAR_RECORD - 1} bytes and a label of 0 to 9 for each picture")
+    return array_examples(f"{path.stem}_", rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)
 
 
 def signs(source: Path | None, cache: Path) -> Source:
@@ -151,10 +212,12 @@ def signs(source: Path | None, cache: Path) -> Source:
     if set(splits) != {"train", "test"}:
         found = ", ".join(splits) or "none"
         raise UserError(f"{source} must hold train_set_x and test_set_x in .h5 files; found: {found}")
-    return Source(class_names, 3, with_all_splits(splits, class_names, source))
+    return Source(class_names, 3, splits)
 
 
 def _read_signs(path: Path, file: h5py.File, split: str) -> tuple[list[Example], list[str]]:
+    if sum(part.nbytes for part in file.values() if isinstance(part, h5py.Dataset)) > MOST_BYTES:
+        raise UserError(f"{path} unpacks to more than 2 GiB; the SIGNS format is for small pictures")
     images, labels = file[f"{split}_set_x"][()], np.ravel(file[f"{split}_set_y"][()])
     names = [n.decode() if isinstance(n, bytes) else str(n) for n in np.ravel(file["list_classes"][()]).tolist()]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:

@@ -9,26 +9,26 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, read_regular
-from pipeline.convert.sources import Example, Source, download, with_all_splits
+from pipeline.convert.sources import Example, Source, download, layout
 from pipeline.images import EXTENSIONS
-from pipeline.tfrecord import SPLIT_NAMES
 
 
 def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
     """Pictures in one folder for each class; or all in one folder, with --label-regex.
-    The class folders may be in train, validation (or val, valid) and test folders. Missing splits are split off train:
-    a tenth for validation and, if there is no split at all, a tenth for test."""
+    The class folders may be in folders whose names mean train, validation and test (layout.split_of). Missing splits
+    are split off train: a tenth for validation and, if there is no split at all, a tenth for test."""
     if source is None:
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
-    parts, ignored = _parts(source)
+    parts, ignored = layout.find_splits(source, classes_in_names=label_regex is not None)
     if "train" not in parts:
         raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
     label_of = _label_function(label_regex)
     labelled, folders = {}, {}
     for split, directory in parts.items():
-        files = all_files(directory)
-        pictures = [path for path in _pictures(files) if label_regex or path.parent != directory]
-        ignored.update(map(_kind, set(files).difference(pictures)))
+        hidden: list[Path] = []
+        files = all_files(directory, left_out=hidden)
+        pictures = [path for path in files if layout.is_picture(path) and (label_regex or path.parent != directory)]
+        ignored += layout.kinds(set(files).difference(pictures), hidden)
         labelled[split] = [(label_of(path, directory), path) for path in pictures]
         folders[split] = set() if label_regex else {d.name for d in list_directory(directory)[0]}
     class_names = sorted(folders["train"].union(name for name, _ in labelled["train"]))
@@ -47,8 +47,9 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         splits[split] = sorted(examples, key=lambda example: example.label)
     empty = [str(directory) for split, directory in parts.items() if not splits[split]]
     if empty:
-        raise UserError(f"{', '.join(empty)} holds no pictures ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
-    return Source(class_names, 3, with_all_splits(splits, class_names, parts["train"]), dict(sorted(ignored.items())))
+        kind = "no pictures" if label_regex else "no pictures in class folders"
+        raise UserError(f"{', '.join(empty)} holds {kind} ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
+    return Source(class_names, 3, splits, dict(sorted(ignored.items())))
 
 
 FLOWERS_URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
@@ -62,31 +63,6 @@ def flowers(source: Path | None, cache: Path) -> Source:
         download(FLOWERS_URL, FLOWERS_CHECKSUM, cache, pooch.Untar())
         source = cache / "flower_photos.tgz.untar" / "flower_photos"
     return folder(source, cache)
-
-
-def _parts(source: Path) -> tuple[dict[str, Path], Counter]:
-    """{split: its folder}, found by name in any case, and the numbers of files and folders beside them by kind.
-
-    Without split folders, the whole source is the training split.
-    """
-    folders, files = list_directory(source)
-    parts: dict[str, Path] = {}
-    for directory in folders:
-        split = SPLIT_NAMES.get(directory.name.lower())
-        if split in parts:
-            raise UserError(f"{source} has both {parts[split].name} and {directory.name}; keep one of them")
-        if split:
-            parts[split] = directory
-    if not parts:
-        return {"train": source}, Counter()
-    others = (f"folder {directory.name}" for directory in folders if directory not in parts.values())
-    return parts, Counter([*others, *map(_kind, files)])
-
-
-def _kind(path: Path) -> str:
-    """The kind under which a file that is left out is counted."""
-    ending = path.suffix.lower()
-    return "pictures beside the folders" if ending in EXTENSIONS else ending or "without an ending"
 
 
 def _label_function(label_regex: str | None) -> Callable[[Path, Path], str]:
@@ -130,7 +106,7 @@ def imagenet(source: Path | None, cache: Path) -> Source:
     class_names = _read_synsets(source, [path for path in files if path.name == IMAGENET_CLASSES])
     labels = {synset: label for label, synset in enumerate(class_names)}
     examples = []
-    for path in _pictures(files):
+    for path in filter(layout.is_picture, files):
         synset = _SYNSET.match(path.name) or _SYNSET.fullmatch(path.parent.name)
         if synset is None:
             needed = "its name must begin with one, like n01443537_goldfish.JPEG, or its folder's name must be one"
@@ -160,7 +136,3 @@ def _read_synsets(source: Path, paths: list[Path]) -> dict[str, str]:
         raise UserError(f"{paths[0]} holds {len(names)} classes; at least two are needed")
     shared = Counter(names.values())
     return {synset: f"{name} ({synset})" if shared[name] > 1 else name for synset, name in names.items()}
-
-
-def _pictures(files: list[Path]) -> list[Path]:
-    return [path for path in files if path.suffix.lower() in EXTENSIONS]

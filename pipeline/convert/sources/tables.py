@@ -4,14 +4,14 @@ import csv as csv_module
 import io
 import math
 import os
-from pathlib import Path
-from typing import TextIO
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from errors import UserError
 from files import open_regular
-from pipeline.convert.sources import Example, Source, array_examples, with_all_splits
+from pipeline.convert.sources import Example, Source, array_examples
 from pipeline.tfrecord import SPLIT_NAMES
 
 
@@ -22,25 +22,54 @@ def csv(source: Path | None, cache: Path) -> Source:
     if source is None or not source.is_file():
         raise UserError("the csv source needs --source FILE.csv with the columns path,label[,split] or label,pixel0,…")
     try:
-        with _open_text(source) as file:
-            header = [name.strip().lower() for name in next(csv_module.reader(file), [])]
+        table = _open(source)
+        with table.text() as file:
+            header = [name.strip().lower() for name in next(table.rows(file), [])]
         if len(set(header)) != len(header):
             raise UserError(f"{source} has two columns of one name: {','.join(header)[:80]}")
         if {"path", "label"} <= set(header):
-            return _paths(source, header)
+            return _paths(table, header)
         pixels = [name for name in header if name.startswith("pixel")]
         if "label" in header and pixels and len(pixels) == len(header) - 1:
-            return _pixels(source, header)
+            return _pixels(table, header)
     except UnicodeDecodeError as error:
-        raise UserError(f"{source} is no text in UTF-8 ({error})") from None
+        raise UserError(f"{source} is no text in UTF-8 ({error}); save it as CSV in UTF-8") from None
     except csv_module.Error as error:
         raise UserError(f"{source} is no CSV file ({error})") from None
     allowed = "path,label or path,label,split or label,pixel0,pixel1,…"
     raise UserError(f"{source} begins with {','.join(header)[:80]!r}; its first line must be {allowed}")
 
 
-def _open_text(source: Path) -> TextIO:
-    return io.TextIOWrapper(open_regular(source), encoding="utf-8-sig", newline="")
+class _Table(NamedTuple):
+    """A CSV file and how it is written."""
+
+    path: Path
+    encoding: str
+    delimiter: str
+
+    def text(self) -> TextIO:
+        return io.TextIOWrapper(open_regular(self.path), self.encoding, newline="")
+
+    def rows(self, file: TextIO) -> "csv_module.reader":
+        return csv_module.reader(file, delimiter=self.delimiter)
+
+
+_PACKED = {b"\x1f\x8b": "compressed by gzip; unpack it", b"PK": "a spreadsheet or zip archive; save it as CSV in UTF-8"}
+
+
+def _open(source: Path) -> _Table:
+    """The encoding and delimiter of a file: spreadsheets also write UTF-16, semicolons and tabs.
+
+    Raises UserError for a compressed file, and UnicodeDecodeError.
+    """
+    with open_regular(source) as file:
+        start = file.read(2)
+    if start in _PACKED:
+        raise UserError(f"{source} is {_PACKED[start]}")
+    table = _Table(source, "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", ",")
+    with table.text() as file:
+        first = file.readline()
+    return table._replace(delimiter=max(",;\t", key=first.count))
 
 
 def _class_names(labels: set[str]) -> list[str]:
@@ -49,23 +78,25 @@ def _class_names(labels: set[str]) -> list[str]:
     return sorted(labels, key=lambda name: (int(name), name)) if numbers else sorted(labels)
 
 
-def _paths(source: Path, header: list[str]) -> Source:
+def _paths(table: _Table, header: list[str]) -> Source:
+    source = table.path
     splits: dict[str, list[tuple[str, str, Path]]] = {}
     seen = set()
-    with _open_text(source) as file:
-        reader = csv_module.reader(file)
+    with table.text() as file:
+        reader = table.rows(file)
         next(reader)
         for row in filter(None, reader):
             place = f"{source}, line {reader.line_num},"
             if len(row) != len(header):
                 raise UserError(f"{place} has {len(row)} fields; the header has {len(header)}")
             fields = dict(zip(header, (field.strip() for field in row), strict=True))
-            split, path = _check_row(source.parent, place, fields)
+            split, name = _check_row(source.parent, place, fields)
+            path = source.parent / name
             real = os.path.realpath(path)  # one picture under two names could get into two splits
             if real in seen:
                 raise UserError(f"{place} names {fields['path']} for the second time; remove one of the lines")
             seen.add(real)
-            splits.setdefault(split, []).append((fields["path"], fields["label"], path))
+            splits.setdefault(split, []).append((name, fields["label"], path))
     if "train" not in splits:
         raise UserError(f"{source} names no training pictures")
     class_names = _class_names({label for _, label, _ in splits["train"]})
@@ -76,14 +107,24 @@ def _paths(source: Path, header: list[str]) -> Source:
     examples = {}
     for split, rows in splits.items():
         examples[split] = [Example(name, numbers[label], path) for name, label, path in rows]
-    return Source(class_names, 3, with_all_splits(examples, class_names, source))
+    return Source(class_names, 3, examples)
 
 
-def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str, Path]:
-    """The split and the path of a row. Raises UserError, naming the `place` of the row, if a field is invalid."""
-    path = directory / fields["path"]
-    if not fields["path"] or not os.path.isfile(path):  # Path.is_file raises on a name that is too long
-        raise UserError(f"{place} names {fields['path'][:80]!r}, which is no file; paths are relative to {directory}")
+def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str, str]:
+    """The split and the path of a row, relative to `directory`.
+
+    Raises UserError, naming the `place` of the row, if a field is invalid.
+    """
+    path = fields["path"]
+    if not os.path.isfile(directory / path):  # Path.is_file raises on a name that is too long
+        path = path.replace("\\", "/")  # of a table from Windows
+    if not path or not os.path.isfile(directory / path):
+        advice = f"paths are relative to {directory}"
+        if PureWindowsPath(fields["path"]).drive:
+            advice = f"it is a path on a Windows drive; make it relative to {directory}"
+        elif fields["path"][0:1] in ("'", '"'):
+            advice += ", and quotes must be double quotes around the whole field"
+        raise UserError(f"{place} names {fields['path'][:80]!r}, which is no file; {advice}")
     if not fields["label"]:
         raise UserError(f"{place} has no label")
     split = SPLIT_NAMES.get(fields.get("split", "train").lower())
@@ -92,22 +133,24 @@ def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str
     return split, path
 
 
-def _pixels(source: Path, header: list[str]) -> Source:
+def _pixels(table: _Table, header: list[str]) -> Source:
+    source = table.path
     side = math.isqrt(len(header) - 1)
     if side**2 != len(header) - 1:
         raise UserError(f"{source} has {len(header) - 1} pixels a row, which is no square grey picture")
     try:
-        with _open_text(source) as file:  # CSV has no comments: a row that begins with # is an error
-            table = np.loadtxt(file, np.int64, comments=None, delimiter=",", skiprows=1, ndmin=2)
+        with table.text() as file:  # CSV has no comments: a row that begins with # is an error
+            options = {"delimiter": table.delimiter, "quotechar": '"', "comments": None}
+            values = np.loadtxt(file, np.int64, skiprows=1, ndmin=2, **options)
     except (ValueError, OverflowError) as error:
         raise UserError(f"{source} is no table of whole numbers ({error})") from None
-    if table.shape[1] != len(header) or not len(table):
-        raise UserError(f"{source} has {len(table)} rows of {table.shape[1]} numbers; the header has {len(header)}")
+    if values.shape[1] != len(header) or not len(values):
+        raise UserError(f"{source} has {len(values)} rows of {values.shape[1]} numbers; the header has {len(header)}")
     column = header.index("label")
-    labels, pixels = table[:, column], np.delete(table, column, 1)
+    labels, pixels = values[:, column], np.delete(values, column, 1)
     if pixels.min() < 0 or pixels.max() > 255 or labels.min() < 0:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
-    values, numbers = np.unique(labels, return_inverse=True)
+    classes, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
-    class_names = [str(value) for value in values]
-    return Source(class_names, 1, with_all_splits({"train": examples}, class_names, source))
+    class_names = [str(value) for value in classes]
+    return Source(class_names, 1, {"train": examples})

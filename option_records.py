@@ -1,0 +1,60 @@
+"""How options are declared: a frozen dataclass for each topic, whose field docstrings are the help; tyro reads them."""
+
+import dataclasses
+import functools
+import shutil
+import textwrap
+from typing import Annotated, get_type_hints
+
+import docstring_parser  # a dependency of tyro
+import tyro
+
+from files import expand
+
+
+def optional(metavar: str) -> object:
+    """The tyro setting of an option whose help says what its default, None, means; a preset's value is added."""
+
+    def hint(value: str) -> str:
+        return "" if value in ("None", "") else f"({value})"
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+def help_page(text: str) -> str:
+    """The text of a help page, wrapped to the terminal, for tyro. Paragraphs with indented lines are kept.
+
+    tyro joins lines, but for those that begin with a space, and doubles an empty line before them: a zero-width space
+    makes one that it keeps.
+    """
+    width = min(100, shutil.get_terminal_size().columns - 2)
+    parts = [part if "\n  " in f"\n{part}" else textwrap.fill(part, width) for part in text.strip().split("\n\n")]
+    return "\n\u200b\n".join(textwrap.indent(part, " ") for part in parts)
+
+
+PLACE = "path of a file or directory"  # marks an option in which a leading ~ is replaced by the home directory
+
+
+def options(cls: type) -> type:
+    """Makes a class a frozen dataclass whose field docstrings are the help of its options; expands those that are a
+    PLACE."""
+
+    def expand_places(record: object) -> None:
+        for key in _places(type(record)):
+            value = getattr(record, key)
+            if isinstance(value, str):
+                object.__setattr__(record, key, expand(value))
+
+    cls.__post_init__ = expand_places
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    for field in docstring_parser.parse_from_object(cls).params:  # tyro would keep the line breaks of this file
+        if field.arg_name in cls.__annotations__:
+            help_ = tyro.conf.arg(help=" ".join(field.description.split()))
+            cls.__annotations__[field.arg_name] = Annotated[cls.__annotations__[field.arg_name], help_]
+    return cls
+
+
+@functools.cache
+def _places(record: type) -> list[str]:
+    hints = get_type_hints(record, include_extras=True)
+    return [key for key, hint in hints.items() if PLACE in getattr(hint, "__metadata__", ())]

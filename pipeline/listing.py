@@ -1,0 +1,149 @@
+"""The files that a data set was made from, so that a change of them is seen before a training. Free of TensorFlow.
+
+The converter lists them into LISTING beside the shards: name, size, and the time of the last change or, for tables and
+archives, the SHA-256 of the content. A copy keeps names and sizes, but often not the times.
+"""
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import own_code
+from errors import UserError
+from files import BY_PRODUCTS, atomic_write, open_regular, read_regular
+from pipeline.images import EXTENSIONS
+
+LISTING = ".source.csv.gz"
+ARRAYS = ("mnist", "fashion_mnist", "cifar10", "signs")  # sources whose files hold many pictures each
+NAMED = 3  # examples of each kind of difference
+ROUNDED = 2 * 10**9  # nanoseconds: FAT and zip archives keep times of even seconds
+
+
+class Entry(NamedTuple):
+    """A file of the source."""
+
+    size: int
+    state: str  # time of its last change in nanoseconds, or the SHA-256 of its content, in hexadecimal digits
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the state is a time."""
+        return len(self.state) < 64
+
+
+Listing = dict[str, Entry]  # names relative to the source
+
+
+def list_source(name: str, source: Path) -> Listing:
+    """The files that the source `name` reads: for csv the table and the pictures that it names, for others those in
+    the directory; for a user's own also the file of its code. Raises UserError for a file or directory that cannot be read."""
+    try:
+        if own_code.is_own(name):
+            file = Path(own_code.split(name)[0])
+            code = {file.name: _whole(file)} if file.exists() else {}
+            return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
+        if source.is_file():
+            return {source.name: _whole(source), **dict(_pictures_of_table(source))}
+        if name in ARRAYS:
+            return {found: _whole(source / found) for found, _ in _walk(str(source))}
+        return {found: entry for found, entry in _walk(str(source)) if os.path.splitext(found)[1].lower() in EXTENSIONS}
+    except OSError as error:
+        raise UserError(f"{error.filename or source} cannot be read ({error.strerror})") from None
+
+
+def _walk(directory: str, prefix: str = "", parents: tuple[str, ...] = ()) -> Iterator[tuple[str, Entry]]:
+    """The files in a directory and its subfolders; hidden names are left out. Strings, for millions of files."""
+    real = os.path.realpath(directory)
+    if real in parents:
+        return  # a link to a folder that contains it, which the converter reports
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if entry.name.lower() not in BY_PRODUCTS:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real))
+                continue
+            try:
+                yield f"{prefix}{entry.name}", _stamp(entry.stat())
+            except FileNotFoundError:  # a broken link
+                continue
+
+
+def _stamp(status: os.stat_result) -> Entry:
+    return Entry(status.st_size, str(status.st_mtime_ns))
+
+
+def _whole(path: Path) -> Entry:
+    with open_regular(path) as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(2**20), b""):  # hashlib.file_digest is new in Python 3.11
+            digest.update(block)
+        return Entry(os.fstat(file.fileno()).st_size, digest.hexdigest())
+
+
+def _pictures_of_table(table: Path) -> Iterator[tuple[str, Entry]]:
+    """The files in the column path of a table, where it has one. Its mistakes are for the converter to report."""
+    with open_regular(table) as raw, contextlib.suppress(csv.Error):
+        rows = csv.DictReader(io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline=""))
+        column = next((name for name in rows.fieldnames or () if name and name.strip().lower() == "path"), None)
+        for row in rows if column else ():
+            path = (row[column] or "").strip()
+            if path and os.path.isfile(table.parent / path):
+                yield path, _stamp(os.stat(table.parent / path))
+
+
+def save(listing: Listing, directory: Path) -> None:
+    """Writes LISTING into the directory of a data set."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows((name, *entry) for name, entry in sorted(listing.items()))
+    with atomic_write(directory / LISTING) as partial:
+        partial.write_bytes(gzip.compress(text.getvalue().encode(errors="surrogateescape"), 6, mtime=0))
+
+
+def load(directory: str) -> Listing | None:
+    """The listing of a data set. None for data that were made without one, or where it is damaged."""
+    try:
+        text = gzip.decompress(read_regular(os.path.join(directory, LISTING))).decode(errors="surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""))
+        return {name: Entry(int(size), state) for name, size, state in rows}
+    except Exception:  # what zlib, csv and int raise
+        return None
+
+
+def differences(before: Listing, now: Listing) -> str | None:
+    """How the files have changed, such as '2 new (cat/8.jpg, cat/9.jpg), 1 gone (dog/1.jpg)'; None for not at all.
+
+    Times count only where they differ for some of the files: in a copy all may have other times, `written_anew`.
+    """
+    if before == now:  # at once, also for a million files
+        return None
+    both = before.keys() & now.keys()
+    changed = {name for name in both if before[name].size != now[name].size}
+    if not written_anew(before, now):
+        changed |= _other_times(before, now)
+    changed |= {name for name in both if before[name].state != now[name].state and not before[name].is_timed}
+    kinds = {"new": now.keys() - before.keys(), "gone": before.keys() - now.keys(), "changed": changed}
+    return ", ".join(_count(kind, names) for kind, names in kinds.items() if names) or None
+
+
+def written_anew(before: Listing, now: Listing) -> bool:
+    """Whether all files that are in both have other times: they were copied, unpacked again, or rewritten."""
+    timed = {name for name in before.keys() & now.keys() if before[name].is_timed}
+    return bool(timed) and timed == _other_times(before, now)
+
+
+def _other_times(before: Listing, now: Listing) -> set[str]:
+    timed = (name for name in before.keys() & now.keys() if before[name].is_timed and now[name].is_timed)
+    return {name for name in timed if abs(int(before[name].state) - int(now[name].state)) > ROUNDED}
+
+
+def _count(kind: str, names: set[str]) -> str:
+    first = sorted(names)[:NAMED]
+    return f"{len(names):,} {kind} ({', '.join(first)}{', …' if len(names) > NAMED else ''})"
