@@ -42,7 +42,7 @@ Listing = dict[str, Entry]  # names relative to the source
 
 def list_source(name: str, source: Path) -> Listing:
     """The files that the source `name` reads: for csv the table and the pictures that it names, for others those in
-    the directory; for a user's own also the file of its code. Raises UserError for a file or directory that cannot be read."""
+    the directory; for a user's own also the file of its code. Raises UserError for one that cannot be read."""
     try:
         if own_code.is_own(name):
             file = Path(own_code.split(name)[0])

@@ -283,7 +283,7 @@ def test_code_that_nobody_named_does_not_run(tmp_path):
         ("3", "returned a int"),
         ("Source(['a'], 3, {})", "must be two or more"),
         ("Source(['a', 'b'], 2, {})", "has 2 channels"),
-        ("Source(['a', 'b'], 3, {'train': []})", "it must have train and validation"),
+        ("Source(['a', 'b'], 3, {'validation': []})", "it must have train"),
         ("Source(['a', 'b'], 3, {'test': [Example('x', 2, source)]})", "a label from 0 to 1"),
         ("Source(['a', 'b'], 3, {'test': [Example('x', 0, 'x.png')]})", "a Path or pixels"),
         ("1 / 0", r"mine.py, line 3: ZeroDivisionError"),
