@@ -72,6 +72,12 @@ class RunPlan(NamedTuple):
         """Number of the net's outputs."""
         return 1 if self.config.network.head == "sigmoid" else len(self.dataset.class_names)
 
+    def save(self) -> None:
+        """Writes what makes the run directory self-describing: the options, the data set, the user's own code."""
+        configuration.save(self.config, os.path.join(self.directory, CONFIG_JSON))
+        self.dataset.copy_description(self.directory)
+        own_code.keep([self.config.flat()[key] for key in OWN_CODE], self.directory)
+
     @property
     def is_finished(self) -> bool:
         """Whether there are no steps left to train."""
