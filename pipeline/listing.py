@@ -77,7 +77,10 @@ def _stamp(status: os.stat_result) -> Entry:
 
 def _whole(path: Path) -> Entry:
     with open_regular(path) as file:
-        return Entry(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(2**20), b""):  # hashlib.file_digest is new in Python 3.11
+            digest.update(block)
+        return Entry(os.fstat(file.fileno()).st_size, digest.hexdigest())
 
 
 def _pictures_of_table(table: Path) -> Iterator[tuple[str, Entry]]:
