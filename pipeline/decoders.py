@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import logging
 import re
 import struct
 import threading
@@ -48,11 +49,20 @@ GREY_OF_RGB = 9797, 19234, 3737  # 0.299, 0.587 and the rest of 2**15, rounded a
 NEARLY_WHITE = 230  # a tenth below white, as `DARK` of prediction.drawings is above black
 # Pillow's own decoder of uncompressed TIFFs misreads 16-bit samples that lie in planes; libtiff does not.
 TiffImagePlugin.READ_LIBTIFF = True
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # ImageError reports what is wrong, and in which file
 Image.WARN_POSSIBLE_FORMATS = True  # else UnidentifiedImageError lacks the reason
 
 
 class ImageError(Exception):
     """A picture that cannot be used; the message says why."""
+
+
+@contextlib.contextmanager
+def no_warnings() -> Iterator[None]:
+    """Silences Python's warnings, such as Pillow's about metadata, which name no file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_header(data: bytes, max_pixels: int) -> Image.Image:
@@ -129,9 +139,7 @@ def orientation(header: Image.Image) -> int:
     Call it after the pixels of a PNG are decoded: else it decodes them, and hides that they are damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = header.getexif().get(ExifTags.Base.Orientation, 1)
+        value = header.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata of an intact picture: upright, as viewers show it
         return 1
     value = value[0] if isinstance(value, bytes) and value else value  # some write a byte instead of a short
@@ -140,8 +148,7 @@ def orientation(header: Image.Image) -> int:
 
 def decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
     """Decodes the first frame: uint8 [H, W, channels], upright. Raises ImageError."""
-    with _libtiff_errors() as said, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _libtiff_errors() as said:
         try:
             header.load()
             image = _eight_bits(data, header)

@@ -6,7 +6,6 @@ A JPEG or PNG that TensorFlow decodes to the same pixels is stored unchanged.
 
 import io
 import re
-import warnings
 from typing import NamedTuple
 
 import cv2
@@ -14,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipeline.decoders import UPRIGHT, ImageError, decode, orientation, read_header
+from pipeline.decoders import UPRIGHT, ImageError, decode, no_warnings, orientation, read_header
 
 MAX_PIXELS = 64_000_000  # the header of a 600-byte JPEG can have any number; decoding takes 3 bytes for each
 EXTENSIONS = {
@@ -52,6 +51,7 @@ def encode_jpeg(pixels: np.ndarray) -> StoredImage:
     return StoredImage(data, "jpeg", simplejpeg.decode_jpeg(data, space))
 
 
+@no_warnings()
 def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> StoredImage:
     """Decodes the content of a picture file and returns what a record stores, RGB (3 channels) or grey (1).
 
@@ -84,9 +84,7 @@ def store(data: bytes, channels: int = 3, short_side: int | None = None, max_pix
 def _is_clean_png(data: bytes) -> bool:
     """Whether all chunks are intact, as TensorFlow demands. Raises ImageError if those of the pixels are not."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about animations
-            Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
     except Exception as error:  # as in read_header
         if "IDAT" in str(error):  # Pillow decodes them all the same
             raise ImageError(f"damaged: {error}") from None
