@@ -34,6 +34,7 @@ from errors import UserError
 from files import atomic_write, is_text, list_directory, os_errors_as_user_errors, read_regular
 from pipeline import statistics, tfrecord
 from pipeline.index import HELD_OUT, Index, Shard, Split, StoredExample, make_index, parse, scan
+from pipeline.rewritten import with_copies
 from pipeline.statistics import PIXEL_STATS, Statistics
 from pipeline.tfrecord import DATASET_JSON, SPLIT_NAMES
 
@@ -99,7 +100,10 @@ class Dataset:
         if not self.size(split):
             have = ", ".join(name for name in self.splits if self.size(name))
             raise UserError(f"{self.directory} has no {split} split; it has {have}")
-        return make_index(self.directory, self.splits[split], on_error)
+        index = make_index(self.directory, self.splits[split], on_error)
+        if os.path.exists(os.path.join(self.directory, DATASET_JSON)):
+            return index
+        return with_copies(index, self.directory, split, self.channels)  # of TF-Slim
 
     def examples(self, split: str, on_error: str = "stop") -> Iterator[StoredExample]:
         """Reads the records of a split, in the order of its shards."""

@@ -25,6 +25,10 @@ JPEG_QUALITY = 95
 HARMLESS = re.compile(r"bad ICC marker|extraneous bytes before marker 0x(db|e|fe)")
 FOREIGN = re.compile(r"subsampling level|[Uu]nsupported color")  # kinds that simplejpeg lacks and Pillow may support
 
+EVERYWHERE = 0xC0, 0xC1, 0xC2  # baseline to progressive: the coding processes of JPEG that every decoder supports
+# Transparency, animation, and what may hold an orientation: TensorFlow looks at none of it.
+UNSEEN = re.compile(rb"tRNS|acTL|eXIf|Raw profile type|Exif\0\0|http://ns\.adobe\.com/xap|XML:com\.adobe\.xmp")
+
 
 class StoredImage(NamedTuple):
     """A picture as a record stores it: upright, 8 bits, JPEG or PNG."""
@@ -103,19 +107,40 @@ def _decode_jpeg(data: bytes, header: Image.Image, channels: int) -> tuple[np.nd
             raise ImageError(f"damaged: {str(error)[:1].lower()}{str(error)[1:]}") from None
         return decode(data, header, channels), False  # or an ImageError, since one warning may hide another
     turn = orientation(header)
-    clean = turn == 1 and _coding_process(data) in (0xC0, 0xC1, 0xC2)
+    clean = turn == 1 and _frame(data)[0] in EVERYWHERE
     return np.ascontiguousarray(UPRIGHT[turn](pixels)), clean
 
 
-def _coding_process(data: bytes) -> int:
-    """The frame marker of a JPEG: every decoder supports 0xC0 to 0xC2 (baseline to progressive); 0 if there is none."""
+def _frame(data: bytes) -> tuple[int, int]:
+    """The frame marker of a JPEG, which is its coding process, and the number of components; zeros if there is none."""
     position = 2
-    while position + 4 <= len(data):
+    while position + 10 <= len(data):
         marker = data[position + 1]
         if data[position] != 0xFF or marker == 0xFF:
             position += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return marker
+            return marker, data[position + 9]
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return 0
+    return 0, 0
+
+
+def standard(data: bytes, channels: int) -> StoredImage | None:
+    """A JPEG or PNG that another program stored as `store` stores it; None where TensorFlow shows it as it is.
+
+    Where the header says that nothing needs to change, only that is read. Raises ImageError where the picture cannot be
+    decoded.
+    """
+    if data.startswith(b"\xff\xd8"):
+        marker, components = _frame(data)
+        plain = marker in EVERYWHERE and components in (1, 3)
+        metadata = data[: data.find(b"\xff\xda")]
+    elif data.startswith(b"\x89PNG"):
+        plain = data[24:25] == b"\x08" and data[25:26] in ((b"\0",) if channels == 1 else (b"\0", b"\2"))
+        metadata = data
+    else:
+        return None
+    if plain and not UNSEEN.search(metadata):
+        return None
+    stored = store(data, channels)
+    return None if stored.data == data else stored
