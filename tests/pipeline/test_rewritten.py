@@ -64,10 +64,10 @@ def slim(tmp_path):
     return str(directory)
 
 
-def predicted(preprocessor, tmp_path):
+def predicted(preprocessor, dataset, tmp_path):
     """The inputs that predict.py makes of the picture files."""
     with tf.Session() as session:
-        reader = PictureReader(preprocessor, None, session, "auto")
+        reader = PictureReader(preprocessor, dataset, session, "auto", images.MAX_PIXELS)
         for name, data in PICTURES.items():
             (tmp_path / name).write_bytes(data)
         return [reader.read(str(tmp_path / name)).image for name in PICTURES]
@@ -87,7 +87,7 @@ def test_evaluation_sees_what_prediction_sees(family, slim, tmp_path):
     assert dataset.channels == 3
     preprocessor = Preprocessor(family, SIZE, 3)
     index = dataset.index("test")
-    expected = predicted(preprocessor, tmp_path)
+    expected = predicted(preprocessor, dataset, tmp_path)
     for name, seen, wanted in zip(PICTURES, evaluated(index, preprocessor), expected, strict=True):
         np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-5, err_msg=name)
     for row, data in enumerate(PICTURES.values()):
