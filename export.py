@@ -168,6 +168,7 @@ def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, d
         "width": width,
         "channels": "RGB" if channels == 3 else "grey",
         "values": "float32, 0 to 255",
+        "shrink_to": classifier.dataset.short_side,
         **classifier.preprocessor.describe(),
         "resize": "bilinear, half-pixel centres, no antialiasing",
         "preprocessing": classifier.preprocessor.name,

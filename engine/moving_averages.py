@@ -28,7 +28,8 @@ def lag(graph: tf.Graph, steps: int) -> str | None:
 
     Validation uses them. With the decay of Inception and MobileNet, 0.9997, that is half after 2,300 steps.
     """
-    rates = [share for operation in graph.get_collection(tf.GraphKeys.UPDATE_OPS) if (share := _share(operation))]
+    updates = [getattr(each, "op", each) for each in graph.get_collection(tf.GraphKeys.UPDATE_OPS)]
+    rates = [share for operation in updates if (share := _share(operation))]
     decay = 1 - min(rates, default=1)
     if decay**steps <= TOO_MUCH:
         return None

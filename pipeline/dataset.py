@@ -35,6 +35,7 @@ from pipeline import labels, slim_directory, statistics
 from pipeline.images import MAX_PIXELS
 from pipeline.index import Index, StoredExample, known_contents, make_index
 from pipeline.labels import ClassNames, Located
+from pipeline.rewritten import with_copies
 from pipeline.slim_directory import LABELS_TXT
 from pipeline.splits import BY_PICTURE, BY_POSITION, Shard, Split
 from pipeline.statistics import PIXEL_STATS, Statistics
@@ -120,7 +121,10 @@ class Dataset:
         if not self.size(split):
             have = ", ".join(name for name in self.splits if self.size(name))
             raise UserError(f"{self.directory} has no {split} split; it has {have}")
-        return make_index(self.directory, self.splits[split], on_error)
+        index = make_index(self.directory, self.splits[split], on_error)
+        if os.path.exists(os.path.join(self.directory, DATASET_JSON)):
+            return index
+        return with_copies(index, self.directory, split, self.channels)  # of TF-Slim
 
     @property
     def names(self) -> ClassNames:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pooch
 from google.protobuf.message import DecodeError
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import atomic_write, check_unpacked, open_regular
-from pipeline import tfrecord
+from pipeline import images, tfrecord
 from pipeline.records import NO_NOTE, NOTE, describe_features, note
 from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
@@ -44,10 +43,8 @@ class StoredExample(NamedTuple):
     size: tuple[int, int]  # height and width as the record states them, 0 where it does not
 
     def pixels(self, channels: int) -> np.ndarray:
-        """Decodes the picture: uint8 [H, W, channels], RGB or grey."""
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        data = np.frombuffer(self.encoded, np.uint8)
-        return np.atleast_3d(cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION))
+        """Decodes the picture: uint8 [H, W, channels], RGB or grey. Raises images.ImageError."""
+        return images.store(self.encoded, channels).pixels
 
 
 def parse(payload: bytes) -> StoredExample:

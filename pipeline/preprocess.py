@@ -6,7 +6,7 @@
 
 A family is a row of FAMILIES: how its nets were trained and how they are evaluated. Evaluation has two steps, the cut
 of the picture and the normalization of its values; an exported graph holds the second, or both. Pictures are decoded
-late, so that a family that crops decodes only the part it needs.
+late, so that training decodes only the part that a random crop needs.
 """
 
 from collections.abc import Callable
@@ -178,7 +178,7 @@ class Preprocessor:
         family folds a number of its own into it for each draw, since two draws from one key are identical.
         """
         augment = self.family.augment
-        return augment(self, picture, key) if augment else self.evaluate(picture)
+        return augment(self, picture._replace(in_part=True), key) if augment else self.evaluate(picture)
 
     def evaluate(self, picture: Picture) -> tf.Tensor:
         """The net's input in evaluation, float32 [size, size, C]."""

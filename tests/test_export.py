@@ -21,7 +21,7 @@ from exporting import formats, runtimes
 from exporting.comparison import PICTURES
 from nets import NETS
 from nets.weights import write_checkpoint
-from pipeline.images import encode_png
+from pipeline.images import encode_jpeg, encode_png, store
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 from tiny_net import configured, exported, train
@@ -103,6 +103,7 @@ def test_labels_and_metadata(place):
         assert metadata["net"] == "tiny"
         assert (metadata["height"], metadata["width"], metadata["channels"]) == (8, 8, "grey")
         assert (metadata["preprocessing"], metadata["cut"], metadata["step"]) == ("digits", "squash", 20)
+        assert metadata["shrink_to"] is None
         assert metadata["classes"] == list("0123456789")
         assert directory.stat().st_mode & 0o777 == 0o755
 
@@ -219,19 +220,27 @@ def test_statistics_of_each_pixel_are_used_at_their_size(place, tmp_path):
 
 @pytest.mark.parametrize("preprocessing", ["vgg", "inception", "unit"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_are_cut_as_evaluation_cuts_them(preprocessing, channels, tmp_path):
-    """By the function that docs/export.md gives to clients."""
-    picture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (5, 7, channels)), (90, 60))
-    data = encode_png(picture.astype(np.uint8)).data
-    (tmp_path / "picture.png").write_bytes(data)
+@pytest.mark.parametrize(("kind", "size"), [("png", (90, 60)), ("jpg", (90, 60)), ("jpg", (700, 400))])
+def test_pictures_are_cut_as_evaluation_cuts_them(kind, size, preprocessing, channels, tmp_path):
+    """By the function that docs/export.md gives to clients; JPEGs that training decodes at an eighth, too."""
+    coarse = np.random.default_rng(0).uniform(0, 255, (size[1] // 12, size[0] // 12, channels))
+    picture = np.atleast_3d(cv2.resize(coarse, size)).astype(np.uint8)
+    data = (encode_png(picture) if kind == "png" else encode_jpeg(picture)).data
+    (tmp_path / "picture").write_bytes(data)
     preprocessor, client = Preprocessor(preprocessing, 32, channels), {}
     colours = {1: "grey", 3: "RGB"}[channels]
-    metadata = {"height": 32, "width": 32, "channels": colours, **preprocessor.describe()}
+    metadata = {"height": 32, "width": 32, "channels": colours, "shrink_to": None, **preprocessor.describe()}
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     exec(CUT, client)
     with tf.Session() as session:
         expected = session.run(preprocessor.cut(preprocessor.picture(tf.constant(data))))
-    np.testing.assert_allclose(client["cut"](str(tmp_path / "picture.png"), tmp_path), expected, atol=0.01)
+    np.testing.assert_allclose(client["cut"](str(tmp_path / "picture"), tmp_path), expected, atol=0.01)
+    if kind == "png":  # as the converter shrinks it, without loss
+        (tmp_path / "metadata.json").write_text(json.dumps({**metadata, "shrink_to": 45}))
+        with tf.Session() as session:
+            small = store(data, channels, 45).data
+            expected = session.run(preprocessor.cut(preprocessor.picture(tf.constant(small))))
+        np.testing.assert_allclose(client["cut"](str(tmp_path / "picture"), tmp_path), expected, atol=0.01)
 
 
 def test_an_operation_that_opencv_lacks_is_reported_and_is_no_failure(tmp_path, capsys):

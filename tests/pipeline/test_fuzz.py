@@ -28,6 +28,7 @@ def encoded(extension, channels, **kwargs):
 SEEDS = [
     encoded("JPEG", 3, quality=80), encoded("JPEG", 1), encoded("JPEG", 3, progressive=True), encoded("JPEG", 4),
     encoded("PNG", 3), encoded("PNG", 1), encoded("PNG", 4),
+    encoded("TIFF", 3, compression="tiff_lzw"), encoded("BMP", 3), encoded("WEBP", 4),
 ]  # fmt: skip
 
 

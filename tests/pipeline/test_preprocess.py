@@ -328,7 +328,7 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(side, ratio):
     data = cv2.imencode(".jpg", picture)[1]
     flag = {1: 1, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
     reduced = cv2.imdecode(data, flag[ratio])[..., ::-1].astype(np.float32)
-    result = tf_run(Picture.of(tf.constant(data.tobytes()), 3).resized(side, side))
+    result = tf_run(Picture.of(tf.constant(data.tobytes()), 3)._replace(in_part=True).resized(side, side))
     np.testing.assert_allclose(result, scaled(reduced, side, side), atol=1e-3)
 
 
@@ -338,11 +338,25 @@ def test_a_window_is_that_part_of_the_whole(extension, box):
     data = cv2.imencode(extension, PICTURE)[1]
     top, left, height, width = box
     whole = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB).astype(np.float32)[top : top + height, left : left + width]
-    result = tf_run(Picture.of(tf.constant(data.tobytes()), 3).window(*box, SIZE, SIZE))
+    picture = Picture.of(tf.constant(data.tobytes()), 3)
+    np.testing.assert_allclose(tf_run(picture.window(*box, SIZE, SIZE)), scaled(whole, SIZE, SIZE), atol=1e-3)
+    result = tf_run(picture._replace(in_part=True).window(*box, SIZE, SIZE))
     if extension == ".png":
         np.testing.assert_allclose(result, scaled(whole, SIZE, SIZE), atol=1e-3)
     else:  # at the border of a window the decoder lacks the neighbours that it smooths colours with
         assert np.abs(result - scaled(whole, SIZE, SIZE)).mean() < 4
+
+
+def test_training_decodes_in_part_and_evaluation_the_whole(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(Picture, "window", lambda self, *_: decoded.append(self.in_part) or tf.zeros([SIZE, SIZE, 3]))
+    for family in AUGMENTED:
+        preprocessor = Preprocessor(family, SIZE, 3, statistics(3))
+        picture = preprocessor.picture(tf.constant(b""))
+        decoded.clear()
+        preprocessor.train(picture, tf.constant([0, 0]))
+        preprocessor.evaluate(picture)
+        assert decoded == [True, False]
 
 
 @pytest.mark.parametrize("family", ["vgg", "inception_crop", "alexnet", "inception"])

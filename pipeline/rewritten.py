@@ -1,0 +1,104 @@
+"""Copies of the records of other programs whose pictures TensorFlow alone would show otherwise than images.store.
+
+TensorFlow's decoders ignore orientation and transparency, cut off 16 bits and convert CMYK in their own way, but
+predict.py does not. So such records, of TF-Slim's shards, are rewritten once, into a file beside the index of the
+shards, and the index of a split points there. All others are read where they are, at the same speed as ever.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from errors import UserError
+from files import atomic_write, open_regular
+from pipeline import images, tfrecord
+from pipeline.index import Index, InvalidExample, parse, stored_index
+from tfcompat import tf
+
+DIRECTORY = ".rewritten"
+VERSION = b"1"  # of what images.standard makes
+
+
+def with_copies(index: Index, directory: str, split: str, channels: int) -> Index:
+    """The index of a split of a directory, in which the records that need it are replaced by rewritten copies."""
+    copies = stored_index(directory).parent / DIRECTORY / f"{split}.tfrecord"
+    key = _key(index, channels)
+    places = _load(copies, key)
+    if places is None:
+        try:
+            places = _write(copies, key, index, channels)
+        except OSError as error:
+            print(
+                f"{copies} cannot be written ({error.strerror}); pictures with transparency, an orientation, CMYK or "
+                "16 bits are read as TensorFlow decodes them, unlike in predict.py",
+                file=sys.stderr,
+            )
+            return index
+    rows, offsets = places
+    if not len(rows):
+        return index
+    made = Index([*index.files, str(copies)], index.shards.copy(), index.offsets.copy(), index.replaced)
+    made.shards[rows], made.offsets[rows] = len(index.files), offsets
+    return made
+
+
+def _key(index: Index, channels: int) -> str:
+    """Changes where the shards do, or the records of the index."""
+    digest = hashlib.sha256(VERSION + bytes([channels]))
+    for file in index.files:
+        status = os.stat(file)
+        digest.update(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for array in index.shards, index.offsets:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _load(copies: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows of the index and the byte offsets of their copies; None where they are missing, or of another key."""
+    try:
+        with open_regular(copies.with_suffix(".npz")) as file, np.load(file) as stored:
+            if stored["key"] == key and stored["size"] == os.path.getsize(copies):
+                return stored["rows"], stored["offsets"]
+            return None
+    except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
+        return None
+
+
+def _write(copies: Path, key: str, index: Index, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    copies.parent.mkdir(parents=True, exist_ok=True)
+    rows, offsets = [], []
+    with atomic_write(copies) as partial, open(partial, "wb") as file:
+        for row in tqdm(range(len(index.offsets)), desc="checking pictures", disable=None, delay=1):
+            if payload := _rewritten(index, row, channels):
+                rows.append(row)
+                offsets.append(file.tell())
+                file.write(tfrecord.framed(payload))
+    places = np.array(rows, np.int64), np.array(offsets, np.int64)
+    with atomic_write(copies.with_suffix(".npz")) as partial:
+        np.savez(partial, key=key, size=os.path.getsize(copies), rows=places[0], offsets=places[1])
+    return places
+
+
+def _rewritten(index: Index, row: int, channels: int) -> bytes | None:
+    """The payload of a record with its picture as images.store would have stored it; None where that is no change."""
+    path, offset = index.place(row)
+    try:
+        payload = tfrecord.read_at(path, offset).payload or b""
+        stored = images.standard(parse(payload).encoded, channels)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (InvalidExample, images.ImageError):  # reported when it is read, if TensorFlow cannot decode it either
+        return None
+    if stored is None:
+        return None
+    message = tf.train.Example.FromString(payload)
+    features = message.features.feature
+    for key, value in ("encoded", stored.data), ("format", stored.format.encode()):
+        features[f"image/{key}"].bytes_list.value[:] = [value]
+    for key, value in ("height", stored.height), ("width", stored.width):
+        features[f"image/{key}"].int64_list.value[:] = [value]
+    return message.SerializeToString(deterministic=True)
