@@ -153,7 +153,7 @@ def resolve(config: Config) -> Config:
     is_file = start and (os.sep in start or os.path.exists(start) or os.path.exists(f"{start}.index"))
     adaptive = config.update.optimizer in ("adam", "adamw", "rmsprop")
     all_layers = start and not (network.train_only or network.freeze)
-    adaptive_rate, plain_rate = (1e-4, 1e-3) if all_layers else (1e-3, net.learning_rate)
+    adaptive_rate, plain_rate = (1e-4, 1e-3) if all_layers else (1e-3, net.learning_rate or 0.1)
     rate = schedule.learning_rate or (adaptive_rate if adaptive else plain_rate)
     if schedule.end_learning_rate > rate:
         raise UserError(f"--end-learning-rate {schedule.end_learning_rate} is above --learning-rate {rate}")

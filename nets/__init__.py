@@ -30,7 +30,7 @@ __all__ = ["NETS", "Net", "find"]
 
 def _family(shared: dict, rows: dict[str, dict]) -> dict[str, Net]:
     """A record per row, with the shared fields and its own; its scope is its name, unless one of them has another."""
-    return {name: Net(**{"scope": name, "learning_rate": 0.1, **shared, **row}) for name, row in rows.items()}
+    return {name: Net(**{"scope": name, **shared, **row}) for name, row in rows.items()}
 
 
 _FC8 = {"heads": ("fc8",), "preprocessing": "vgg", "image_size": 224, "learning_rate": 0.01}

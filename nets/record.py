@@ -30,7 +30,8 @@ class Net:
     smallest_size: int = 1  # smallest side that the net's pools accept, pixels
     any_size: bool = True  # the variables' shapes do not depend on the picture size
     channels: int = 3
-    learning_rate: float | None = None  # default for momentum and fresh variables: 0.1, or 0.01 without batch norm
+    learning_rate: float | None = None  # default for momentum and fresh variables; None for 0.1, which is too high
+    #   without batch norm: a user's own net then gets 0.01
     label_offset: int = 0  # output of the first class in the published checkpoint; 1 if output 0 is background
     auxiliary: tuple[str, ...] = ()  # end points under `scope` with the logits of auxiliary heads
     auxiliary_weight: float = 0.0  # weight of their losses

@@ -70,8 +70,8 @@ def vgg(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
     part = tf.clip_by_value(part, 1, picture.short_side)
     top, left = (
-        tf.cast(draw(key, draw, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
-        for draw, room in ((1, picture.height), (2, picture.width))
+        tf.cast(draw(key, number, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
+        for number, room in ((1, picture.height), (2, picture.width))
     )
     return to.normalize(random_flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3)))
 
