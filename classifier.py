@@ -17,6 +17,7 @@ import numpy as np
 
 import config as configuration
 import nets
+import own_code
 from checkpoints import check_restorable, locate, shapes_of, step_of
 from config import CheckpointOptions, Config
 from engine.evaluation import Evaluation, averaged, with_mirror_images
@@ -34,7 +35,7 @@ from pipeline.statistics import Statistics
 from pipeline.tfrecord import DATASET_JSON
 from prediction.heatmaps import class_activation_map
 from prediction.pictures import Features, PictureReader, Prediction, list_pictures
-from run_directory import CONFIG_JSON, load_config, resolve, run_of
+from run_directory import CONFIG_JSON, OWN_CODE, load_config, resolve, run_of
 from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -68,20 +69,22 @@ class Classifier:
         preprocessing: str | None = None,
         data: str | None = None,
         batch_size: int | None = None,
+        allow_code: bool = False,
     ) -> "Classifier":
         """Finds and checks a checkpoint; `restore` reads its weights.
 
         path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights. image_size,
         the height and width of the net's input, and batch_size are by default the run's, or the net's own and 64.
         A checkpoint without run directory needs net, its name in NETS; preprocessing is its family, and data are shards
-        that name the classes. For a run, data are other shards of its classes to evaluate on.
+        that name the classes. For a run, data are other shards of its classes to evaluate on. allow_code runs the copy
+        of the user's own net or preprocessing in the run directory, where own_code.admit does not run the file itself.
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
         path, data = expand(path), data and expand(data)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
-        config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size})
+        config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size}, allow_code)
         record, inputs, stored = nets.find(config.network.net), config.input, shapes_of(prefix)
         if ema and not any(name.endswith(f"/{AVERAGE}") for name in stored):
             raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
@@ -107,7 +110,7 @@ class Classifier:
     @classmethod
     def of(cls, options: CheckpointOptions) -> "Classifier":
         """Loads the checkpoint that the options of a command name. Raises UserError as `load`."""
-        keys = ("ema", "net", "image_size", "preprocessing", "data", "batch_size")
+        keys = ("ema", "net", "image_size", "preprocessing", "data", "batch_size", "allow_code")
         return cls.load(options.ckpt, **{key: getattr(options, key) for key in keys if hasattr(options, key)})
 
     @cached_property
@@ -311,15 +314,19 @@ def _class_differences(trained: Sequence[str], found: Sequence[str]) -> str:
     return " and ".join(words) or "the same names in another order"
 
 
-def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Config, int | None]:
-    """The options of a checkpoint, with those that are given, and the training size. Raises UserError."""
+def _options(path: str, run: str | None, given: Mapping[str, Any], allow_code: bool) -> tuple[Config, int | None]:
+    """The options of a checkpoint, with those that are given, and the training size. Raises UserError.
+
+    The user's own code may run then: that which is given, and that of a run directory where own_code.admit allows it.
+    """
     given = {key: value for key, value in given.items() if value is not None}
     if run is None:
+        given |= {key: own_code.named(given[key]) for key in OWN_CODE if key in given}
         if "net" not in given:
             missing = f"{path} lies in no run directory ({CONFIG_JSON} and {DATASET_JSON} are not both there)"
             raise UserError(f"{missing}, so --net is needed; python -m nets.weights inspect {path} names it")
         return resolve(Config.of(**given)), None
-    trained = load_config(run)
+    trained = _with_own_code(load_config(run), run, given, allow_code)
     flat, fixed = trained.flat(), ["net", "preprocessing"]
     for key in ("image_size", "preprocessing"):  # a default of the net could be another than the training's
         if flat[key] is None:
@@ -331,6 +338,18 @@ def _options(path: str, run: str | None, given: Mapping[str, Any]) -> tuple[Conf
             says = f"{run}/{CONFIG_JSON}, which says {flat[key]}; leave it out"
             raise UserError(f"{configuration.flag(key)} {given[key]} contradicts {says}")
     return resolve(trained.replace(**given)), trained.input.image_size
+
+
+def _with_own_code(trained: Config, run: str, given: dict[str, Any], allow_code: bool) -> Config:
+    """The options of a run, whose own code may then run; its file may be given anew, at another place."""
+    values = {}
+    for key in OWN_CODE:
+        name, stored = given.get(key), trained.flat()[key]
+        if own_code.is_own(name) and own_code.short(name) == own_code.short(stored):
+            values[key] = given[key] = own_code.named(name, run, allow_code)
+        else:
+            own_code.admit(stored, run, allow_code)
+    return trained.replace(**values)
 
 
 def _numbered(prefix: str, name: str, net: Net, width: int | None) -> Dataset:

@@ -35,7 +35,8 @@ class InputOptions:
 
     dataset: str = "digits"
     """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
-    your own pictures) or csv (a table of them). imagenet can only be evaluated. Ready shards in --data need no name."""
+    your own pictures) or csv (a table of them); or your own source, FILE.py:NAME. imagenet can only be evaluated. Ready
+    shards in --data need no name."""
     source: Annotated[str | None, PLACE, optional("DIR")] = None
     """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
     are downloaded."""
@@ -47,7 +48,7 @@ class InputOptions:
     """Height and width of the net's input in pixels. Default: the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
     """Preprocessing family: alexnet, cifar, digits, flip, inception, inception_crop, keras_affine, lenet, min_max,
-    none, standardize, unit or vgg. Default: the net's own."""
+    none, standardize, unit or vgg; or your own, FILE.py:NAME. Default: the net's own."""
     train_examples: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Train on the first N pictures of the shuffled training split only. Default: all."""
     overfit_batches: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
@@ -62,7 +63,8 @@ class NetworkOptions:
     """The net, its initial weights, and the parts that are trained."""
 
     net: str = "preact_resnet_20"
-    """The net, such as vgg_16 or mobilenet_v1; docs/nets.md lists them."""
+    """The net, such as vgg_16 or mobilenet_v1; docs/nets.md lists them. Or your own, FILE.py:NAME;
+    docs/your-own.md."""
     init_from: Annotated[str | None, PLACE, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
@@ -186,6 +188,9 @@ class RunOptions:
     """bf16 computes convolutions and matrix products in bfloat16; variables stay float32."""
     compute_threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Threads of the session. 0: one for each core; a resumed run keeps the number it was started with."""
+    allow_code: bool = False
+    """Where the file of your own net or preprocessing is gone or has changed, resume with the copy in the run
+    directory. Read it first, if the directory is not yours."""
     dry_run: bool = False
     """Build everything, run two steps, one validation and one save, and leave nothing behind."""
 
@@ -239,6 +244,9 @@ class CheckpointOptions:
     """Height and width of the net's input in pixels. Default: of the run, or the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
     """For a checkpoint without run directory: preprocessing family. Default: the net's own."""
+    allow_code: bool = False
+    """Run the copy of your own net or preprocessing that the run directory holds. Read it first, if the directory is
+    not yours."""
 
 
 TOPICS = {field.name: field.type for field in dataclasses.fields(Config)}

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import config as configuration
 import nets
+import own_code
 from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
@@ -39,8 +40,9 @@ RECORD_EVERY_STEPS = 10  # without --display-every-steps
 # that the data are the same is checked by their dataset.json.
 FREE_ON_RESUME = {
     *("total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints"),
-    *("source", "data", "on_error", "run_dir", "patience", "norms_by"),
+    *("source", "data", "on_error", "run_dir", "patience", "norms_by", "allow_code"),
 }
+OWN_CODE = ("net", "preprocessing")  # options whose file the run directory keeps a copy of
 
 
 class RunPlan(NamedTuple):
@@ -69,6 +71,12 @@ class RunPlan(NamedTuple):
     def outputs(self) -> int:
         """Number of the net's outputs."""
         return 1 if self.config.network.head == "sigmoid" else len(self.dataset.class_names)
+
+    def save(self) -> None:
+        """Writes what makes the run directory self-describing: the options, the data set, the user's own code."""
+        configuration.save(self.config, os.path.join(self.directory, CONFIG_JSON))
+        self.dataset.copy_description(self.directory)
+        own_code.keep([self.config.flat()[key] for key in OWN_CODE], self.directory)
 
     @property
     def is_finished(self) -> bool:
@@ -123,6 +131,16 @@ def exclusive(directory: str) -> Iterator[None]:
         yield
 
 
+def with_own_code(config: Config) -> Config:
+    """The configuration that a user gave, with absolute names of their own code, whose files may then run.
+
+    Raises UserError for a file that is missing, or not the code that the run directory was started with.
+    """
+    given, run = config.flat(), config.run
+    values = {key: own_code.named(given[key], run.run_dir, run.allow_code) for key in OWN_CODE}
+    return config.replace(dataset=own_code.named(given["dataset"]), **values)
+
+
 def resolve(config: Config) -> Config:
     """Checks the options and fills in the defaults that depend on the net and the machine.
 
@@ -135,7 +153,7 @@ def resolve(config: Config) -> Config:
     is_file = start and (os.sep in start or os.path.exists(start) or os.path.exists(f"{start}.index"))
     adaptive = config.update.optimizer in ("adam", "adamw", "rmsprop")
     all_layers = start and not (network.train_only or network.freeze)
-    adaptive_rate, plain_rate = (1e-4, 1e-3) if all_layers else (1e-3, net.learning_rate)
+    adaptive_rate, plain_rate = (1e-4, 1e-3) if all_layers else (1e-3, net.learning_rate or 0.1)
     rate = schedule.learning_rate or (adaptive_rate if adaptive else plain_rate)
     if schedule.end_learning_rate > rate:
         raise UserError(f"--end-learning-rate {schedule.end_learning_rate} is above --learning-rate {rate}")
@@ -144,7 +162,7 @@ def resolve(config: Config) -> Config:
     return config.replace(
         learning_rate=rate,
         batch_norm_updates=automatic if updates == "auto" else updates,
-        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset)),
+        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset.rpartition(":")[2])),
         init_from=os.path.abspath(start) if is_file else start,
         image_size=config.input.image_size or net.image_size,
         preprocessing=config.input.preprocessing or net.preprocessing,
@@ -215,6 +233,9 @@ def resumed(stored: Config, asked: Config) -> Config:
     if start and before and os.path.abspath(start) in (before, *moved_places(before, asked.run.run_dir)):
         asked = asked.replace(init_from=stored.network.init_from)
     before, now = stored.flat(), asked.flat()
+    for key in (*OWN_CODE, "dataset"):  # the files of a net and preprocessing are compared by content
+        if own_code.is_own(now[key]) and own_code.short(before[key]) == own_code.short(now[key]):
+            before[key] = now[key]
     changed = [key for key, value in before.items() if key not in FREE_ON_RESUME and value != now[key]]
     if changed:
         differences = "; ".join(f"{flag(key)} was {before[key]}, now {now[key]}" for key in changed)

@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-import config as configuration
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
 from engine import moving_averages, optimizer
@@ -38,7 +37,7 @@ from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
 from pipeline.corruption import Reader
 from pipeline.prepare import training_selection, validation_selection
-from run_directory import CONFIG_JSON, RunPlan, exclusive, prepare, resolve
+from run_directory import RunPlan, exclusive, prepare, resolve, with_own_code
 from tfcompat import batch_norm, dropout, op_determinism, slim, tf
 
 
@@ -222,7 +221,7 @@ def train(config: Config) -> TrainingResult:
 
     Raises UserError for options, data or a run directory that cannot be used, TrainingError where the training fails.
     """
-    config = resolve(config)
+    config = resolve(with_own_code(config))
     try:
         with op_determinism():
             if config.run.dry_run:  # a run of two steps in a temporary directory
@@ -258,8 +257,7 @@ def run_training(config: Config) -> TrainingResult:
         with model.graph.as_default():
             check_restorable(plan.newest, {v.op.name: v for v in tf.global_variables()})
     # Nothing is written to the run directory before data and graph are sound.
-    configuration.save(config, os.path.join(run, CONFIG_JSON))
-    plan.dataset.copy_description(run)
+    plan.save()
     return run_loop(plan, model, initial)
 
 

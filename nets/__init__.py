@@ -13,65 +13,19 @@ factor of the L2 regularizer:
 - further ones that a registry record sets; dropout_keep_prob is the share of units that dropout keeps.
 
 It returns the logits [N, num_classes] and the end points: the outputs of all layers, units and blocks by scope name.
-A new net is a function in a family's file, and a record here.
+A new net is a function in a family's file, and a record here. A user's own net is in a file of their own, FILE.py:NAME;
+docs/your-own.md.
 """
 
-import dataclasses
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
-from errors import UserError, unknown
+import own_code
+from errors import unknown
 from nets import alexnet, googlenet, lenet, mobilenet_v1, preact_elu, preact_resnet, resnet, resnet_keras, teaching, vgg
-from tfcompat import slim, tf
+from nets.own import own_net
+from nets.record import Net
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Net:
-    """A registry record."""
-
-    function: Callable  # (inputs, num_classes, is_training, scope) -> (logits, end_points)
-    arg_scope: Callable  # (weight_decay) -> arg scope for `function`
-    scope: str  # variable scope in the published checkpoints
-    heads: tuple[str, ...]  # scopes under `scope`, or beginnings of them, that a new task replaces; the logits' first
-    preprocessing: str  # family that the published weights were trained with
-    weight_decay: float  # default
-    image_size: int  # default side of the pictures, pixels
-    smallest_size: int = 1  # smallest side that the net's pools accept, pixels
-    any_size: bool = True  # the variables' shapes do not depend on the picture size
-    channels: int = 3
-    learning_rate: float = 0.1  # default for momentum and fresh variables; 0.1 is too high without batch norm
-    label_offset: int = 0  # output of the first class in the published checkpoint; 1 if output 0 is background
-    auxiliary: tuple[str, ...] = ()  # end points under `scope` with the logits of auxiliary heads
-    auxiliary_weight: float = 0.0  # weight of their losses
-
-    def build(
-        self, inputs: tf.Tensor, num_classes: int, is_training: "bool | tf.Tensor", weight_decay: float
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Calls the function under its arg scope. Raises UserError if the pictures are smaller than smallest_size."""
-        if min(inputs.shape.as_list()[1:3]) < self.smallest_size:
-            raise UserError(
-                f"the net cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}: --image-size must be at "
-                f"least {self.smallest_size}, and is {self.image_size} by default"
-            )
-        with slim.arg_scope(self.arg_scope(weight_decay)):
-            return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
-
-    @cache  # noqa: B019 – building a deep net takes seconds, and the records last as long as the program
-    def variable_shapes(self, num_classes: int, image_size: int | None = None) -> dict[str, list[int]]:
-        """Names and shapes of the variables in a checkpoint. Do not change the result.
-
-        image_size is the side of the pictures in pixels; None for the net's default.
-        """
-        side = image_size or self.image_size
-        with tf.Graph().as_default():
-            inputs = tf.placeholder(tf.float32, [1, side, side, self.channels])
-            self.build(inputs, num_classes, is_training=False, weight_decay=0.0)
-            return {variable.op.name: variable.shape.as_list() for variable in slim.get_model_variables()}
-
-    @property
-    def new_scopes(self) -> tuple[str, ...]:
-        """Beginnings of the names of the variables that a new task replaces; the logits' first."""
-        return tuple(f"{self.scope}/{head}" for head in self.heads)
+__all__ = ["NETS", "Net", "find"]
 
 
 def _family(shared: dict, rows: dict[str, dict]) -> dict[str, Net]:
@@ -211,7 +165,12 @@ NETS: dict[str, Net] = {
 
 
 def find(name: str) -> Net:
-    """The record of a net. Raises UserError for an unknown name, with the nearest known one."""
+    """The record of a net. Raises UserError for an unknown name, with the nearest known one.
+
+    For FILE.py:NAME it is the user's own net, as nets.own.own_net describes.
+    """
+    if own_code.is_own(name):
+        return own_net(own_code.absolute(name))
     if name not in NETS:
         raise unknown("net", name, NETS)
     return NETS[name]

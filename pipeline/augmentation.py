@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 stateless = tf.compat.v2.image  # compat.v1's tf.image has no stateless_* functions
 
 
-def _draw(key: tf.Tensor, draw: int, low: float, high: float) -> tf.Tensor:
-    return tf.random.stateless_uniform([], tf.random.fold_in(key, draw), low, high)
+def draw(key: tf.Tensor, number: int, low: float, high: float) -> tf.Tensor:
+    """A random float32 scalar from low to high; equal for the same key and number."""
+    return tf.random.stateless_uniform([], tf.random.fold_in(key, number), low, high)
 
 
-def _flip(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+def random_flip(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """A picture [H, W, C] or its mirror image."""
     return stateless.stateless_random_flip_left_right(image, key)
 
 
-def _random_crop(image: tf.Tensor, size: int, key: tf.Tensor) -> tf.Tensor:
+def random_crop(image: tf.Tensor, size: int, key: tf.Tensor) -> tf.Tensor:
+    """A random part [size, size, C] of a picture [H, W, C]."""
     return stateless.stateless_random_crop(image, [size, size, image.shape[2]], key)
 
 
@@ -38,12 +41,12 @@ def _pad(image: tf.Tensor, border: int) -> tf.Tensor:
 def digits(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """Shifts: zero padding of an eighth of the size on each side, then a random crop. Digits have no mirror images."""
     image = to.normalize(picture.resized(to.size, to.size))
-    return _random_crop(_pad(image, to.size // 8), to.size, key)
+    return random_crop(_pad(image, to.size // 8), to.size, key)
 
 
 def flip(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """Random mirror images."""
-    return _flip(to.normalize(picture.resized(to.size, to.size)), key)
+    return random_flip(to.normalize(picture.resized(to.size, to.size)), key)
 
 
 def cifar(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
@@ -52,8 +55,8 @@ def cifar(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     Source: He et al., arXiv:1512.03385, §4.2; without TF-Slim's brightness and contrast.
     """
     image = _pad(picture.resized(to.size, to.size), to.size // 8)
-    image = _random_crop(image, to.size, tf.random.fold_in(key, 0))
-    return to.normalize(_flip(image, tf.random.fold_in(key, 1)))
+    image = random_crop(image, to.size, tf.random.fold_in(key, 0))
+    return to.normalize(random_flip(image, tf.random.fold_in(key, 1)))
 
 
 def vgg(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
@@ -62,15 +65,15 @@ def vgg(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     Source: arXiv:1409.1556, §3.1, as TF-Slim's vgg_preprocessing.
     """
     size = to.size
-    side = _draw(key, 0, short_side_of(size), round(size * 512 / 224) + 1.0)
+    side = draw(key, 0, short_side_of(size), round(size * 512 / 224) + 1.0)
     # The crop of the resized picture as a part of the original picture: only that is decoded.
     part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
     part = tf.clip_by_value(part, 1, picture.short_side)
     top, left = (
-        tf.cast(_draw(key, draw, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
-        for draw, room in ((1, picture.height), (2, picture.width))
+        tf.cast(draw(key, number, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
+        for number, room in ((1, picture.height), (2, picture.width))
     )
-    return to.normalize(_flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3)))
+    return to.normalize(random_flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3)))
 
 
 def _random_box(to: "Preprocessor", picture: Picture, key: tf.Tensor, least_area: float) -> tf.Tensor:
@@ -84,7 +87,7 @@ def _random_box(to: "Preprocessor", picture: Picture, key: tf.Tensor, least_area
         area_range=(least_area, 1.0),
     )
     image = picture.window(begin[0], begin[1], extent[0], extent[1], to.size, to.size)
-    return _flip(image, tf.random.fold_in(key, 1))
+    return random_flip(image, tf.random.fold_in(key, 1))
 
 
 def inception(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
@@ -111,8 +114,8 @@ def alexnet(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     deviation 0.1. Source: Krizhevsky et al., 2012, §4.1; their mean is of each pixel, ours of each channel.
     """
     larger = short_side_of(to.size)
-    image = _random_crop(picture.center(larger, larger, larger), to.size, tf.random.fold_in(key, 0))
-    image = to.normalize(_flip(image, tf.random.fold_in(key, 1)))
+    image = random_crop(picture.center(larger, larger, larger), to.size, tf.random.fold_in(key, 0))
+    image = to.normalize(random_flip(image, tf.random.fold_in(key, 1)))
     alpha = tf.random.stateless_normal([picture.channels], tf.random.fold_in(key, 2), stddev=0.1)
     # dataset.json's eigenvalues are variances.
     axes = np.sqrt(np.maximum(to.statistics.eigenvalues, 0))[:, None] * to.statistics.components
@@ -137,10 +140,10 @@ def keras_affine(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Ten
     shear_range=0.2, zoom_range=0.2, horizontal_flip=True).
     """
     image = to.normalize(picture.resized(to.size, to.size))
-    angle, shear = _draw(key, 0, -40, 40), _draw(key, 1, -0.2, 0.2)
-    down, right = _draw(key, 2, -0.2, 0.2) * to.size, _draw(key, 3, -0.2, 0.2) * to.size
-    by = Affine(angle, down, right, shear, zoom_y=_draw(key, 4, 0.8, 1.2), zoom_x=_draw(key, 5, 0.8, 1.2))
-    return _flip(affine(image, by), tf.random.fold_in(key, 6))
+    angle, shear = draw(key, 0, -40, 40), draw(key, 1, -0.2, 0.2)
+    down, right = draw(key, 2, -0.2, 0.2) * to.size, draw(key, 3, -0.2, 0.2) * to.size
+    by = Affine(angle, down, right, shear, zoom_y=draw(key, 4, 0.8, 1.2), zoom_x=draw(key, 5, 0.8, 1.2))
+    return random_flip(affine(image, by), tf.random.fold_in(key, 6))
 
 
 def affine(image: tf.Tensor, by: Affine) -> tf.Tensor:

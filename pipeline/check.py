@@ -20,6 +20,7 @@ import errors
 if __name__ == "__main__":
     errors.quit_on_signals()
 
+import own_code
 from errors import UserError
 from files import check_output, expand, os_errors_as_user_errors
 from pipeline import montage, tfrecord
@@ -127,7 +128,7 @@ def parse_command_line() -> argparse.Namespace:
     shards = "shards with their dataset.json, or TF-Slim's with labels.txt"
     parser.add_argument("directory", type=expand, metavar="DIR", help=shards)
     parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
-    augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}"
+    augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}, or FILE.py:NAME"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")
     parser.add_argument("--split", choices=SPLITS, help="split of the samples (default: train, where there is one)")
@@ -139,6 +140,7 @@ def main() -> None:
     """The command line."""
     args = parse_command_line()
     if args.augment:
+        args.augment = own_code.named(args.augment)
         find_family(args.augment)
     if args.augment and not args.montage:
         raise UserError("--augment belongs to --montage, such as --montage samples.png")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import own_code
 from errors import UserError
 from files import BY_PRODUCTS, atomic_write, open_regular, read_regular
 from pipeline.images import EXTENSIONS
@@ -41,8 +42,12 @@ Listing = dict[str, Entry]  # names relative to the source
 
 def list_source(name: str, source: Path) -> Listing:
     """The files that the source `name` reads: for csv the table and the pictures that it names, for others those in
-    the directory. Raises UserError for a file or directory that cannot be read."""
+    the directory; for a user's own also the file of its code. Raises UserError for one that cannot be read."""
     try:
+        if own_code.is_own(name):
+            file = Path(own_code.split(name)[0])
+            code = {file.name: _whole(file)} if file.exists() else {}
+            return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
         if source.is_file():
             return {source.name: _whole(source), **dict(_pictures_of_table(source))}
         if name in ARRAYS:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import own_code
 from config import InputOptions
 from errors import UserError
 from files import moved_places
@@ -47,14 +48,15 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
     Raises UserError where the options name another source, or one that has changed. A run that resumes goes on with
     its shards, as does one whose options name no source: then a change is printed. The files count, not their place.
     """
-    made_as = dataset.description.get("name", options.dataset)
+    asked = own_code.attribute(options.dataset)
+    made_as = dataset.description.get("name", asked)
     made_from = dataset.description.get("source", options.source)  # TF-Slim's shards do not name their source
     place, another = options.source or made_from, "name another directory with --data"
-    if not options.source and made_as != options.dataset:
+    if not options.source and made_as != asked:
         print(f"{dataset.directory} holds {made_as}")
-    if options.source and made_as != options.dataset:
+    if options.source and made_as != asked:
         raise UserError(
-            f"{dataset.directory} holds {made_as}, not {options.dataset}; give --dataset {made_as}, leave --source out "
+            f"{dataset.directory} holds {made_as}, not {asked}; give --dataset {made_as}, leave --source out "
             f"to train on what is there, or {another}"
         )
     before = listing.load(dataset.directory)
@@ -68,7 +70,8 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
             )
         return
     try:
-        now = listing.list_source(made_as, Path(place))
+        reader = dataset.description.get("reader", made_as)
+        now = listing.list_source(options.dataset if own_code.is_own(options.dataset) else reader, Path(place))
     except UserError:
         if options.source:
             raise
@@ -94,7 +97,8 @@ def _command(dataset: Dataset, source: str) -> str:
     from pipeline.convert import command  # with the readers of all sources
 
     options = dataset.description.get("options", {})
-    return shlex.join(command(dataset.description["name"], source, dataset.directory, options))
+    reader = dataset.description.get("reader", dataset.description["name"])
+    return shlex.join(command(reader, source, dataset.directory, options))
 
 
 def difference(one: Dataset, other: Dataset) -> str | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import own_code
 from errors import UserError, unknown
 from pipeline import augmentation
 from pipeline.pictures import Picture, resize, short_side_of
@@ -130,17 +131,30 @@ NO_STATISTICS = Statistics()
 
 
 def find_family(name: str) -> Family:
-    """A row of FAMILIES. Raises UserError for an unknown name."""
+    """A row of FAMILIES, or for FILE.py:NAME the user's own. Raises UserError for an unknown name."""
+    if own_code.is_own(name):
+        return _own_family(own_code.absolute(name))
     if name not in FAMILIES:
         raise unknown("preprocessing", name, FAMILIES)
     return FAMILIES[name]
+
+
+def _own_family(name: str) -> Family:
+    """A user's own family: a Family, or a function that is its `normalize`."""
+    found = own_code.load(name, "preprocessing")
+    if isinstance(found, Family):
+        return found
+    if callable(found):
+        return Family(resize_whole, found)
+    kind = type(found).__name__
+    raise UserError(f"{name} is a {kind}; it must be a pipeline.preprocess.Family, or a function that normalizes")
 
 
 @dataclass(frozen=True)
 class Preprocessor:
     """A family at a size, with the statistics of the training pictures. Raises UserError for an unknown family."""
 
-    name: str  # key of FAMILIES
+    name: str  # key of FAMILIES, or FILE.py:NAME
     size: int  # height and width of the net's input
     channels: int  # 3 for RGB, 1 for grey
     statistics: Statistics = NO_STATISTICS
@@ -150,8 +164,8 @@ class Preprocessor:
 
     @property
     def family(self) -> Family:
-        """The row of FAMILIES."""
-        return FAMILIES[self.name]
+        """The row of FAMILIES, or the user's own family."""
+        return find_family(self.name)
 
     def picture(self, encoded: tf.Tensor) -> Picture:
         """A picture that is not decoded yet, of the bytes of a JPEG or PNG file, a scalar string."""
@@ -183,7 +197,7 @@ class Preprocessor:
 
         Source: Krizhevsky et al., 2012. Raises UserError for families that do not evaluate a centre crop.
         """
-        if self.name not in CENTER_CROPPED:
+        if self.family.cut is not center_crop:
             allowed = ", ".join(CENTER_CROPPED)
             raise UserError(f"--crops 10 with --preprocessing {self.name}: 10 crops are for {allowed}")
         larger = short_side_of(self.size)
@@ -198,7 +212,9 @@ class Preprocessor:
         if self.family.cut is central_part:
             words = "cut off 1/16 of the picture at each side, rounded down, then resize whatever the aspect"
             return {"cut": "central_part", "cut_in_words": words}
-        return {"cut": "squash", "cut_in_words": "resize the whole picture, whatever its aspect"}
+        if self.family.cut in (resize_whole, resize_to_training_size):
+            return {"cut": "squash", "cut_in_words": "resize the whole picture, whatever its aspect"}
+        return {"cut": own_code.short(self.name), "cut_in_words": f"the function {self.family.cut.__name__}"}
 
 
 def ten_crops(image: tf.Tensor, size: int) -> tf.Tensor:

@@ -32,11 +32,12 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "fonts", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "fonts", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
+    "own_code": {"errors", "files"},
     "fonts": set(),
     "option_records": {"files"},
     "config": {"errors", "files", "option_records"},

@@ -9,6 +9,7 @@ with their number. --svg FILE also draws the net, as an SVG file for any browser
 import argparse
 
 import errors
+import own_code
 from files import check_output, expand, output_file
 from nets import NETS
 from nets.summary import summarize, table
@@ -19,14 +20,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m nets.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NETS)}")
+    parser.add_argument("name", metavar="NAME", help=f"your own, FILE.py:NAME, or one of {', '.join(NETS)}")
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the pictures (default: the net's own)")
     parser.add_argument("--svg", type=expand, metavar="FILE", help="draw the net into this file")
     args = parser.parse_args()
     if args.svg is not None:
         check_output("--svg", args.svg, ".svg")
-    summary = summarize(args.name, args.num_classes, args.image_size)
+    summary = summarize(own_code.named(args.name), args.num_classes, args.image_size)
     if args.svg is not None:
         from nets.summary.drawing import draw  # the table does not need the layout engine
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import errors
 import nets
+import own_code
 from checkpoints import locate
 from files import expand
 from nets.weights import export_keras, fetch, import_keras, inspect
@@ -36,13 +37,15 @@ def main() -> None:
     kinds = ".h5, .weights.h5, .keras, .npz, or a checkpoint of Keras's"
     importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
     for command in (inspecting, importing, exporting):
-        command.add_argument("--net", metavar="NAME", required=command is not inspecting, help="name in nets.NETS")
+        is_needed = command is not inspecting
+        command.add_argument("--net", metavar="NAME", required=is_needed, help="name in nets.NETS, or FILE.py:NAME")
     importing.add_argument("--out", type=expand, metavar="DIR", required=True, help="directory to make")
     exporting.add_argument("--out", type=expand, metavar="FILE", required=True, help="FILE.weights.h5")
     fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
     args = parser.parse_args()
 
     if getattr(args, "net", None):
+        args.net = own_code.named(args.net)
         nets.find(args.net)  # before any file is read
     if args.command == "inspect":
         print(inspect(locate(args.ckpt, "CKPT"), args.net))

@@ -18,15 +18,16 @@ import pooch
 import tyro
 from tqdm import tqdm
 
-import errors
+import own_code
 from config import AT_LEAST_ONE, check_values, flag, optional
-from errors import UserError
+from errors import UserError, unknown
 from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
 from pipeline import images, listing, tfrecord
 from pipeline.convert import duplicates
 from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
 from pipeline.convert.sources import Source, arrays, folders, tables, with_all_splits
+from pipeline.convert.sources.own import own_source
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
@@ -63,10 +64,12 @@ class _Totals:
         """Writes the shards of a split."""
         examples = self.data.splits.get(split, [])
         self.digest = hashlib.sha256()
-        with tqdm(total=len(examples), desc=f"{self.name} {split}", unit="picture", disable=None) as progress:
+        with tqdm(
+            total=len(examples), desc=f"{own_code.short(self.name)} {split}", unit="picture", disable=None
+        ) as progress:
             self.balance[split] = Counter()
             records = self._records(split, pool.chunks(split, examples), progress)
-            shards = tfrecord.write_shards(records, directory, f"{self.name}_{split}")
+            shards = tfrecord.write_shards(records, directory, f"{own_code.attribute(self.name)}_{split}")
         count = sum(shard["examples"] for shard in shards)
         self.splits[split] = {"examples": count, "sha256": self.digest.hexdigest(), "shards": shards}
 
@@ -96,7 +99,8 @@ class _Totals:
     def description(self, source: Path | None, options: dict[str, object]) -> dict:
         """The content of dataset.json. `options` are those of the conversion that change the records."""
         return {
-            "name": self.name,
+            "name": own_code.attribute(self.name),
+            **({"reader": self.name} if own_code.is_own(self.name) else {}),
             "source": str(source.resolve()) if source else None,
             "options": options,
             "class_names": self.data.class_names,
@@ -128,7 +132,7 @@ def convert(
     r"""Converts a source into the directory `out`, which appears only when it is complete.
 
     Args:
-        name: The kind of source: digits, folder, csv and so on.
+        name: The kind of source: digits, folder, csv and so on; or your own, FILE.py:NAME.
         out: Directory to make; if it exists, it must be empty.
         source: The raw files: a directory, or for csv a file. Default: download them, if the source can.
         on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
@@ -146,8 +150,8 @@ def convert(
     out, source = os.path.expanduser(out), source and os.path.expanduser(source)
     options = dict(locals())
     check_values(options, get_type_hints(convert, include_extras=True))
-    if name not in SOURCES:
-        raise errors.unknown("data set", name, SOURCES)
+    name = own_code.named(name)
+    reader = find_source(name)
     if label_regex is not None and name != "folder":
         raise UserError(f"--label-regex belongs to folder, not to {name}")
     source_path = _source_path(name, out, source)
@@ -156,7 +160,7 @@ def convert(
         raise UserError(f"{list_outside} is where pictures that cannot be used would be listed; move it away")
     with atomic_directory(out) as directory:
         of_source = {} if label_regex is None else {"label_regex": label_regex}
-        data = SOURCES[name](source_path, pooch.os_cache("slimgraph") / name, **of_source)
+        data = reader(source_path, pooch.os_cache("slimgraph") / own_code.attribute(name), **of_source)
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
@@ -178,6 +182,15 @@ def convert(
     counts = {split: part["examples"] for split, part in totals.splits.items()}
     rest = len(totals.rejected), data.ignored or {}, totals.balance, conflicts
     return Conversion(out, data.class_names, counts, *rest)
+
+
+def find_source(name: str) -> Callable[..., Source]:
+    """A function of SOURCES, or for an absolute FILE.py:NAME the user's. Raises UserError for an unknown name."""
+    if own_code.is_own(name):
+        return own_source(name)
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    return SOURCES[name]
 
 
 def _split(data: Source, origin: str, on_duplicates: str, directory: Path) -> tuple[Source, list[list[Duplicate]]]:
@@ -205,7 +218,7 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
     path = Path(source)
     if not os.path.exists(path):  # Path.exists raises on a name that is too long
         raise UserError(f"--source {source} does not exist")
-    if name != "csv":
+    if name != "csv" and not own_code.is_own(name):
         if not path.is_dir():
             raise UserError(f"--source {source} is no directory; unpack an archive; a table is for the csv source")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
