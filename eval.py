@@ -65,6 +65,7 @@ from engine.reports import MISTAKES as MISTAKES_ON_CARD
 from engine.reports import add_figure, add_scalars
 from files import check_output, output_file
 from pipeline import montage
+from pipeline.prepare import difference
 from tfcompat import tf
 
 MISTAKES = 40  # drawn on a sheet
@@ -82,6 +83,13 @@ def evaluate(options: EvalOptions) -> tuple[Classifier, Evaluation]:
     classifier = Classifier.of(options)
     selection = classifier.selection(options.split, on_error=options.on_error)
     print(f"{classifier.title}, on the {selection.split} split of {selection.dataset.directory}", file=sys.stderr)
+    changed = classifier.run and options.data is None and difference(classifier.dataset, selection.dataset)
+    if changed:
+        print(
+            f"note: {selection.dataset.directory} was made anew since {classifier.run} was trained on it ({changed}): "
+            "pictures of this split may have been in its training split",
+            file=sys.stderr,
+        )
     if classifier.background:
         print(f"{classifier.outputs} outputs: the first, background, is left out", file=sys.stderr)
     asked = {"on_error": options.on_error, "crops": options.crops, "flip": options.flip}
@@ -98,9 +106,9 @@ def as_text(evaluation: Evaluation, top_k: int) -> str:
         lines.append(f"the {len(names)} worst of {classes:,} classes; --json prints all")
     rows = [*((name, per_class[name]) for name in names), (f"mean of {average['classes']:,} classes", average)]
     width = max(len(name[:30]) for name, _ in rows)
-    lines.append(f"{'':<{width}}  precision  recall      F1  examples")
+    lines.append(f"{'':<{width}}  precision   recall       F1  examples")
     lines += [
-        f"{name[:30]:<{width}}  {row['precision']:>9.2%}  {row['recall']:>6.2%}  {row['f1-score']:>6.2%}"
+        f"{name[:30]:<{width}}  {row['precision']:>9.2%}  {row['recall']:>7.2%}  {row['f1-score']:>7.2%}"
         f"  {row['support']:>8,.0f}"
         for name, row in rows
     ]

@@ -246,8 +246,8 @@ def resumed(stored: Config, asked: Config) -> Config:
     lengths, schedule = (before["total_steps"], now["total_steps"]), asked.schedule.schedule
     if lengths[0] != lengths[1] and schedule in ("cosine", "polynomial"):
         print(
-            f"--total-steps was {lengths[0]}, now {lengths[1]}: the {schedule} schedule ends there, so the learning "
-            "rate goes on from another value than it stopped at"
+            f"--total-steps was {lengths[0]}, now {lengths[1]}: the {schedule} schedule now ends at that step, so "
+            "the learning rate is higher when training continues"
         )
     return asked
 

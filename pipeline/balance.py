@@ -21,5 +21,5 @@ def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
     if len(labels) < len(totals):
         lines.insert(6, f"… {len(totals) - 10} classes between these")
     if any(totals):
-        lines.append(f"the largest class has {max(totals) / max(1, min(totals)):.1f} times the smallest")
+        lines.append(f"largest class: {max(totals) / max(1, min(totals)):.1f} × the smallest")
     return "\n".join(lines)

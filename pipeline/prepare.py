@@ -53,7 +53,11 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
     made_from = dataset.description.get("source", options.source)  # TF-Slim's shards do not name their source
     place, another = options.source or made_from, "name another directory with --data"
     if not options.source and made_as != asked:
-        print(f"{dataset.directory} holds {made_as}")
+        print(
+            f"note: {dataset.directory} holds {made_as}, not {asked}; the other options are the preset's: pictures of "
+            f"{options.image_size} px, preprocessing {options.preprocessing}. Name a preset as the first word, such as "
+            f"python train.py folder --data {shlex.quote(options.data)}, or give these options"
+        )
     if options.source and made_as != asked:
         raise UserError(
             f"{dataset.directory} holds {made_as}, not {asked}; give --dataset {made_as}, leave --source out "
@@ -76,12 +80,13 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
         if options.source:
             raise
         return  # the shards may be all that this user can read
-    remake = f"rm -r {shlex.quote(dataset.directory)} && {_command(dataset, place)}"
+    remake = f"rm -r {shlex.quote(dataset.directory)} && {_command(dataset, place, dataset.directory)}"
     if changes := listing.differences(before, now):
-        changed = f"{dataset.directory} was made from {made_from}; {place} has other files: {changes}"
+        changed = f"{dataset.directory} was made from {made_from}; {place} has changed since: {changes}"
         if options.source and not (resumes and is_same_place):
             raise UserError(f"{changed}. To train on them: {remake}. To train on what was there: leave --source out")
-        print(f"note: {changed}. This run does not use them; to make the data anew: {remake}")
+        elsewhere = _command(dataset, place, f"{dataset.directory}_2")  # a run needs the data that it was started with
+        print(f"note: {changed}. This run does not use them; for a new run with another --run-dir: {elsewhere}")
     elif is_same_place and listing.written_anew(before, now):
         print(f"note: {place} has files of the same names and sizes, all written since {dataset.directory} was made")
 
@@ -92,13 +97,13 @@ def _is_moved(made_from: str | None, options: InputOptions) -> bool:
     return bool(made_from) and source in (made_from, *moved_places(made_from, os.path.realpath(options.data)))
 
 
-def _command(dataset: Dataset, source: str) -> str:
+def _command(dataset: Dataset, source: str, out: str) -> str:
     """The command line that makes a data set anew from a source."""
     from pipeline.convert import command  # with the readers of all sources
 
     options = dataset.description.get("options", {})
     reader = dataset.description.get("reader", dataset.description["name"])
-    return shlex.join(command(reader, source, dataset.directory, options))
+    return shlex.join(command(reader, source, out, options))
 
 
 def difference(one: Dataset, other: Dataset) -> str | None:

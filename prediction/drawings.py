@@ -68,8 +68,8 @@ def describe(dataset: Dataset, invert: str) -> str | None:
         if "light_strokes" not in dataset.description:
             reason = "the data are of an earlier version, which did not measure whether they are strokes"
         return f"pictures stay as they are: {reason}; --invert yes redraws dark strokes as light ones on black"
-    which = "all pictures become so" if invert == "yes" else "pictures that look otherwise become so"
-    return f"the training pictures are light strokes on black; {which}; --invert no leaves them as they are"
+    which = "all pictures are" if invert == "yes" else "pictures that look different are"
+    return f"the training pictures are light strokes on black; {which} redrawn like them, unless --invert no is given"
 
 
 def is_like(picture: np.ndarray, statistics: Statistics) -> bool:

@@ -128,7 +128,7 @@ def test_of_many_classes_the_extremes_are_shown():
     lines = check.describe(balance, [f"c{label}" for label in range(100)]).splitlines()
     assert [line.split()[0] for line in lines[1:6]] == ["c99", "c98", "c97", "c96", "c95"]
     assert lines[6].startswith("… 90 classes")
-    assert lines[-1] == "the largest class has 100.0 times the smallest"
+    assert lines[-1] == "largest class: 100.0 × the smallest"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--augment", "cifar", "--image-size", "16"), ("--split", "test")])

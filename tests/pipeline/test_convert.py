@@ -896,7 +896,7 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
         "cat             4           1           1",
         "dog             4           1           1",
         "all             8           2           2",
-        "the largest class has 1.0 times the smallest",
+        "largest class: 1.0 × the smallest",
         f"{out}/rejected.csv lists them with the reasons",
         "note: equal pictures: 2 in several splits (such as train/cat/00.png and val/cat/00.png); "
         f"{out}/duplicates.csv lists all, --on-duplicates drop leaves them out",

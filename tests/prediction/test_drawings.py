@@ -138,7 +138,7 @@ def test_drawings_are_redrawn_as_large_as_the_training_pictures(tmp_path):
     wide = [written(digit, margin=1)[..., 0] for digit in range(10)]
     reader, dataset = reader_of(wide, tmp_path)
     assert reader.box == 26
-    assert "pictures that look otherwise become so" in drawings.describe(dataset, "auto")
+    assert "pictures that look different are redrawn like them" in drawings.describe(dataset, "auto")
     assert drawings.box_of(dataset, "no") is None
     assert drawings.describe(dataset, "no") is None
     cv2.imwrite(str(tmp_path / "drawn.png"), 255 - cv2.resize(wide[3], (140, 140)))
