@@ -73,8 +73,22 @@ def test_the_parts_are_grad_cam_and_layer_cam_as_their_papers_define_them():
         # Grad-CAM, equations 1 and 2: weights are means of the gradient over the places.
         grad_cam = np.maximum((last[i] * d_last[i].mean((0, 1))).sum(2), 0)
         layer_cam = np.maximum((middle[i] * np.maximum(d_middle[i], 0)).sum(2), 0)  # equations 5 and 6
+        padded = np.pad(layer_cam, [(0, 1), (0, 1)], constant_values=np.nan)
+        layer_cam = np.nanmean([padded[y : 14 + y, x : 14 + x] for y in (0, 1) for x in (0, 1)], axis=0)
         product = cv2.resize(grad_cam, (14, 14), interpolation=cv2.INTER_LINEAR) * layer_cam
         np.testing.assert_allclose(cams[i], product / product.max(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_strided_convolution_of_single_pixels_leaves_no_grid():
+    """It reads every second place of the finer map: the others have no gradient."""
+    images = tf.placeholder(tf.float32, [None, 28, 28, 1])
+    fine = tf.nn.relu(slim.conv2d(images, 1, 1, 2, weights_initializer=tf.ones_initializer()))
+    coarse = slim.conv2d(fine, 1, 1, 2, weights_initializer=tf.ones_initializer())
+    mean = tf.reduce_mean(coarse, [1, 2])
+    cam = heatmaps.class_activation_map(images, tf.concat([mean, -mean], 1))
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        np.testing.assert_allclose(session.run(cam, {images: np.ones((1, 28, 28, 1))})[0, :-1, :-1], 1, atol=0.01)
 
 
 def test_a_branch_beside_a_shortcut_is_no_map():
