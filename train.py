@@ -326,7 +326,7 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
     session.run(model.initializers[1])  # EMA weights start from the weights
     print(
         f"starting {plan.directory} with {initial or 'fresh variables'}, seed {config.run.seed}: {config.network.net}, "
-        f"{config.input.image_size} px, preprocessing {config.input.preprocessing}",
+        f"{config.input.image_size} px, preprocessing {config.input.preprocessing}, data {config.input.data}",
         flush=True,
     )
     note = moving_averages.lag(model.graph, config.schedule.total_steps)
