@@ -77,7 +77,8 @@ def check_default(directory, done, accuracy, monkeypatch, capsys):
         f"making {directory}/data/digits: digits",
         f"{directory}/data/digits: 1,259 train, 179 validation, 359 test; 10 classes; 0 pictures rejected",
     ]
-    assert "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits" in lines
+    start = "starting runs/digits with fresh variables, seed 0: preact_resnet_20, 8 px, preprocessing digits"
+    assert f"{start}, data {directory}/data/digits" in lines
     assert "evaluate: python eval.py --ckpt runs/digits" in lines[-1]
     assert (directory / "data/digits/dataset.json").exists()
 
