@@ -36,6 +36,8 @@ from pipeline.splits import Split, members
 from pipeline.tfrecord import SPLITS
 
 MISSING = "it is missing; the names of other shards speak of it"
+EMPTY = "it is empty (0 bytes); fetch it again"
+MOST_MISSING = 10  # shards of a split, that are named
 
 
 class Examined(NamedTuple):
@@ -63,11 +65,20 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault], str | None
                     path, known = os.path.join(dataset.directory, shard.file), index.get(shard.file)
                     examined[shard.file] = _check_shard(path, shard.examples, known, examiner, progress.update)
                     faults += examined[shard.file].faults
-            faults += [Fault(os.path.join(dataset.directory, file), None, MISSING) for file in split.missing if new]
+            faults += _missing(dataset.directory, split) if new else []
             balance[name] = _labels(split, [examined[shard.file] for shard in split.shards])
     shards = [Located(os.path.join(dataset.directory, file), each.content) for file, each in examined.items()]
     contradiction = name_mistake(shards, [], dataset.names) if shards else None
     return balance, [*faults, *filter(None, [contradiction])], label_mistake(shards, dataset.names) if shards else None
+
+
+def _missing(directory: str, split: Split) -> Iterator[Fault]:
+    """The faults of shards that are missing or empty."""
+    empty = {shard.file for shard in split.shards}
+    for file in split.missing[:MOST_MISSING]:
+        yield Fault(os.path.join(directory, file), None, EMPTY if file in empty else MISSING)
+    if more := len(split.missing[MOST_MISSING:]):
+        yield Fault(directory, None, f"{more:,} more shards are missing or empty")
 
 
 def _labels(split: Split, shards: list[Examined]) -> Counter:

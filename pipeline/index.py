@@ -23,6 +23,7 @@ from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
 
 INDEX_NPZ = ".index.npz"
+VERSION = b"2"  # of what a NOTE holds; an index of another version is made anew
 SUBSET = 2  # folded into the seed, beside the purposes of pipeline.batches
 
 
@@ -124,7 +125,7 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
     if part.missing:
-        _report_missing(directory, part.missing, on_error)
+        _report_missing(directory, part, on_error)
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
     offsets, notes, faults = [], [], {}
@@ -151,10 +152,15 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     return _replaced(index.take(rows), faults, on_error, directory)
 
 
-def _report_missing(directory: str, missing: Sequence[str], on_error: str) -> None:
-    """Raises UserError that names shards that are missing; prints them for on_error='skip'."""
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    lack = f"{directory} lacks {missing[0]}{more}, as the names of its other shards say"
+def _report_missing(directory: str, part: Split, on_error: str) -> None:
+    """Raises UserError that names shards that are missing or empty; prints them for on_error='skip'."""
+    empty = {shard.file for shard in part.shards}.intersection(part.missing)
+    first, more = part.missing[0], f" and {len(part.missing) - 1} more" if len(part.missing) > 1 else ""
+    lack = f"{directory} lacks {first}{more}, as the names of its other shards say"
+    if empty:
+        few = ", ".join(sorted(empty)[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        lack = f"{directory} has empty shards (0 bytes): {few}"
+        lack += f"; and it lacks {len(part.missing) - len(empty)} more" if len(part.missing) > len(empty) else ""
     if on_error == "stop":
         raise UserError(f"{lack}; fetch what is missing, or continue without it: --on-error skip")
     print(f"{lack}; the others are read")
@@ -282,8 +288,8 @@ def _read(path: Path) -> dict[str, tuple[tuple[int, int], Content]]:
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:
-    """Detects an index that was edited by hand, since training relies on it."""
-    digest = hashlib.sha256()
+    """Detects an index that was edited by hand, since training relies on it, and one of another version."""
+    digest = hashlib.sha256(VERSION)
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())

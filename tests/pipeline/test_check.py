@@ -289,6 +289,16 @@ def test_missing_shards_are_faults(slim, monkeypatch, capsys):
     assert f"{directory}/train-00001-of-00002: it is missing; the names of other shards" in capsys.readouterr().out
 
 
+def test_of_many_missing_shards_a_few_are_named(slim, monkeypatch, capsys):
+    directory = slim("train-00000-of-00500")
+    (directory / "train-00001-of-00500").touch()
+    with pytest.raises(UserError, match=r"^11 faults"):
+        run(directory, monkeypatch)
+    out = capsys.readouterr().out
+    assert f"{directory}/train-00001-of-00500: it is empty" in out
+    assert f"{directory}: 489 more shards are missing" in out
+
+
 def test_data_without_records_are_not_sound(data, monkeypatch):
     dataset = json.loads((data / "dataset.json").read_text())
     dataset["splits"] = {"train": {"examples": 0, "shards": []}}
