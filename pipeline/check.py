@@ -176,11 +176,12 @@ def main() -> None:
         montage.draw(args.montage, dataset, args.split, Preprocessor(*to) if args.augment else None)
         print(f"wrote {args.montage}")
     records = sum(counts.total() for counts in balance.values())
+    whole = not any(fault.reason.endswith(tfrecord.LOST) for fault in faults)  # no record replaces those that are lost
     if faults:
         advice = "mend the named files, or convert the data again"
         if remedy:
             advice = remedy
-        elif records and all(fault.offset is not None and fault.replaceable for fault in faults):
+        elif records and whole and all(fault.offset is not None and fault.replaceable for fault in faults):
             advice = "convert the data again, or replace them by other records: python train.py … --on-error skip"
         raise UserError(f"{len(faults)} faults in {args.directory}, named above; {advice}")
     print(f"{args.directory}: all {records:,} records are sound")

@@ -49,7 +49,8 @@ def with_copies(index: Index, directory: str, split: str, channels: int) -> Inde
     rows, offsets = places
     if not len(rows):
         return index
-    made = Index([*index.files, str(copies)], index.shards.copy(), index.offsets.copy(), index.replaced)
+    files = [*index.files, str(copies)]
+    made = index._replace(files=files, shards=index.shards.copy(), offsets=index.offsets.copy())
     made.shards[rows], made.offsets[rows] = len(index.files), offsets
     return made
 

@@ -184,6 +184,7 @@ SKIP = "--on-error skip"
         (lambda data: (shard_of(data).unlink(), os.mkfifo(shard_of(data))), "cannot be read (no regular file)", False),
         (lambda data: said(data, 11), "holds 12 records; dataset.json says 11", False),
         (lambda data: said(data, 13), "it is missing; the file ends after 12 of 13 records", True),
+        (lambda data: os.truncate(shard_of(data), 500), "the file ends within it; any records after it in the", False),
         (lambda data: misled(data), ".index.npz does not agree with it; remove that file", False),
     ],
 )

@@ -341,6 +341,35 @@ def test_an_empty_shard_is_like_a_missing_one(slim, capsys):
     assert "has empty shards" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("others", "number"), [(("train-00001-of-00003", "train-00002-of-00003"), "about 7"), ((), "an unknown number of")]
+)
+@pytest.mark.parametrize("damage", ["cut", "length"])
+def test_records_that_are_lost_after_a_damaged_one_are_counted(damage, others, number, slim, tmp_path, capsys):
+    name = "train-00000-of-00003" if others else "train-00000-of-00001"
+    directory = slim({file: [record(i % 2) for i in range(10)] for file in (name, *others)})
+    offset = [found.offset for found in tfrecord.walk(tmp_path / name)][2]
+    with (tmp_path / name).open("r+b") as file:
+        if damage == "cut":
+            file.truncate(offset + 20)
+        else:
+            file.seek(offset)
+            file.write(b"\xff")
+    lost = f"{number} further records are lost at the end of {name}"
+    with pytest.raises(UserError, match=f"any records after it in the file are lost; 1 of .*, and {lost}"):
+        Dataset.load(directory).index("train")
+    train = Dataset.load(directory).index("train", "skip")
+    assert train.replaced.sum() == 1
+    assert train.lost == train.intact().lost == lost
+    assert lost in capsys.readouterr().out
+
+
+def test_after_the_last_record_none_are_lost(slim, tmp_path):
+    directory = slim(shards("train-00000-of-00002", "train-00001-of-00002"))
+    os.truncate(tmp_path / "train-00001-of-00002", (tmp_path / "train-00001-of-00002").stat().st_size - 3)
+    assert not Dataset.load(directory).index("train", "skip").lost
+
+
 def test_an_absurd_number_of_shards_is_refused(slim):
     with pytest.raises(UserError, match="is one of 100001 shards by its name; at most 100,000"):
         Dataset.load(slim(shards("train-00000-of-100001")))
