@@ -377,7 +377,8 @@ def conclude(plan: RunPlan, model: Model, step: int, end: int, stop: StopSignal)
         print(f"finished {plan.directory} at step {step}")
         if index.replaced.any():
             corrupt = int(index.replaced.sum())
-            print(f"{corrupt} of {len(index.offsets)} training records are corrupt and were replaced by others")
+            lost = f"; {index.lost}" if index.lost else ""
+            print(f"{corrupt} of {len(index.offsets)} training records are corrupt and were replaced by others{lost}")
         print_result(plan.directory, journal)
     return TrainingResult(plan.directory, step, journal.best(), journal.rows, code)
 

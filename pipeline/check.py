@@ -36,6 +36,8 @@ from pipeline.splits import Split, members
 from pipeline.tfrecord import SPLITS
 
 MISSING = "it is missing; the names of other shards speak of it"
+EMPTY = "it is empty (0 bytes); fetch it again"
+MOST_MISSING = 10  # shards of a split, that are named
 
 
 class Examined(NamedTuple):
@@ -63,11 +65,20 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault], str | None
                     path, known = os.path.join(dataset.directory, shard.file), index.get(shard.file)
                     examined[shard.file] = _check_shard(path, shard.examples, known, examiner, progress.update)
                     faults += examined[shard.file].faults
-            faults += [Fault(os.path.join(dataset.directory, file), None, MISSING) for file in split.missing if new]
+            faults += _missing(dataset.directory, split) if new else []
             balance[name] = _labels(split, [examined[shard.file] for shard in split.shards])
     shards = [Located(os.path.join(dataset.directory, file), each.content) for file, each in examined.items()]
     contradiction = name_mistake(shards, [], dataset.names) if shards else None
     return balance, [*faults, *filter(None, [contradiction])], label_mistake(shards, dataset.names) if shards else None
+
+
+def _missing(directory: str, split: Split) -> Iterator[Fault]:
+    """The faults of shards that are missing or empty."""
+    empty = {shard.file for shard in split.shards}
+    for file in split.missing[:MOST_MISSING]:
+        yield Fault(os.path.join(directory, file), None, EMPTY if file in empty else MISSING)
+    if more := len(split.missing[MOST_MISSING:]):
+        yield Fault(directory, None, f"{more:,} more shards are missing or empty")
 
 
 def _labels(split: Split, shards: list[Examined]) -> Counter:
@@ -165,11 +176,12 @@ def main() -> None:
         montage.draw(args.montage, dataset, args.split, Preprocessor(*to) if args.augment else None)
         print(f"wrote {args.montage}")
     records = sum(counts.total() for counts in balance.values())
+    whole = not any(fault.reason.endswith(tfrecord.LOST) for fault in faults)  # no record replaces those that are lost
     if faults:
         advice = "mend the named files, or convert the data again"
         if remedy:
             advice = remedy
-        elif records and all(fault.offset is not None and fault.replaceable for fault in faults):
+        elif records and whole and all(fault.offset is not None and fault.replaceable for fault in faults):
             advice = "convert the data again, or replace them by other records: python train.py … --on-error skip"
         raise UserError(f"{len(faults)} faults in {args.directory}, named above; {advice}")
     print(f"{args.directory}: all {records:,} records are sound")

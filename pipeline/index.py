@@ -23,6 +23,7 @@ from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
 
 INDEX_NPZ = ".index.npz"
+VERSION = b"2"  # of what a NOTE holds; an index of another version is made anew
 SUBSET = 2  # folded into the seed, beside the purposes of pipeline.batches
 
 
@@ -87,10 +88,11 @@ class Index(NamedTuple):
     shards: np.ndarray  # int32 [examples], index into files
     offsets: np.ndarray  # int64 [examples], byte offset of the record in its file
     replaced: np.ndarray  # bool [examples], whether the record is corrupt and another record replaces it
+    lost: str = ""  # how many records are lost at the ends of damaged shards, beside these; '' for none
 
     def take(self, rows: np.ndarray) -> "Index":
         """The index of some of the records."""
-        return Index(self.files, self.shards[rows], self.offsets[rows], self.replaced[rows])
+        return self._replace(shards=self.shards[rows], offsets=self.offsets[rows], replaced=self.replaced[rows])
 
     def intact(self) -> "Index":
         """Without the replaced records, so that evaluation counts no record twice."""
@@ -124,11 +126,12 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
     if part.missing:
-        _report_missing(directory, part.missing, on_error)
+        _report_missing(directory, part, on_error)
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
     offsets, notes, faults = [], [], {}
-    for path, content, (_, expected) in zip(files, scan(directory, names), part.shards, strict=True):
+    contents = scan(directory, names)
+    for path, content, (_, expected) in zip(files, contents, part.shards, strict=True):
         start, found = sum(map(len, offsets)), content.offsets
         missing, counts = expected - len(found), f"{len(found)} records, dataset.json says {expected}"
         if missing < 0 or (missing and not content.faults and on_error == "stop"):
@@ -141,7 +144,8 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
         if part.part:
             notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
     shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
-    index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool))
+    lost = "" if os.path.exists(os.path.join(directory, tfrecord.DATASET_JSON)) else _lost(names, contents)
+    index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool), lost)
     if not part.part:
         return _replaced(index, faults, on_error, directory)
     rows = np.flatnonzero(members(part, np.concatenate(notes)))
@@ -151,13 +155,40 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     return _replaced(index.take(rows), faults, on_error, directory)
 
 
-def _report_missing(directory: str, missing: Sequence[str], on_error: str) -> None:
-    """Raises UserError that names shards that are missing; prints them for on_error='skip'."""
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    lack = f"{directory} lacks {missing[0]}{more}, as the names of its other shards say"
+def _report_missing(directory: str, part: Split, on_error: str) -> None:
+    """Raises UserError that names shards that are missing or empty; prints them for on_error='skip'."""
+    empty = {shard.file for shard in part.shards}.intersection(part.missing)
+    first, more = part.missing[0], f" and {len(part.missing) - 1} more" if len(part.missing) > 1 else ""
+    lack = f"{directory} lacks {first}{more}, as the names of its other shards say"
+    if empty:
+        few = ", ".join(sorted(empty)[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        lack = f"{directory} has empty shards (0 bytes): {few}"
+        lack += f"; and it lacks {len(part.missing) - len(empty)} more" if len(part.missing) > len(empty) else ""
     if on_error == "stop":
         raise UserError(f"{lack}; fetch what is missing, or continue without it: --on-error skip")
     print(f"{lack}; the others are read")
+
+
+def _lost(names: Sequence[str], contents: "list[Content]") -> str:
+    """How many records are lost at the ends of damaged shards whose number of records nothing states; '' for none.
+
+    The whole shards tell how many about: those of a set mostly have the same number.
+    """
+    ends = [content.faults.get(len(content.offsets) - 1, "").endswith(tfrecord.LOST) for content in contents]
+    if not any(ends):
+        return ""
+    whole = [
+        len(content.offsets) for content, cut in zip(contents, ends, strict=True) if not cut and content.offsets.size
+    ]
+    cut = [(name, len(content.offsets)) for name, content, cut in zip(names, contents, ends, strict=True) if cut]
+    more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+    number = "an unknown number of"
+    if whole:
+        count = sum(max(0, int(np.median(whole)) - records) for _, records in cut)
+        if not count:  # the damaged records are the last ones of their shards
+            return ""
+        number = f"about {count:,}"
+    return f"{number} further records are lost at the end of {cut[0][0]}{more}"
 
 
 def _replaced(index: Index, faults: dict[int, str], on_error: str, directory: str) -> Index:
@@ -165,12 +196,14 @@ def _replaced(index: Index, faults: dict[int, str], on_error: str, directory: st
     if not faults:
         return index
     rows, first = list(faults), next(iter(faults.values()))
+    lost = f", and {index.lost}" if index.lost else ""
     if on_error == "stop":
         raise UserError(
-            f"{first}; {len(faults)} of {len(index.offsets)} records are corrupt or missing; python -m pipeline.check "
-            f"{directory} lists them. Convert the data again, or replace them by other records: --on-error skip"
+            f"{first}; {len(faults)} of {len(index.offsets)} records are corrupt or missing{lost}; "
+            f"python -m pipeline.check {directory} lists them. Convert the data again, or replace them by other "
+            "records: --on-error skip"
         )
-    print(f"{first}; {len(faults)} such records are replaced by others")
+    print(f"{first}; {len(faults)} such records are replaced by others{lost}")
     index.replaced[rows] = True
     intact = np.flatnonzero(~index.replaced)
     if not len(intact):
@@ -282,8 +315,8 @@ def _read(path: Path) -> dict[str, tuple[tuple[int, int], Content]]:
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:
-    """Detects an index that was edited by hand, since training relies on it."""
-    digest = hashlib.sha256()
+    """Detects an index that was edited by hand, since training relies on it, and one of another version."""
+    digest = hashlib.sha256(VERSION)
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())

@@ -47,10 +47,12 @@ def label_mistake(shards: Sequence[Located], classes: ClassNames) -> str | None:
         return f"{one}; number its lines from 1, and class 0, which has no records, is named background"
     shard, rows = next((shard, rows) for shard, rows in zip(shards, outside, strict=True) if rows.any())
     row = int(np.argmax(rows))
+    remedy = "Name all classes there, or convert the data again"
+    if labels.min() < 0:
+        remedy = "A label cannot be negative; convert the data again with labels from 0"
     return (
         f"{shard.path}: the record at byte {shard.content.offsets[row]} has label {shard.content.notes['label'][row]}, "
-        f"and {classes.file} names 0 to {last}; {wrong:,} of {len(labels):,} labels are outside. Name all classes "
-        f"there, or convert the data again"
+        f"and {classes.file} names 0 to {last}; {wrong:,} of {len(labels):,} labels are outside. {remedy}"
     )
 
 

@@ -13,7 +13,6 @@ from tfcompat import tf
 
 REWRITE = "docs/data.md, 'Records of other programs', has a script that rewrites them"
 MOST_FEATURES = 12  # that an error names
-PICTURE_END = 4096  # bytes; they tell pictures apart (those of a PNG hold its CRC) at a tenth of the cost of all
 PICTURE_FORMATS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG"}
 OTHER_FORMATS = {
     b"GIF8": "GIF",
@@ -51,7 +50,7 @@ def note(payload: bytes | None) -> tuple[int, int, int, int]:
     except DecodeError:
         return NO_NOTE
     label, encoded = features["image/class/label"].int64_list.value, features["image/encoded"].bytes_list.value
-    picture = google_crc32c.value(encoded[0][-PICTURE_END:]) or 1 if encoded else 0
+    picture = google_crc32c.value(encoded[0]) or 1 if encoded else 0
     texts = (features.get(f"image/class/{key}") for key in TEXT_KEYS)  # [key] would make those that are missing
     hashes = (text_hash(text.bytes_list.value[0]) if text and text.bytes_list.value else 0 for text in texts)
     return label[0] if len(label) == 1 else NO_LABEL, *hashes, picture

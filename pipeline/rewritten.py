@@ -5,22 +5,26 @@ predict.py does not. So such records, of TF-Slim's shards, are rewritten once, i
 shards, and the index of a split points there. All others are read where they are, at the same speed as ever.
 """
 
+import contextlib
 import hashlib
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
-from files import atomic_write, open_regular
+from files import atomic_write, locked, open_regular
 from pipeline import images, tfrecord
 from pipeline.index import Index, InvalidExample, parse, stored_index
 from tfcompat import tf
 
 DIRECTORY = ".rewritten"
-VERSION = b"1"  # of what images.standard makes
+VERSION = b"2"  # of what images.standard makes, and of the .npz
+WAIT = 0.5  # seconds between two looks at the lock of another program
 
 
 def with_copies(index: Index, directory: str, split: str, channels: int) -> Index:
@@ -30,7 +34,11 @@ def with_copies(index: Index, directory: str, split: str, channels: int) -> Inde
     places = _load(copies, key)
     if places is None:
         try:
-            places = _write(copies, key, index, channels)
+            copies.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(copies):
+                places = _load(copies, key)  # another program may have made them meanwhile
+                if places is None:
+                    places = _write(copies, key, index, channels)
         except OSError as error:
             print(
                 f"{copies} cannot be written ({error.strerror}); pictures with transparency, an orientation, CMYK or "
@@ -41,9 +49,27 @@ def with_copies(index: Index, directory: str, split: str, channels: int) -> Inde
     rows, offsets = places
     if not len(rows):
         return index
-    made = Index([*index.files, str(copies)], index.shards.copy(), index.offsets.copy(), index.replaced)
+    files = [*index.files, str(copies)]
+    made = index._replace(files=files, shards=index.shards.copy(), offsets=index.offsets.copy())
     made.shards[rows], made.offsets[rows] = len(index.files), offsets
     return made
+
+
+@contextlib.contextmanager
+def _locked(copies: Path) -> Iterator[None]:
+    """Holds the lock of the copies, and waits while another program writes them. Raises OSError as files.locked."""
+    lock, waiting = copies.with_name(f".{copies.stem}.lock"), False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(lock))
+                break
+            except BlockingIOError:
+                if not waiting:
+                    print(f"another program is writing {copies}; this one waits for it", file=sys.stderr)
+                waiting = True
+                time.sleep(WAIT)
+        yield
 
 
 def _key(index: Index, channels: int) -> str:
@@ -58,18 +84,25 @@ def _key(index: Index, channels: int) -> str:
 
 
 def _load(copies: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows of the index and the byte offsets of their copies; None where they are missing, or of another key."""
+    """Rows of the index and the byte offsets of their copies; None where they are missing, damaged or of another key.
+
+    The copies are hashed, since a damaged one would be reported as a corrupt record of the user's data.
+    """
     try:
         with open_regular(copies.with_suffix(".npz")) as file, np.load(file) as stored:
-            if stored["key"] == key and stored["size"] == os.path.getsize(copies):
+            if stored["key"] == key and stored["sha256"] == _sha256(copies):
                 return stored["rows"], stored["offsets"]
             return None
     except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
         return None
 
 
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _write(copies: Path, key: str, index: Index, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    copies.parent.mkdir(parents=True, exist_ok=True)
     rows, offsets = [], []
     with atomic_write(copies) as partial, open(partial, "wb") as file:
         for row in tqdm(range(len(index.offsets)), desc="checking pictures", disable=None, delay=1):
@@ -79,7 +112,7 @@ def _write(copies: Path, key: str, index: Index, channels: int) -> tuple[np.ndar
                 file.write(tfrecord.framed(payload))
     places = np.array(rows, np.int64), np.array(offsets, np.int64)
     with atomic_write(copies.with_suffix(".npz")) as partial:
-        np.savez(partial, key=key, size=os.path.getsize(copies), rows=places[0], offsets=places[1])
+        np.savez(partial, key=key, sha256=_sha256(copies), rows=places[0], offsets=places[1])
     return places
 
 

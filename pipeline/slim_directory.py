@@ -17,6 +17,7 @@ from pipeline.splits import BY_PICTURE, BY_POSITION, Split, members
 from pipeline.tfrecord import SPLIT_NAMES
 
 LABELS_TXT = "labels.txt"
+MOST_SHARDS = 100_000  # that a name may speak of: each missing one is named in dataset.json of a run
 SAMPLE = 1000  # records whose headers are read: data are grey where all of these are
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 
@@ -66,14 +67,22 @@ def _hold_out(train: dict, contents: list[Content], like: Mapping | None) -> dic
 
 
 def _shards(directory: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The files of each split, and the names of those that are missing. Raises UserError for two sets of one split."""
+    """The files of each split, and the names of those that are missing or empty.
+
+    Raises UserError for two sets of one split.
+    """
     files: dict[str, list[str]] = {}
     sets: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # (split, prefix): files and their numbers
+    missing: dict[str, list[str]] = defaultdict(list)
     kinds: dict[tuple[str, str], tuple[str, int]] = {}  # the word for the split and the number of shards, 0 for none
     for path in list_directory(directory)[1]:
         if not (match := _NAME.fullmatch(path.name)):
             continue
         prefix, word, number, total = match.groups()
+        if int(total or 0) > MOST_SHARDS:
+            raise UserError(
+                f"{path} is one of {total} shards by its name; at most {MOST_SHARDS:,} are allowed; correct the name"
+            )
         key, kind, number = (SPLIT_NAMES[word], prefix), (word, int(total or 0)), int(number or 0)
         if kinds.setdefault(key, kind) != kind or number in sets[key].values():
             one = next(name for name, other in sets[key].items() if kinds[key] != kind or other == number)
@@ -83,7 +92,8 @@ def _shards(directory: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]
             )
         sets[key][path.name] = number
         files.setdefault(key[0], []).append(path.name)
-    missing: dict[str, list[str]] = {split: [] for split in files}
+        if path.is_file() and not path.stat().st_size:  # TF-Slim writes none: a copy that failed
+            missing[key[0]].append(path.name)
     for key, shards in sets.items():
         missing[key[0]] += _missing(directory, shards, kinds[key][1]) if kinds[key][1] else []
     return files, missing
@@ -112,7 +122,7 @@ def _read_labels(path: Path) -> tuple[list[str], int]:
     A name that several share gets its number.
     """
     names = {}
-    for number, line in enumerate(read_regular(path).decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(read_regular(path).decode("utf-8-sig", "replace").splitlines(), start=1):
         label, colon, name = line.partition(":")
         if not line.strip():
             continue
@@ -120,8 +130,13 @@ def _read_labels(path: Path) -> tuple[list[str], int]:
             raise UserError(f"{path}, line {number}, is {line[:80]!r}; it must be like '0:daisy', each number once")
         names[int(label)] = name.strip()
     last = max(names, default=0)
-    if len(names) < 2 or last > 2 * len(names):
-        raise UserError(f"{path} names {len(names)} classes up to number {last}; at least two are needed")
+    if len(names) < 2:
+        raise UserError(f"{path} names {len(names)} classes; at least two are needed")
+    if last > 2 * len(names):
+        raise UserError(
+            f"{path} names {len(names)} classes up to number {last}; at most every second number may be left out: "
+            "number the classes from 0, and convert the data again where their labels are other ones"
+        )
     every = [names.get(i, "background" if i == 0 else f"class {i}") for i in range(last + 1)]
     shared = Counter(every)
     return [f"{name} ({i})" if shared[name] > 1 else name for i, name in enumerate(every)], min(names)

@@ -23,6 +23,7 @@ SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 SHARD_BYTES = 128 * 2**20  # a shard is closed once it is larger
 HEADER_BYTES, FOOTER_BYTES = 12, 4
+LOST = "; any records after it in the file are lost"  # how the fault of a record ends after which no other can be found
 PLAIN_NEEDED = "records are read by their place, which needs plain files. Decompress each of the shards"
 
 
@@ -85,13 +86,13 @@ def _read(file: BinaryIO, size: int, offset: int) -> tuple[Found, int | None]:
     """The record at `offset`, the current position of a file of `size` bytes; and the offset of the next, if known."""
     header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES:
-        return Found(offset, None, "the file ends within its length"), None
+        return Found(offset, None, f"the file ends within its length{LOST}"), None
     length, crc = struct.unpack("<QI", header)
     if masked_crc(header[:8]) != crc:
-        return Found(offset, None, "the CRC of its length is wrong; what follows in the file cannot be found"), None
+        return Found(offset, None, f"the CRC of its length is wrong{LOST}"), None
     end = offset + HEADER_BYTES + length + FOOTER_BYTES
     if end > size:
-        return Found(offset, None, "the file ends within it"), None
+        return Found(offset, None, f"the file ends within it{LOST}"), None
     payload = file.read(length)
     intact = struct.unpack("<I", file.read(FOOTER_BYTES))[0] == masked_crc(payload)
     return (Found(offset, payload, None) if intact else Found(offset, None, "its CRC is wrong")), end

@@ -184,6 +184,7 @@ SKIP = "--on-error skip"
         (lambda data: (shard_of(data).unlink(), os.mkfifo(shard_of(data))), "cannot be read (no regular file)", False),
         (lambda data: said(data, 11), "holds 12 records; dataset.json says 11", False),
         (lambda data: said(data, 13), "it is missing; the file ends after 12 of 13 records", True),
+        (lambda data: os.truncate(shard_of(data), 500), "the file ends within it; any records after it in the", False),
         (lambda data: misled(data), ".index.npz does not agree with it; remove that file", False),
     ],
 )
@@ -287,6 +288,16 @@ def test_missing_shards_are_faults(slim, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"^1 faults"):
         run(directory, monkeypatch)
     assert f"{directory}/train-00001-of-00002: it is missing; the names of other shards" in capsys.readouterr().out
+
+
+def test_of_many_missing_shards_a_few_are_named(slim, monkeypatch, capsys):
+    directory = slim("train-00000-of-00500")
+    (directory / "train-00001-of-00500").touch()
+    with pytest.raises(UserError, match=r"^11 faults"):
+        run(directory, monkeypatch)
+    out = capsys.readouterr().out
+    assert f"{directory}/train-00001-of-00500: it is empty" in out
+    assert f"{directory}: 489 more shards are missing" in out
 
 
 def test_data_without_records_are_not_sound(data, monkeypatch):

@@ -2,6 +2,8 @@
 
 import io
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -112,6 +114,44 @@ def test_records_are_rewritten_once(slim, monkeypatch):
     longer = Dataset.load(slim).index("test")
     assert longer.files[longer.shards[-1]].endswith("test.tfrecord")
     assert longer.example(-1).encoded == images.store(PICTURES["16 bits"]).data
+
+
+def test_two_programs_on_one_directory_write_the_copies_once(slim, monkeypatch, capsys):
+    datasets, indexes, decoded = [Dataset.load(slim) for _ in range(2)], [], []
+    standard = images.standard
+
+    def slow(encoded, channels):
+        time.sleep(0.02)
+        decoded.append(encoded)
+        return standard(encoded, channels)
+
+    monkeypatch.setattr(images, "standard", slow)
+    monkeypatch.setattr("pipeline.rewritten.WAIT", 0.02, raising=False)
+    threads = [threading.Thread(target=lambda d=d: indexes.append(d.index("test"))) for d in datasets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(*indexes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(indexes[0].files) == 2
+    assert len(decoded) == len(PICTURES) + 1
+    assert "another program is writing" in (err := capsys.readouterr().err)
+    assert "cannot be written" not in err
+    assert sorted(os.listdir(os.path.join(slim, DIRECTORY))) == ["test.npz", "test.tfrecord"]
+
+
+def test_damaged_copies_are_made_anew(slim):
+    copies = os.path.join(slim, DIRECTORY, "test.tfrecord")
+    first = Dataset.load(slim).index("test")
+    with open(copies, "r+b") as file:
+        content = file.read()
+        file.seek(len(content) // 2)
+        file.write(bytes(byte ^ 255 for byte in content[len(content) // 2 :][:40]))
+    again = Dataset.load(slim).index("test")
+    with open(copies, "rb") as file:
+        assert file.read() == content
+    np.testing.assert_array_equal(again.offsets, first.offsets)
 
 
 def test_where_copies_cannot_be_written_it_is_said(slim, capsys):

@@ -10,11 +10,12 @@ import pytest
 
 from config import InputOptions
 from errors import UserError
-from pipeline import tfrecord
+from pipeline import index, tfrecord
 from pipeline.corruption import Reader
 from pipeline.dataset import Dataset, Selection
 from pipeline.images import encode_png
 from pipeline.prepare import prepare_data
+from pipeline.records import note
 from tfcompat import tf
 
 RANDOM = np.random.default_rng(0)
@@ -67,6 +68,21 @@ def test_copies_of_a_picture_are_held_out_together(slim):
     pictures = {split: [example.encoded for example in examples(data, split)] for split in data.splits}
     assert not set(pictures["train"]) & set(pictures["validation"])
     assert len(pictures["validation"]) == 20
+
+
+def test_pictures_that_share_a_trailer_are_not_copies():
+    pictures = [encode_png(RANDOM.integers(0, 256, (6, 6, 3), np.uint8)).data + bytes(5000) for _ in range(9)]
+    payloads = [example(image__encoded=[picture], image__class__label=[i % 2]) for i, picture in enumerate(pictures)]
+    assert len({note(payload)[-1] for payload in payloads}) == len(pictures)
+
+
+def test_an_index_of_another_version_is_made_anew(slim, monkeypatch):
+    directory = slim({"train.tfrecord": [record(i % 2) for i in range(20)]})
+    Dataset.load(directory)
+    assert index.known_contents(directory)
+    monkeypatch.setattr(index, "VERSION", b"another")
+    assert not index.known_contents(directory)
+    assert index.is_damaged(directory)
 
 
 def test_what_is_held_out_does_not_depend_on_the_order_of_records(slim):
@@ -210,6 +226,38 @@ def test_a_label_without_a_class_is_named_and_never_skipped(on_error, slim):
     assert "skip" not in str(raised.value)
 
 
+def test_a_negative_label_has_another_remedy(slim):
+    directory = slim(
+        {
+            "train.tfrecord": [record(i % 2) for i in range(8)]
+            + [example(image__encoded=[PNG], image__class__label=[-1])]
+        }
+    )
+    with pytest.raises(UserError, match=r"has label -1, .*A label cannot be negative; convert") as raised:
+        load(directory)
+    assert "Name all classes" not in str(raised.value)
+
+
+def test_labels_txt_may_have_a_byte_order_mark(slim, tmp_path):
+    directory = slim({"train.tfrecord": [record(i % 2) for i in range(8)]})
+    (tmp_path / "labels.txt").write_text("0:cat\r\n1:dog\r\n", encoding="utf-8-sig")
+    assert Dataset.load(directory).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0:a\n1:b\n1000000:c\n", "names 3 classes up to number 1000000; at most every second number may be left out"),
+        ("0:a\n", "names 1 classes; at least two are needed"),
+    ],
+)
+def test_numbers_of_labels_txt_that_cannot_be(text, message, slim, tmp_path):
+    directory = slim({"train.tfrecord": [record(i % 2) for i in range(8)]})
+    (tmp_path / "labels.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        Dataset.load(directory)
+
+
 def test_labels_txt_that_counts_from_1_beside_labels_from_0(slim):
     directory = slim({"train.tfrecord": [record(i % 2) for i in range(8)]}, first=1)
     with pytest.raises(UserError, match="counts from 1, but the labels of the records from 0: none is 2; number"):
@@ -282,6 +330,49 @@ def test_shards_of_two_conversions_are_refused(names, slim):
 @pytest.mark.parametrize("names", [("train.tfrecord", "train_1.tfrecord"), ("x_train0.tfrec", "x_train1.tfrec")])
 def test_shards_that_are_numbered_without_their_total_are_read(names, slim):
     assert len(Dataset.load(slim(shards(*names))).splits["train"].shards) == 2
+
+
+def test_an_empty_shard_is_like_a_missing_one(slim, capsys):
+    directory = slim(shards("train-00000-of-00003") | {"train-00001-of-00003": [], "train-00002-of-00003": []})
+    dataset = Dataset.load(directory)
+    with pytest.raises(UserError, match=r"has empty shards \(0 bytes\): train-00001-of-00003, train-0.*-on-error skip"):
+        dataset.index("train")
+    assert dataset.index("train", "skip").files
+    assert "has empty shards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("others", "number"), [(("train-00001-of-00003", "train-00002-of-00003"), "about 7"), ((), "an unknown number of")]
+)
+@pytest.mark.parametrize("damage", ["cut", "length"])
+def test_records_that_are_lost_after_a_damaged_one_are_counted(damage, others, number, slim, tmp_path, capsys):
+    name = "train-00000-of-00003" if others else "train-00000-of-00001"
+    directory = slim({file: [record(i % 2) for i in range(10)] for file in (name, *others)})
+    offset = [found.offset for found in tfrecord.walk(tmp_path / name)][2]
+    with (tmp_path / name).open("r+b") as file:
+        if damage == "cut":
+            file.truncate(offset + 20)
+        else:
+            file.seek(offset)
+            file.write(b"\xff")
+    lost = f"{number} further records are lost at the end of {name}"
+    with pytest.raises(UserError, match=f"any records after it in the file are lost; 1 of .*, and {lost}"):
+        Dataset.load(directory).index("train")
+    train = Dataset.load(directory).index("train", "skip")
+    assert train.replaced.sum() == 1
+    assert train.lost == train.intact().lost == lost
+    assert lost in capsys.readouterr().out
+
+
+def test_after_the_last_record_none_are_lost(slim, tmp_path):
+    directory = slim(shards("train-00000-of-00002", "train-00001-of-00002"))
+    os.truncate(tmp_path / "train-00001-of-00002", (tmp_path / "train-00001-of-00002").stat().st_size - 3)
+    assert not Dataset.load(directory).index("train", "skip").lost
+
+
+def test_an_absurd_number_of_shards_is_refused(slim):
+    with pytest.raises(UserError, match="is one of 100001 shards by its name; at most 100,000"):
+        Dataset.load(slim(shards("train-00000-of-100001")))
 
 
 def test_a_shard_too_many_is_refused(slim):
