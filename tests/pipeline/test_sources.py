@@ -783,6 +783,21 @@ def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
     assert listing.load(str(tmp_path)) is None
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "slash"), [(";", "utf-8", "/"), ("\t", "utf-16", "/"), (",", "utf-8-sig", "\\")]
+)
+def test_a_listing_reads_a_table_as_the_converter_does(delimiter, encoding, slash, pictures, tmp_path):
+    lines = [delimiter.join(["Path ", "label"])] + [f"{path.replace('/', slash)}{delimiter}a" for path in pictures]
+    (tmp_path / "table.csv").write_text("\r\n".join(lines), encoding=encoding)
+    assert set(listing.list_source("csv", tmp_path / "table.csv")) == {"table.csv", *pictures}
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b", b"PK\3\4", b"\xff\xfe\0", b"path\n\xff", b"", b"path,label\n,a\n\n"])
+def test_a_listing_leaves_the_mistakes_of_a_table_to_the_converter(content, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    assert set(listing.list_source("csv", tmp_path / "table.csv")) == {"table.csv"}
+
+
 def test_a_listing_of_a_folder_has_what_the_converter_reads(tmp_path):
     for name in ("cat/0.JPG", "cat/.hidden/1.jpg", "cat/@eaDir/2.jpg", "cat/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
