@@ -112,13 +112,21 @@ def save(listing: Listing, directory: Path) -> None:
 
 
 def load(directory: str) -> Listing | None:
-    """The listing of a data set. None for data that were made without one, or where it is damaged."""
+    """The listing of a data set; None for data that were made without one. Raises UserError where it is damaged."""
+    path = os.path.join(directory, LISTING)
     try:
-        text = gzip.decompress(read_regular(os.path.join(directory, LISTING))).decode(errors="surrogateescape")
-        rows = csv.reader(io.StringIO(text, newline=""))
-        return {name: Entry(int(size), state) for name, size, state in rows}
-    except Exception:  # what zlib, csv and int raise
+        text = gzip.decompress(read_regular(path)).decode(errors="surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        found = {name: Entry(int(size), state) for name, size, state in rows}
+        for entry in found.values():
+            int(entry.state, 10 if entry.is_timed else 16)
+        if not found:
+            raise ValueError("it names no files")
+        return found
+    except FileNotFoundError:
         return None
+    except Exception as error:  # what zlib, csv and int raise
+        raise UserError(f"{path} is damaged ({error}), so --source cannot be compared") from None
 
 
 def differences(before: Listing, now: Listing) -> str | None:

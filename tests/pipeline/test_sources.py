@@ -779,8 +779,24 @@ def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
     assert listing.written_anew(before, now)
     table.write_bytes(b"path\n\0\xff")
     assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
-    (tmp_path / listing.LISTING).write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"damaged",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"a.png,3,x\n", mtime=0),
+        gzip.compress(b"a", mtime=0),
+    ],
+    ids=["empty", "garbled", "no files", "a wrong time", "one column"],
+)
+def test_a_damaged_listing_is_named(content, tmp_path):
     assert listing.load(str(tmp_path)) is None
+    (tmp_path / listing.LISTING).write_bytes(content)
+    with pytest.raises(UserError, match=r"\.source\.csv\.gz is damaged .*so --source cannot be compared"):
+        listing.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
