@@ -363,6 +363,8 @@ BOTH = {"cat": 2, "dog": 2}
         (["train/images", "test/images"], ["train", "test"], {}),
         (["archive/pictures"], ["train"], {}),
         (["train", "test1"], ["train"], {"folder test1": 1}),
+        (["train-20230101T000000Z-001/train", "test-20230101T000000Z-001/test"], ["train", "test"], {}),
+        (["part 1/training_set", "part 2/test_set"], ["train", "test"], {}),
         (["train", "training", "train_masks"], ["train"], {"folder train_masks": 1, "folder training": 1}),
     ],
 )
@@ -374,6 +376,9 @@ def test_splits_of_pictures_with_labels_in_their_names(tmp_path):
     paths = [f"outer/{split}/{name}.{i}.jpg" for split in ("training", "testing") for name in BOTH for i in (0, 1)]
     found, _ = listed(tmp_path, paths, label_regex=r"^(\w+)\.")
     assert found == {"train": BOTH, "test": BOTH}
+    wrapped = [path.replace("outer/", "outer/x-").replace("ing/", "ing/testing/") for path in paths]
+    wrapped = [path.replace("x-training/testing", "x-training/training") for path in wrapped]
+    assert listed(tmp_path / "wrapped", wrapped, label_regex=r"^(\w+)\.")[0] == found
 
 
 def test_unlabelled_pictures_beside_the_splits_are_left_out(tmp_path):
@@ -413,6 +418,7 @@ def test_folders_without_pictures_beside_the_data_are_left_out(tmp_path):
             ["train/train", "train/test"],
             "holds test and train, .*; these splits are not at the top; give --source .*/train$",
         ),
+        (["train-001/train", "train-002/train"], "has both train-001/train and train-002/train; move the content"),
         (["training_set", "train_set"], "has both train_set and training_set; keep one of them"),
     ],
 )
