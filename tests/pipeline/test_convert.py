@@ -427,6 +427,22 @@ def test_folders_that_are_no_classes_are_refused(places, message, tmp_path):
         listed(tmp_path, two_classes(*places))
 
 
+@pytest.mark.parametrize(("name", "split"), [("train", "training"), ("val", "validation"), ("Test", "test")])
+def test_a_class_with_the_name_of_a_split_is_named(name, split, tmp_path):
+    paths = [path.lstrip("/") for path in two_classes("", classes=(name, "car", "bus"))]
+    taken = f"{name} is taken for the {split.removesuffix('ing')} split by its name, and bus, car beside it left out"
+    with pytest.raises(UserError, match=f"{taken}: .* such as {name}_class$"):
+        listed(tmp_path, paths)
+    os.rename(tmp_path / name, tmp_path / f"{name}_class")
+    assert listed(tmp_path, [])[0]["train"].keys() == {f"{name}_class", "car", "bus"}
+
+
+def test_a_class_in_other_letters_is_named(tmp_path):
+    paths = [*two_classes("train", classes=("Apple", "pear")), *two_classes("test", classes=("apple", "pear"))]
+    with pytest.raises(UserError, match="test has classes that train lacks: apple; train has Apple: write them the sa"):
+        listed(tmp_path, paths)
+
+
 def test_splits_within_the_classes_are_refused(tmp_path):
     with pytest.raises(UserError, match="splits must be outside of the classes: test/cat, test/dog; move the folders"):
         listed(tmp_path, two_classes("cat", "dog", classes=("train", "test")))
@@ -644,10 +660,10 @@ def emptied(raw):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (emptied, "holds 0 class folders; at least two"),
+        (emptied, "holds no class folders; at least two"),
         (lambda raw: [p.unlink() for p in raw.rglob("*.png")], "holds no pictures"),
         (lambda raw: [(raw / "train" / "dog" / f"0{i}.png").unlink() for i in (0, 1)], "fewer than 3 pictures of dog"),
-        (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds 1 class folders; at least two"),
+        (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds one class folder; at least two"),
         (lambda raw: (raw / "test" / "dog").rename(raw / "test" / "fox"), "test has classes that train lacks: fox"),
         (lambda raw: (raw / "train").rename(raw.parent / "gone"), "test, val but no train"),
         (lambda raw: raw.rename(raw.parent / "gone"), "raw does not exist"),

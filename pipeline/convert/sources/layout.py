@@ -111,6 +111,18 @@ def _wrapped_splits(root: Path, classes_in_names: bool) -> dict[str, Path]:
     return parts if len(parts) > 1 else {}
 
 
+def beside_splits(parts: dict[str, Path]) -> str:
+    """A hint for an error, where other folders of pictures are beside the splits: a class may be called train."""
+    for split, folder in parts.items():
+        beside = [other for other in list_directory(folder.parent)[0] if other not in parts.values()]
+        names = [other.name for other in beside if any(map(is_picture, all_files(other)))]
+        if names and split_of(folder.name) == split:
+            others = f"{', '.join(names[:3])}{', …' if names[3:] else ''}"
+            taken = f"{folder.name} is taken for the {split} split by its name, and {others} beside it left out"
+            return f"; {taken}: if it is a class, give it another name, such as {folder.name}_class"
+    return ""
+
+
 def _has_only_folders(folder: Path) -> bool:
     folders, files = list_directory(folder)
     return bool(folders) and not any(map(is_picture, files))
