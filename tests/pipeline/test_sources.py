@@ -538,11 +538,11 @@ def test_labels_are_found_in_file_names(flat, tmp_path):
 @pytest.mark.parametrize(
     ("regex", "message"),
     [
-        (None, "holds 0 class folders.*--label-regex"),
+        (None, "holds no class folders.*--label-regex"),
         ("(", "is no regular expression"),
         (r"^\w+", "has 0 groups; one is needed"),
         (r"^(cat)", "finds no class in .*dog.0.jpg"),
-        (r"(\.)", "holds 1 classes in its file names"),
+        (r"(\.)", "holds one class in its file names"),
     ],
 )
 def test_unusable_label_expressions(regex, message, flat, tmp_path):
@@ -621,6 +621,9 @@ def test_the_home_directory_is_meant_by_its_sign(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = convert("folder", "~/out", "~/raw")
     assert (done.directory, sorted(os.listdir(tmp_path))) == (str(tmp_path / "out"), ["out", "raw"])
+    with pytest.raises(UserError, match="home directory of nobody_x, but there is no such user"):
+        convert("folder", "~nobody_x/out", "~/raw")
+    assert sorted(os.listdir(tmp_path)) == ["out", "raw"]
 
 
 def test_the_remedy_is_the_whole_command(photos, tmp_path):
