@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import own_code
-from errors import UserError
+from errors import UserError, printable
 from files import BY_PRODUCTS, atomic_write, open_regular, read_regular
 from pipeline.images import EXTENSIONS
 from pipeline.table_files import column_names, find_picture, open_table
@@ -158,4 +158,4 @@ def _other_times(before: Listing, now: Listing) -> set[str]:
 
 def _count(kind: str, names: set[str]) -> str:
     first = sorted(names)[:NAMED]
-    return f"{len(names):,} {kind} ({', '.join(first)}{', …' if len(names) > NAMED else ''})"
+    return f"{len(names):,} {kind} ({printable(', '.join(first))}{', …' if len(names) > NAMED else ''})"

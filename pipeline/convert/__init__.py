@@ -256,7 +256,10 @@ def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, l
         listed = f"All are listed in {list_outside}"
         raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
     if missing:
-        raise UserError(f"{missing}; {len(rejected)} were rejected" + (f", see {list_outside}" if rejected else ""))
+        raise UserError(
+            f"{missing}; {len(rejected)} {'was' if len(rejected) == 1 else 'were'} rejected"
+            + (f", see {list_outside}" if rejected else "")
+        )
 
 
 def _is_list(path: Path) -> bool:

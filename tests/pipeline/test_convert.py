@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from errors import UserError
+from errors import UserError, reported
 from pipeline import images
 from pipeline.convert import SOURCES, Conversion, __main__, convert, duplicates
 from pipeline.convert.sources import Example, Source, arrays, folders, split_off, with_all_splits
@@ -913,7 +913,7 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
     __main__.main()
     assert capsys.readouterr().out.splitlines() == [
-        f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
+        f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 picture rejected",
         "class       train  validation        test",
         "cat             4           1           1",
         "dog             4           1           1",
@@ -923,6 +923,27 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
         "note: equal pictures: 2 in several splits (such as train/cat/00.png and val/cat/00.png); "
         f"{out}/duplicates.csv lists all, --on-duplicates drop leaves them out",
     ]
+
+
+def test_names_are_printed_without_control_characters(tmp_path, monkeypatch, capsys):
+    names = ["do\x1b[31mg", "ca\u202et"]
+    conversion = Conversion("out", names, {"train": 2}, 0, {".t\nxt": 1, "duplicates": 1}, {}, [])
+    conversion = conversion._replace(balance={"train": collections.Counter([0, 1])})
+    group = [duplicates.Duplicate(f"{name}/1\n.jpg", "train", name) for name in names]
+    monkeypatch.setattr(__main__.tyro, "cli", lambda *args, **options: conversion._replace(duplicates=[group]))
+    __main__.main()
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.splitlines())
+    for expected in (
+        r"do\x1b[31mg   ",
+        r"ca\u202et   ",
+        r"such as do\x1b[31mg/1\n.jpg",
+        r"left out: 1 .t\nxt, 1 duplicate",
+    ):
+        assert expected in text
+    with pytest.raises(SystemExit), reported():
+        raise UserError(f"{names[0]} is no class")
+    assert capsys.readouterr().err == "error: do\\x1b[31mg is no class\n"
 
 
 def test_help_has_one_line_for_each_source(monkeypatch, capsys):
