@@ -165,6 +165,15 @@ def test_cifar_planes_become_pictures(cifar_files, tmp_path):
         np.testing.assert_array_equal(pixels[4, 7], record[[1 + c * 1024 + 4 * 32 + 7 for c in range(3)]])
 
 
+def test_cifar_files_that_are_missing_are_named(cifar_files, capsys):
+    arrays.cifar10(cifar_files, None)
+    assert "lacks data_batch_3, data_batch_4, data_batch_5, each" in capsys.readouterr().out
+    for i in (3, 4, 5):
+        (cifar_files / f"data_batch_{i}.bin").write_bytes(bytes(3073))
+    arrays.cifar10(cifar_files, None)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -447,10 +456,17 @@ def test_a_table_of_pixels(tmp_path):
         ([["path", "label"], *[["pictures/0.png", "a"]] * 2], "line 3, names pictures/0.png for the second time"),
         ([["path", "label", "split"], ["pictures/0.png", "a", "dev"]], "line 2, has the split 'dev'"),
         ([["path", "label", "split"], ["pictures/0.png", "a", "test"]], "names no training pictures"),
-        ([["path", "label"], ["pictures/0.png", "a"]], "has 1 classes"),
+        ([["path", "label"], ["pictures/0.png", "a"]], "has only one class"),
         ([["path", "label"], ["pictures/0.png", "a"], ["pictures/1.png", "b"]], "fewer than 3 pictures of a"),
         ([["label", "pixel0", "pixel1"], [0, 1, 2]], "has 2 pixels a row, which is no square"),
         ([["label", "pixel0"], [0, "x"]], "no table of whole numbers"),
+        ([["label", "pixel0"], [-1, 3]], "has the label -1; labels must be 0 or more"),
+        (
+            [["label", *(f"pixel{i}" for i in (0, 1, 2, 4))], [0] * 5],
+            "has 4 columns of pixels; .* pixel0 to pixel3, or",
+        ),
+        ([["label", *(f"pixel{i}" for i in (1, 2, 3, "03"))], [0] * 5], "has 4 columns of pixels; .* pixel0 to"),
+        ([["label", "pixel_r0c0"], [0, 1]], "has pixel_r0c0; they must be called pixel0 to pixel0, or"),
         ([["label", "pixel0"], [0, 256]], "has pixels from 256 to 256"),
         ([["label", "pixel0"]], "has 0 rows"),
         ([["path", "label", "label"]], "two columns of one name"),
@@ -489,6 +505,17 @@ def test_tables_that_spreadsheets_and_windows_write(delimiter, encoding, slash, 
     data = tables.csv(tmp_path / "table.csv", None)
     assert data.class_names == ["größe 0", "größe 1"]
     assert [(e.filename, e.label) for e in data.splits["train"]] == [(path, i % 2) for i, path in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pixels_are_ordered_by_their_numbers(first, tmp_path):
+    columns = [*range(first + 15, first + 7, -1), "label", *range(first + 7, first - 1, -1)]
+    header = [name if name == "label" else f"pixel{name}" for name in columns]
+    rows = [[label if name == "label" else name for name in columns] for label in (0, 1)]
+    data = tables.csv(pathlib.Path(write_table(tmp_path, [header, *rows])), None)
+    for label, example in enumerate(data.splits["train"]):
+        assert example.label == label
+        assert example.image.reshape(-1).tolist() == list(range(first, first + 16))
 
 
 def test_quoted_pixels(tmp_path):

@@ -3,6 +3,7 @@
 import csv as csv_module
 import math
 import os
+import re
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -102,6 +103,7 @@ def _pixels(table: Table, header: list[str]) -> Source:
     side = math.isqrt(len(header) - 1)
     if side**2 != len(header) - 1:
         raise UserError(f"{source} has {len(header) - 1} pixels a row, which is no square grey picture")
+    order = _pixel_columns(source, header)
     try:
         with table.text() as file:  # CSV has no comments: a row that begins with # is an error
             options = {"delimiter": table.delimiter, "quotechar": '"', "comments": None}
@@ -111,10 +113,25 @@ def _pixels(table: Table, header: list[str]) -> Source:
     if values.shape[1] != len(header) or not len(values):
         raise UserError(f"{source} has {len(values)} rows of {values.shape[1]} numbers; the header has {len(header)}")
     column = header.index("label")
-    labels, pixels = values[:, column], np.delete(values, column, 1)
-    if pixels.min() < 0 or pixels.max() > 255 or labels.min() < 0:
+    labels, pixels = values[:, column], values[:, order]
+    if labels.min() < 0:
+        raise UserError(f"{source} has the label {labels.min()}; labels must be 0 or more: number the classes from 0")
+    if pixels.min() < 0 or pixels.max() > 255:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
     classes, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
     class_names = [str(value) for value in classes]
     return Source(class_names, 1, {"train": examples})
+
+
+def _pixel_columns(source: Path, header: list[str]) -> list[int]:
+    """The columns of the pixels in the order of their numbers: a table may hold them in another."""
+    found = {i: re.fullmatch(r"pixel[ _-]?(\d{1,9})", name) for i, name in enumerate(header) if name != "label"}
+    numbers = {int(match[1]): i for i, match in found.items() if match}
+    columns = [i for _, i in sorted(numbers.items())]
+    first = min(numbers, default=0)
+    if len(columns) != len(found) or first not in (0, 1) or max(numbers) != first + len(columns) - 1:
+        needed = f"pixel0 to pixel{len(found) - 1}, or pixel1 to pixel{len(found)}, each once"
+        wrong = next((header[i] for i, match in found.items() if not match), f"{len(found)} columns of pixels")
+        raise UserError(f"{source} has {wrong}; they must be called {needed}, row by row of the picture")
+    return columns
