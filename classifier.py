@@ -286,7 +286,8 @@ class Classifier:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             while batch := list(islice(files, self.config.input.batch_size)):
                 # The filters of warnings belong to the process: threads that change them undo each other's changes.
-                with op_determinism(), warnings.catch_warnings(action="ignore"):
+                with op_determinism(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
                     inputs = list(threads.map(reader.read, batch))
                     images = [each.image for each in inputs if not each.error]
                     outputs = net(np.stack(images)) if images else {"probabilities": np.zeros(0)}

@@ -102,8 +102,7 @@ def reported() -> Iterator[None]:
         with _exits_on_signals():
             yield
     except UserError as error:
-        message = str(error).replace("\n", "\\n")  # a file name may contain a line break
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # for example in `| head`
         sys.exit(1)
@@ -112,6 +111,11 @@ def reported() -> Iterator[None]:
         sys.exit(130)
     finally:
         _flush()
+
+
+def printable(text: str) -> str:
+    """A text without line breaks and control characters, which a file name or a class name may hold: escaped."""
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
 
 
 def _flush() -> None:

@@ -28,11 +28,15 @@ MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 millio
 def expand(path: "str | os.PathLike") -> str:
     """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
 
-    Raises UserError where there is no home directory: a directory called ~ is never meant.
+    Raises UserError where there is no such directory: a new directory called ~ or ~user is never meant.
     """
     expanded = os.path.expanduser(os.fspath(path))
-    if expanded.split(os.sep)[0] == "~":
+    first = expanded.split(os.sep)[0]
+    if first == "~":
         raise UserError(f"{expanded} names the home directory, but there is none (HOME is not set); give a whole path")
+    if re.fullmatch(r"~[A-Za-z_][\w.-]*", first) and not os.path.lexists(first):
+        user = f"{expanded} names the home directory of {first[1:]}, but there is no such user"
+        raise UserError(f"{user}; give a whole path, or ./{expanded} for a file of that name")
     return expanded
 
 

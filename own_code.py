@@ -25,7 +25,7 @@ from types import ModuleType
 import pooch
 
 from errors import UserError
-from files import atomic_write, open_regular
+from files import atomic_write, expand, open_regular
 
 CODE = "code"  # directory with the copies in a run directory
 CODE_JSON = "code.json"  # there; the SHA-256 of each copy
@@ -42,7 +42,7 @@ def is_own(name: object) -> bool:
 def split(name: str) -> tuple[str, str]:
     """The absolute path of the file, and the name in it."""
     file, _, attribute = name.rpartition(":")
-    return os.path.abspath(os.path.expanduser(file)), attribute
+    return os.path.abspath(expand(file)), attribute
 
 
 def absolute(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import errors
 from errors import UserError
-from files import check_output, output_file
+from files import check_output, expand, output_file
 
 TEMPLATE = Path(__file__).with_name("template.py")
 
@@ -20,7 +20,7 @@ def main() -> None:
         prog="python -m nets.new", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", metavar="FILE.py", help="the file to write; it must not exist")
-    file = Path(parser.parse_args().file).expanduser()
+    file = Path(expand(parser.parse_args().file))
     check_output("FILE", str(file), ".py")
     if file.exists():
         raise UserError(f"{file} exists; choose another name")

@@ -3,7 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from errors import printable
+
 FEW_CLASSES = 50  # up to here all are printed; of more, the largest and the smallest
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as '1 fault' and '2,000 faults'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
@@ -14,7 +21,9 @@ def describe(balance: dict[str, Counter], class_names: Sequence[str]) -> str:
     if len(labels) > FEW_CLASSES:
         ranked = sorted(labels, key=lambda label: (-totals[label], label))
         labels = [*ranked[:5], *ranked[-5:]]
-    rows = [(class_names[label][:40], *(f"{balance[split][label]:,}" for split in splits)) for label in labels]
+    rows = [
+        (printable(class_names[label][:40]), *(f"{balance[split][label]:,}" for split in splits)) for label in labels
+    ]
     rows = [("class", *splits), *rows, ("all", *(f"{balance[split].total():,}" for split in splits))]
     width = max(len(name) for name, *_ in rows)
     lines = [f"{name:<{width}}" + "".join(f"{number:>12}" for number in numbers) for name, *numbers in rows]

@@ -21,10 +21,10 @@ if __name__ == "__main__":
     errors.quit_on_signals()
 
 import own_code
-from errors import UserError
+from errors import UserError, printable
 from files import check_output, expand, os_errors_as_user_errors
 from pipeline import montage, tfrecord
-from pipeline.balance import describe
+from pipeline.balance import counted, describe
 from pipeline.corruption import Examiner
 from pipeline.dataset import Dataset
 from pipeline.index import Content, is_damaged, known_contents, stored_index
@@ -166,11 +166,11 @@ def main() -> None:
         stored = stored_index(args.directory)
         print(f"{stored} is damaged, edited or of another version; it is not used, and training makes it anew")
     if LABELS_TXT in dataset.names.file and (names := left_out(args.directory)):
-        print(f"left out, since their names have no split such as train or test: {', '.join(names)}")
+        print(f"left out, since their names have no split such as train or test: {printable(', '.join(names))}")
     balance, faults, remedy = check(dataset)
     print(describe(balance, dataset.class_names))
     for line in faults:
-        print(line)
+        print(printable(str(line)))
     if args.montage:
         to = (args.augment, args.image_size, dataset.channels, dataset.statistics)
         montage.draw(args.montage, dataset, args.split, Preprocessor(*to) if args.augment else None)
@@ -183,7 +183,7 @@ def main() -> None:
             advice = remedy
         elif records and whole and all(fault.offset is not None and fault.replaceable for fault in faults):
             advice = "convert the data again, or replace them by other records: python train.py … --on-error skip"
-        raise UserError(f"{len(faults)} faults in {args.directory}, named above; {advice}")
+        raise UserError(f"{counted(len(faults), 'fault')} in {args.directory}, named above; {advice}")
     print(f"{args.directory}: all {records:,} records are sound")
 
 

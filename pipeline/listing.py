@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import own_code
-from errors import UserError
+from errors import UserError, printable
 from files import BY_PRODUCTS, atomic_write, open_regular, read_regular
 from pipeline.images import EXTENSIONS
+from pipeline.table_files import column_names, find_picture, open_table
 
 LISTING = ".source.csv.gz"
 ARRAYS = ("mnist", "fashion_mnist", "cifar10", "signs")  # sources whose files hold many pictures each
@@ -88,15 +89,18 @@ def _whole(path: Path) -> Entry:
         return Entry(os.fstat(file.fileno()).st_size, digest.hexdigest())
 
 
-def _pictures_of_table(table: Path) -> Iterator[tuple[str, Entry]]:
+def _pictures_of_table(source: Path) -> Iterator[tuple[str, Entry]]:
     """The files in the column path of a table, where it has one. Its mistakes are for the converter to report."""
-    with open_regular(table) as raw, contextlib.suppress(csv.Error):
-        rows = csv.DictReader(io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline=""))
-        column = next((name for name in rows.fieldnames or () if name and name.strip().lower() == "path"), None)
-        for row in rows if column else ():
-            path = (row[column] or "").strip()
-            if path and os.path.isfile(table.parent / path):
-                yield path, _stamp(os.stat(table.parent / path))
+    with contextlib.suppress(csv.Error, UnicodeError, UserError):
+        table = open_table(source)
+        with table.text() as file:
+            rows = table.rows(file)
+            header = column_names(next(rows, []))
+            column = header.index("path") if "path" in header else len(header)
+            for row in rows:
+                name = find_picture(source.parent, row[column].strip()) if column < len(row) else None
+                if name:
+                    yield name, _stamp(os.stat(source.parent / name))
 
 
 def save(listing: Listing, directory: Path) -> None:
@@ -108,13 +112,21 @@ def save(listing: Listing, directory: Path) -> None:
 
 
 def load(directory: str) -> Listing | None:
-    """The listing of a data set. None for data that were made without one, or where it is damaged."""
+    """The listing of a data set; None for data that were made without one. Raises UserError where it is damaged."""
+    path = os.path.join(directory, LISTING)
     try:
-        text = gzip.decompress(read_regular(os.path.join(directory, LISTING))).decode(errors="surrogateescape")
-        rows = csv.reader(io.StringIO(text, newline=""))
-        return {name: Entry(int(size), state) for name, size, state in rows}
-    except Exception:  # what zlib, csv and int raise
+        text = gzip.decompress(read_regular(path)).decode(errors="surrogateescape")
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        found = {name: Entry(int(size), state) for name, size, state in rows}
+        for entry in found.values():
+            int(entry.state, 10 if entry.is_timed else 16)
+        if not found:
+            raise ValueError("it names no files")
+        return found
+    except FileNotFoundError:
         return None
+    except Exception as error:  # what zlib, csv and int raise
+        raise UserError(f"{path} is damaged ({error}), so --source cannot be compared") from None
 
 
 def differences(before: Listing, now: Listing) -> str | None:
@@ -146,4 +158,4 @@ def _other_times(before: Listing, now: Listing) -> set[str]:
 
 def _count(kind: str, names: set[str]) -> str:
     first = sorted(names)[:NAMED]
-    return f"{len(names):,} {kind} ({', '.join(first)}{', …' if len(names) > NAMED else ''})"
+    return f"{len(names):,} {kind} ({printable(', '.join(first))}{', …' if len(names) > NAMED else ''})"

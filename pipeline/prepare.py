@@ -63,8 +63,16 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
             f"{dataset.directory} holds {made_as}, not {asked}; give --dataset {made_as}, leave --source out "
             f"to train on what is there, or {another}"
         )
-    before = listing.load(dataset.directory)
     is_same_place = not options.source or made_from == options.source or _is_moved(made_from, options)
+    try:
+        before = listing.load(dataset.directory)
+    except UserError as damaged:
+        if options.source and not (resumes and is_same_place):
+            raise UserError(
+                f"{damaged}; convert the data again, leave --source out to train on what is there, or {another}"
+            ) from None
+        print(f"note: {damaged}; this run uses the shards as they are")
+        return
     if before is None or not os.path.exists(place):
         if not is_same_place:
             made_from = made_from or "data that need no --source"

@@ -60,7 +60,7 @@ def note(payload: bytes | None) -> tuple[int, int, int, int]:
 def text_hash(text: bytes) -> int:
     """A hash of a class name, 64 bits, the same for upper and lower case; 0 for an empty one."""
     name = " ".join(text.decode("utf-8", "replace").casefold().replace("_", " ").split())
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) if name else 0
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") if name else 0
 
 
 def describe_features(payload: bytes) -> str:

@@ -67,7 +67,7 @@ def _check_format(path: "str | Path", head: bytes) -> None:
     """Raises UserError for a file whose first record is damaged since it is no TFRecord file, or a compressed one."""
     if head.startswith(b"\x1f\x8b"):
         raise UserError(f"{path} is compressed (GZIP); {PLAIN_NEEDED}: gzip -dc < FILE > NEW, and rename NEW to FILE")
-    if len(head) >= 2 and head[0] == 0x78 and int.from_bytes(head[:2]) % 31 == 0:
+    if len(head) >= 2 and head[0] == 0x78 and int.from_bytes(head[:2], "big") % 31 == 0:
         code = "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"
         command = f"python -c '{code}' < FILE > NEW, and rename NEW to FILE"
         raise UserError(f"{path} is compressed (ZLIB); {PLAIN_NEEDED}: {command}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from errors import printable
 from files import atomic_directory, output_file
 from pipeline import montage
 from prediction.heatmaps import overlay
@@ -45,11 +46,6 @@ def table(files: Sequence[str], class_names: Sequence[str]) -> Iterator[Write]:
             tqdm.write(padded(prediction.file, width) + f"\n{' ' * width}".join(lines))
 
     yield write
-
-
-def printable(text: str) -> str:
-    """A text without line breaks and control characters, which a file name may hold."""
-    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text)
 
 
 def columns(text: str) -> int:

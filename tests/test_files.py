@@ -160,6 +160,12 @@ def test_a_leading_tilde_is_the_home_directory(tmp_path, monkeypatch):
         "a/~",
         "~$no.jpg",
     ]
+    monkeypatch.chdir(tmp_path)
+    for path in ("~nobody_x/data", "~nobody_x"):
+        with pytest.raises(UserError, match=f"{path} names the home directory of nobody_x, but there is no such user"):
+            expand(path)
+    (tmp_path / "~nobody_x").mkdir()
+    assert expand("~nobody_x/data") == "~nobody_x/data"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as without HOME and an entry of the user
     with pytest.raises(UserError, match="~/data names the home directory, but there is none"):
         expand("~/data")

@@ -80,6 +80,15 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+@pytest.mark.parametrize("path", FILES, ids=identified)
+def test_calls_work_in_python_3_10(path):
+    """Default arguments and parameters that came with 3.11; Ruff finds newer syntax, vermin all else."""
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        name, given = getattr(call.func, "attr", None), len(call.args) + len(call.keywords)
+        assert name not in ("from_bytes", "to_bytes") or given >= 2, f"line {call.lineno} has no byteorder"
+        assert name != "catch_warnings" or {k.arg for k in call.keywords} <= {"record"}, f"line {call.lineno}"
+
+
 @pytest.mark.parametrize("modules", ["presets", "pipeline.convert"])
 def test_no_tensorflow_is_loaded(modules):
     code = f"import sys, {modules}; print(*sys.modules)"

@@ -20,6 +20,7 @@ from errors import UserError
 from nets.weights import write_checkpoint
 from pipeline.convert import convert
 from pipeline.dataset import Dataset
+from pipeline.prepare import check_source
 from run_directory import exclusive
 from tfcompat import tf
 from tiny_net import configured, evaluated, picture_folder, planned, train
@@ -490,6 +491,17 @@ def test_data_of_an_earlier_version_are_compared_as_far_as_they_say(project):
     shutil.copytree("pics", "elsewhere")
     with pytest.raises(UserError, match=r"was made from .*leave --source out"):
         train(configured(*OWN, "--run-dir", "runs/two", "--source", "elsewhere"))
+
+
+def test_a_damaged_list_of_the_source_is_named(digits_data, tmp_path, capsys):
+    shutil.copytree(digits_data, tmp_path / "data")
+    (tmp_path / "data/.source.csv.gz").write_bytes(b"garbled")
+    place = ("--data", str(tmp_path / "data"))
+    dataset = Dataset.load(str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"gz is damaged .*; convert the data again, leave --source out"):
+        check_source(dataset, configured(*place, "--source", str(tmp_path)).input, resumes=False)
+    check_source(dataset, configured(*place).input, resumes=False)
+    assert "gz is damaged" in capsys.readouterr().out
 
 
 def test_ready_shards_need_no_name_of_their_source(tmp_path, digits_data, capsys):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 import own_code
 from config import AT_LEAST_ONE, check_values, flag, optional
 from errors import UserError, unknown
-from files import atomic_directory, atomic_write, is_text, os_errors_as_user_errors
+from files import atomic_directory, atomic_write, expand, is_text, os_errors_as_user_errors
 from pipeline import images, listing, tfrecord
 from pipeline.convert import duplicates
 from pipeline.convert.duplicates import Duplicate
@@ -147,7 +147,7 @@ def convert(
         UserError: an unknown name, an `out` that contains files, files that are missing or damaged, a class without
             training pictures, a split without pictures.
     """
-    out, source = os.path.expanduser(out), source and os.path.expanduser(source)
+    out, source = expand(out), source and expand(source)
     options = dict(locals())
     check_values(options, get_type_hints(convert, include_extras=True))
     name = own_code.named(name)
@@ -256,7 +256,10 @@ def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, l
         listed = f"All are listed in {list_outside}"
         raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
     if missing:
-        raise UserError(f"{missing}; {len(rejected)} were rejected" + (f", see {list_outside}" if rejected else ""))
+        raise UserError(
+            f"{missing}; {len(rejected)} {'was' if len(rejected) == 1 else 'were'} rejected"
+            + (f", see {list_outside}" if rejected else "")
+        )
 
 
 def _is_list(path: Path) -> bool:

@@ -9,6 +9,9 @@ from config import help_page
 from pipeline import balance
 from pipeline.convert import REJECTED_CSV, SOURCES, convert, duplicates
 
+ONE = {"duplicates": "duplicate", "hidden pictures": "hidden picture"}
+ONE |= {"pictures beside the folders": "picture beside the folders"}
+
 
 def main() -> None:
     """Runs the command."""
@@ -20,16 +23,18 @@ def main() -> None:
     )
     done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
-    print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {done.rejected} pictures rejected")
+    rejected = balance.counted(done.rejected, "picture")
+    print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {rejected} rejected")
     print(balance.describe(done.balance, done.class_names))
     if done.rejected:
         print(f"{os.path.join(done.directory, REJECTED_CSV)} lists them with the reasons")
     if done.duplicates:
         listed = os.path.join(done.directory, duplicates.DUPLICATES_CSV)
-        found = duplicates.describe(done.duplicates)
+        found = errors.printable(duplicates.describe(done.duplicates))
         print(f"note: {found}; {listed} lists all, --on-duplicates drop leaves them out")
     if done.ignored:
-        print(f"left out: {', '.join(f'{number} {kind}' for kind, number in done.ignored.items())}")
+        kinds = (f"{number} {ONE.get(kind, kind) if number == 1 else kind}" for kind, number in done.ignored.items())
+        print(f"left out: {errors.printable(', '.join(kinds))}")
 
 
 if __name__ == "__main__":  # spawned processes import this module, too

@@ -143,7 +143,7 @@ def test_files_beside_the_splits_are_reported(raw, made):
 
 def test_a_class_with_the_name_of_a_split_is_named(raw, made):
     write_pictures(raw / "Train")
-    with pytest.raises(UserError, match="raw/Train, the training split, holds 0 class folders; at least two"):
+    with pytest.raises(UserError, match="raw/Train, the training split, holds no class folders; at least two"):
         made()
 
 

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from errors import UserError
+from errors import UserError, reported
 from pipeline import images
 from pipeline.convert import SOURCES, Conversion, __main__, convert, duplicates
 from pipeline.convert.sources import Example, Source, arrays, folders, split_off, with_all_splits
@@ -363,6 +363,8 @@ BOTH = {"cat": 2, "dog": 2}
         (["train/images", "test/images"], ["train", "test"], {}),
         (["archive/pictures"], ["train"], {}),
         (["train", "test1"], ["train"], {"folder test1": 1}),
+        (["train-20230101T000000Z-001/train", "test-20230101T000000Z-001/test"], ["train", "test"], {}),
+        (["part 1/training_set", "part 2/test_set"], ["train", "test"], {}),
         (["train", "training", "train_masks"], ["train"], {"folder train_masks": 1, "folder training": 1}),
     ],
 )
@@ -374,6 +376,9 @@ def test_splits_of_pictures_with_labels_in_their_names(tmp_path):
     paths = [f"outer/{split}/{name}.{i}.jpg" for split in ("training", "testing") for name in BOTH for i in (0, 1)]
     found, _ = listed(tmp_path, paths, label_regex=r"^(\w+)\.")
     assert found == {"train": BOTH, "test": BOTH}
+    wrapped = [path.replace("outer/", "outer/x-").replace("ing/", "ing/testing/") for path in paths]
+    wrapped = [path.replace("x-training/testing", "x-training/training") for path in wrapped]
+    assert listed(tmp_path / "wrapped", wrapped, label_regex=r"^(\w+)\.")[0] == found
 
 
 def test_unlabelled_pictures_beside_the_splits_are_left_out(tmp_path):
@@ -413,12 +418,29 @@ def test_folders_without_pictures_beside_the_data_are_left_out(tmp_path):
             ["train/train", "train/test"],
             "holds test and train, .*; these splits are not at the top; give --source .*/train$",
         ),
+        (["train-001/train", "train-002/train"], "has both train-001/train and train-002/train; move the content"),
         (["training_set", "train_set"], "has both train_set and training_set; keep one of them"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(places, message, tmp_path):
     with pytest.raises(UserError, match=message):
         listed(tmp_path, two_classes(*places))
+
+
+@pytest.mark.parametrize(("name", "split"), [("train", "training"), ("val", "validation"), ("Test", "test")])
+def test_a_class_with_the_name_of_a_split_is_named(name, split, tmp_path):
+    paths = [path.lstrip("/") for path in two_classes("", classes=(name, "car", "bus"))]
+    taken = f"{name} is taken for the {split.removesuffix('ing')} split by its name, and bus, car beside it left out"
+    with pytest.raises(UserError, match=f"{taken}: .* such as {name}_class$"):
+        listed(tmp_path, paths)
+    os.rename(tmp_path / name, tmp_path / f"{name}_class")
+    assert listed(tmp_path, [])[0]["train"].keys() == {f"{name}_class", "car", "bus"}
+
+
+def test_a_class_in_other_letters_is_named(tmp_path):
+    paths = [*two_classes("train", classes=("Apple", "pear")), *two_classes("test", classes=("apple", "pear"))]
+    with pytest.raises(UserError, match="test has classes that train lacks: apple; train has Apple: write them the sa"):
+        listed(tmp_path, paths)
 
 
 def test_splits_within_the_classes_are_refused(tmp_path):
@@ -638,10 +660,10 @@ def emptied(raw):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (emptied, "holds 0 class folders; at least two"),
+        (emptied, "holds no class folders; at least two"),
         (lambda raw: [p.unlink() for p in raw.rglob("*.png")], "holds no pictures"),
         (lambda raw: [(raw / "train" / "dog" / f"0{i}.png").unlink() for i in (0, 1)], "fewer than 3 pictures of dog"),
-        (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds 1 class folders; at least two"),
+        (lambda raw: (raw / "train" / "dog").rename(raw.parent / "dog"), "holds one class folder; at least two"),
         (lambda raw: (raw / "test" / "dog").rename(raw / "test" / "fox"), "test has classes that train lacks: fox"),
         (lambda raw: (raw / "train").rename(raw.parent / "gone"), "test, val but no train"),
         (lambda raw: raw.rename(raw.parent / "gone"), "raw does not exist"),
@@ -891,7 +913,7 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert", "folder", "--out", out, "--source", str(raw), "--on-error", "skip"])
     __main__.main()
     assert capsys.readouterr().out.splitlines() == [
-        f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 pictures rejected",
+        f"{out}: 8 train, 2 validation, 2 test; 2 classes; 1 picture rejected",
         "class       train  validation        test",
         "cat             4           1           1",
         "dog             4           1           1",
@@ -901,6 +923,27 @@ def test_the_command_prints_its_result(raw, tmp_path, monkeypatch, capsys):
         "note: equal pictures: 2 in several splits (such as train/cat/00.png and val/cat/00.png); "
         f"{out}/duplicates.csv lists all, --on-duplicates drop leaves them out",
     ]
+
+
+def test_names_are_printed_without_control_characters(tmp_path, monkeypatch, capsys):
+    names = ["do\x1b[31mg", "ca\u202et"]
+    conversion = Conversion("out", names, {"train": 2}, 0, {".t\nxt": 1, "duplicates": 1}, {}, [])
+    conversion = conversion._replace(balance={"train": collections.Counter([0, 1])})
+    group = [duplicates.Duplicate(f"{name}/1\n.jpg", "train", name) for name in names]
+    monkeypatch.setattr(__main__.tyro, "cli", lambda *args, **options: conversion._replace(duplicates=[group]))
+    __main__.main()
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.splitlines())
+    for expected in (
+        r"do\x1b[31mg   ",
+        r"ca\u202et   ",
+        r"such as do\x1b[31mg/1\n.jpg",
+        r"left out: 1 .t\nxt, 1 duplicate",
+    ):
+        assert expected in text
+    with pytest.raises(SystemExit), reported():
+        raise UserError(f"{names[0]} is no class")
+    assert capsys.readouterr().err == "error: do\\x1b[31mg is no class\n"
 
 
 def test_help_has_one_line_for_each_source(monkeypatch, capsys):

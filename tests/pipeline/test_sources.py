@@ -165,6 +165,15 @@ def test_cifar_planes_become_pictures(cifar_files, tmp_path):
         np.testing.assert_array_equal(pixels[4, 7], record[[1 + c * 1024 + 4 * 32 + 7 for c in range(3)]])
 
 
+def test_cifar_files_that_are_missing_are_named(cifar_files, capsys):
+    arrays.cifar10(cifar_files, None)
+    assert "lacks data_batch_3, data_batch_4, data_batch_5, each" in capsys.readouterr().out
+    for i in (3, 4, 5):
+        (cifar_files / f"data_batch_{i}.bin").write_bytes(bytes(3073))
+    arrays.cifar10(cifar_files, None)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -447,10 +456,17 @@ def test_a_table_of_pixels(tmp_path):
         ([["path", "label"], *[["pictures/0.png", "a"]] * 2], "line 3, names pictures/0.png for the second time"),
         ([["path", "label", "split"], ["pictures/0.png", "a", "dev"]], "line 2, has the split 'dev'"),
         ([["path", "label", "split"], ["pictures/0.png", "a", "test"]], "names no training pictures"),
-        ([["path", "label"], ["pictures/0.png", "a"]], "has 1 classes"),
+        ([["path", "label"], ["pictures/0.png", "a"]], "has only one class"),
         ([["path", "label"], ["pictures/0.png", "a"], ["pictures/1.png", "b"]], "fewer than 3 pictures of a"),
         ([["label", "pixel0", "pixel1"], [0, 1, 2]], "has 2 pixels a row, which is no square"),
         ([["label", "pixel0"], [0, "x"]], "no table of whole numbers"),
+        ([["label", "pixel0"], [-1, 3]], "has the label -1; labels must be 0 or more"),
+        (
+            [["label", *(f"pixel{i}" for i in (0, 1, 2, 4))], [0] * 5],
+            "has 4 columns of pixels; .* pixel0 to pixel3, or",
+        ),
+        ([["label", *(f"pixel{i}" for i in (1, 2, 3, "03"))], [0] * 5], "has 4 columns of pixels; .* pixel0 to"),
+        ([["label", "pixel_r0c0"], [0, 1]], "has pixel_r0c0; they must be called pixel0 to pixel0, or"),
         ([["label", "pixel0"], [0, 256]], "has pixels from 256 to 256"),
         ([["label", "pixel0"]], "has 0 rows"),
         ([["path", "label", "label"]], "two columns of one name"),
@@ -489,6 +505,17 @@ def test_tables_that_spreadsheets_and_windows_write(delimiter, encoding, slash, 
     data = tables.csv(tmp_path / "table.csv", None)
     assert data.class_names == ["größe 0", "größe 1"]
     assert [(e.filename, e.label) for e in data.splits["train"]] == [(path, i % 2) for i, path in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pixels_are_ordered_by_their_numbers(first, tmp_path):
+    columns = [*range(first + 15, first + 7, -1), "label", *range(first + 7, first - 1, -1)]
+    header = [name if name == "label" else f"pixel{name}" for name in columns]
+    rows = [[label if name == "label" else name for name in columns] for label in (0, 1)]
+    data = tables.csv(pathlib.Path(write_table(tmp_path, [header, *rows])), None)
+    for label, example in enumerate(data.splits["train"]):
+        assert example.label == label
+        assert example.image.reshape(-1).tolist() == list(range(first, first + 16))
 
 
 def test_quoted_pixels(tmp_path):
@@ -538,11 +565,11 @@ def test_labels_are_found_in_file_names(flat, tmp_path):
 @pytest.mark.parametrize(
     ("regex", "message"),
     [
-        (None, "holds 0 class folders.*--label-regex"),
+        (None, "holds no class folders.*--label-regex"),
         ("(", "is no regular expression"),
         (r"^\w+", "has 0 groups; one is needed"),
         (r"^(cat)", "finds no class in .*dog.0.jpg"),
-        (r"(\.)", "holds 1 classes in its file names"),
+        (r"(\.)", "holds one class in its file names"),
     ],
 )
 def test_unusable_label_expressions(regex, message, flat, tmp_path):
@@ -621,6 +648,9 @@ def test_the_home_directory_is_meant_by_its_sign(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = convert("folder", "~/out", "~/raw")
     assert (done.directory, sorted(os.listdir(tmp_path))) == (str(tmp_path / "out"), ["out", "raw"])
+    with pytest.raises(UserError, match="home directory of nobody_x, but there is no such user"):
+        convert("folder", "~nobody_x/out", "~/raw")
+    assert sorted(os.listdir(tmp_path)) == ["out", "raw"]
 
 
 def test_the_remedy_is_the_whole_command(photos, tmp_path):
@@ -779,8 +809,39 @@ def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
     assert listing.written_anew(before, now)
     table.write_bytes(b"path\n\0\xff")
     assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
-    (tmp_path / listing.LISTING).write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"damaged",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"a.png,3,x\n", mtime=0),
+        gzip.compress(b"a", mtime=0),
+    ],
+    ids=["empty", "garbled", "no files", "a wrong time", "one column"],
+)
+def test_a_damaged_listing_is_named(content, tmp_path):
     assert listing.load(str(tmp_path)) is None
+    (tmp_path / listing.LISTING).write_bytes(content)
+    with pytest.raises(UserError, match=r"\.source\.csv\.gz is damaged .*so --source cannot be compared"):
+        listing.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "slash"), [(";", "utf-8", "/"), ("\t", "utf-16", "/"), (",", "utf-8-sig", "\\")]
+)
+def test_a_listing_reads_a_table_as_the_converter_does(delimiter, encoding, slash, pictures, tmp_path):
+    lines = [delimiter.join(["Path ", "label"])] + [f"{path.replace('/', slash)}{delimiter}a" for path in pictures]
+    (tmp_path / "table.csv").write_text("\r\n".join(lines), encoding=encoding)
+    assert set(listing.list_source("csv", tmp_path / "table.csv")) == {"table.csv", *pictures}
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b", b"PK\3\4", b"\xff\xfe\0", b"path\n\xff", b"", b"path,label\n,a\n\n"])
+def test_a_listing_leaves_the_mistakes_of_a_table_to_the_converter(content, tmp_path):
+    (tmp_path / "table.csv").write_bytes(content)
+    assert set(listing.list_source("csv", tmp_path / "table.csv")) == {"table.csv"}
 
 
 def test_a_listing_of_a_folder_has_what_the_converter_reads(tmp_path):

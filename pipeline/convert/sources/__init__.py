@@ -94,7 +94,9 @@ def with_all_splits(data: Source, origin: object, copies: Mapping[str, str]) -> 
     if "train" not in data.splits:
         return data
     if len(data.class_names) < 2:
-        raise UserError(f"{origin} has {len(data.class_names)} classes; at least two are needed")
+        raise UserError(
+            f"{origin} has {'only one class' if data.class_names else 'no classes'}; at least two are needed"
+        )
     counts = Counter(example.label for example in data.splits["train"])
     for label, name in enumerate(data.class_names):
         if counts[label] < 3:

@@ -134,6 +134,10 @@ def cifar10(source: Path | None, cache: Path) -> Source:
             splits[split] = [example for path in pickled for example in _read_cifar_pickle(path)]
         else:
             raise UserError(_why_no_cifar(source, prefix, files))
+        names = {path.stem for path in paths}
+        missing = [f"data_batch_{i}" for i in range(1, 6) if f"data_batch_{i}" not in names] if split == "train" else []
+        if missing:
+            print(f"note: {source} lacks {', '.join(missing)}, each of 10,000 training pictures; the others are read")
     return Source(CIFAR_CLASSES, 3, splits)
 
 

@@ -21,7 +21,8 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
     parts, ignored = layout.find_splits(source, classes_in_names=label_regex is not None)
     if "train" not in parts:
-        raise UserError(f"{source} has {', '.join(sorted(d.name for d in parts.values()))} but no train folder")
+        found = ", ".join(sorted(directory.name for directory in parts.values()))
+        raise UserError(f"{source} has {found} but no train folder{layout.beside_splits(parts)}")
     label_of = _label_function(label_regex)
     labelled, folders = {}, {}
     for split, directory in parts.items():
@@ -33,16 +34,22 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         folders[split] = set() if label_regex else {d.name for d in list_directory(directory)[0]}
     class_names = sorted(folders["train"].union(name for name, _ in labelled["train"]))
     if len(class_names) < 2:
-        kind = "classes in its file names" if label_regex else "class folders"
+        kinds = ("class", "classes", " in its file names") if label_regex else ("class folder", "class folders", "")
         place = source if parts["train"] == source else f"{parts['train']}, the training split,"
-        needed = f"{place} holds {len(class_names)} {kind}; at least two are needed, each with its pictures"
+        found = f"one {kinds[0]}" if class_names else f"no {kinds[1]}"
+        needed = f"{place} holds {found}{kinds[2]}; at least two are needed, each with its pictures"
+        if taken := layout.beside_splits(parts):
+            raise UserError(f"{needed}{taken}")
         convert = "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output"
         raise UserError(f"{needed}; for pictures in one folder, use {convert} directory")
     numbers = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, directory in parts.items():
         if unknown := folders[split].union(name for name, _ in labelled[split]).difference(class_names):
-            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(unknown))}")
+            alike = {name.casefold(): name for name in class_names}
+            written = sorted(alike[name.casefold()] for name in unknown if name.casefold() in alike)
+            hint = f"; train has {', '.join(written)}: write them the same, upper and lower case too" if written else ""
+            raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(unknown))}{hint}")
         examples = [Example(str(path.relative_to(source)), numbers[name], path) for name, path in labelled[split]]
         splits[split] = sorted(examples, key=lambda example: example.label)
     empty = [str(directory) for split, directory in parts.items() if not splits[split]]

@@ -72,7 +72,7 @@ def find_splits(source: Path, classes_in_names: bool) -> tuple[dict[str, Path], 
 
 
 def _named_splits(root: Path, classes_in_names: bool) -> dict[str, Path]:
-    """The folders in `root` that are splits by their names.
+    """The folders in `root` that are splits by their names, or by the name of the only folder in each.
 
     The names that TF-Slim uses, train, val, test and so on, always mean splits. Others, such as training and test_set,
     do if one of them has its pictures in subfolders, and beside one of those each that has; else they are classes.
@@ -88,7 +88,39 @@ def _named_splits(root: Path, classes_in_names: bool) -> dict[str, Path]:
         first = parts.setdefault(split_of(folder.name), folder)
         if first != folder and (folder in plain or first in others):
             raise UserError(f"{root} has both {first.name} and {folder.name}; keep one of them")
-    return parts
+    return parts or _wrapped_splits(root, classes_in_names)
+
+
+def _wrapped_splits(root: Path, classes_in_names: bool) -> dict[str, Path]:
+    """The folders in `root`, where each holds only one folder, which is a split by its name: Google Drive packs train
+    as train-20230101T000000Z-001/train. Raises UserError for two of one split."""
+    parts: dict[str, Path] = {}
+    for folder in list_directory(root)[0]:
+        inner, files = list_directory(folder)
+        split = split_of(inner[0].name) if len(inner) == 1 and not any(map(is_picture, files)) else None
+        if split is None or not (classes_in_names or _has_only_folders(inner[0])):
+            if any(map(is_picture, all_files(folder))):
+                return {}
+            continue
+        first = parts.setdefault(split, folder)
+        if first != folder and classes_in_names:
+            return {}
+        if first != folder:
+            both = f"{first.name}/{inner[0].name} and {folder.name}/{inner[0].name}"
+            raise UserError(f"{root} has both {both}; move the content of one into the other, class by class")
+    return parts if len(parts) > 1 else {}
+
+
+def beside_splits(parts: dict[str, Path]) -> str:
+    """A hint for an error, where other folders of pictures are beside the splits: a class may be called train."""
+    for split, folder in parts.items():
+        beside = [other for other in list_directory(folder.parent)[0] if other not in parts.values()]
+        names = [other.name for other in beside if any(map(is_picture, all_files(other)))]
+        if names and split_of(folder.name) == split:
+            others = f"{', '.join(names[:3])}{', …' if names[3:] else ''}"
+            taken = f"{folder.name} is taken for the {split} split by its name, and {others} beside it left out"
+            return f"; {taken}: if it is a class, give it another name, such as {folder.name}_class"
+    return ""
 
 
 def _has_only_folders(folder: Path) -> bool:

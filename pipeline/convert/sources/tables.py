@@ -1,17 +1,16 @@
 """CSV files, with paths and labels or with labels and pixels."""
 
 import csv as csv_module
-import io
 import math
 import os
+import re
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from errors import UserError
-from files import open_regular
 from pipeline.convert.sources import Example, Source, array_examples
+from pipeline.table_files import Table, column_names, find_picture, open_table
 from pipeline.tfrecord import SPLIT_NAMES
 
 
@@ -22,9 +21,9 @@ def csv(source: Path | None, cache: Path) -> Source:
     if source is None or not source.is_file():
         raise UserError("the csv source needs --source FILE.csv with the columns path,label[,split] or label,pixel0,…")
     try:
-        table = _open(source)
+        table = open_table(source)
         with table.text() as file:
-            header = [name.strip().lower() for name in next(table.rows(file), [])]
+            header = column_names(next(table.rows(file), []))
         if len(set(header)) != len(header):
             raise UserError(f"{source} has two columns of one name: {','.join(header)[:80]}")
         if {"path", "label"} <= set(header):
@@ -40,45 +39,13 @@ def csv(source: Path | None, cache: Path) -> Source:
     raise UserError(f"{source} begins with {','.join(header)[:80]!r}; its first line must be {allowed}")
 
 
-class _Table(NamedTuple):
-    """A CSV file and how it is written."""
-
-    path: Path
-    encoding: str
-    delimiter: str
-
-    def text(self) -> TextIO:
-        return io.TextIOWrapper(open_regular(self.path), self.encoding, newline="")
-
-    def rows(self, file: TextIO) -> "csv_module.reader":
-        return csv_module.reader(file, delimiter=self.delimiter)
-
-
-_PACKED = {b"\x1f\x8b": "compressed by gzip; unpack it", b"PK": "a spreadsheet or zip archive; save it as CSV in UTF-8"}
-
-
-def _open(source: Path) -> _Table:
-    """The encoding and delimiter of a file: spreadsheets also write UTF-16, semicolons and tabs.
-
-    Raises UserError for a compressed file, and UnicodeDecodeError.
-    """
-    with open_regular(source) as file:
-        start = file.read(2)
-    if start in _PACKED:
-        raise UserError(f"{source} is {_PACKED[start]}")
-    table = _Table(source, "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", ",")
-    with table.text() as file:
-        first = file.readline()
-    return table._replace(delimiter=max(",;\t", key=first.count))
-
-
 def _class_names(labels: set[str]) -> list[str]:
     """The class names in label order: sorted as numbers if all are numbers, else as text."""
     numbers = all(name.isdecimal() and len(name) < 20 for name in labels)  # int() refuses thousands of digits
     return sorted(labels, key=lambda name: (int(name), name)) if numbers else sorted(labels)
 
 
-def _paths(table: _Table, header: list[str]) -> Source:
+def _paths(table: Table, header: list[str]) -> Source:
     source = table.path
     splits: dict[str, list[tuple[str, str, Path]]] = {}
     seen = set()
@@ -115,10 +82,8 @@ def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str
 
     Raises UserError, naming the `place` of the row, if a field is invalid.
     """
-    path = fields["path"]
-    if not os.path.isfile(directory / path):  # Path.is_file raises on a name that is too long
-        path = path.replace("\\", "/")  # of a table from Windows
-    if not path or not os.path.isfile(directory / path):
+    path = find_picture(directory, fields["path"])
+    if path is None:
         advice = f"paths are relative to {directory}"
         if PureWindowsPath(fields["path"]).drive:
             advice = f"it is a path on a Windows drive; make it relative to {directory}"
@@ -133,11 +98,12 @@ def _check_row(directory: Path, place: str, fields: dict[str, str]) -> tuple[str
     return split, path
 
 
-def _pixels(table: _Table, header: list[str]) -> Source:
+def _pixels(table: Table, header: list[str]) -> Source:
     source = table.path
     side = math.isqrt(len(header) - 1)
     if side**2 != len(header) - 1:
         raise UserError(f"{source} has {len(header) - 1} pixels a row, which is no square grey picture")
+    order = _pixel_columns(source, header)
     try:
         with table.text() as file:  # CSV has no comments: a row that begins with # is an error
             options = {"delimiter": table.delimiter, "quotechar": '"', "comments": None}
@@ -147,10 +113,25 @@ def _pixels(table: _Table, header: list[str]) -> Source:
     if values.shape[1] != len(header) or not len(values):
         raise UserError(f"{source} has {len(values)} rows of {values.shape[1]} numbers; the header has {len(header)}")
     column = header.index("label")
-    labels, pixels = values[:, column], np.delete(values, column, 1)
-    if pixels.min() < 0 or pixels.max() > 255 or labels.min() < 0:
+    labels, pixels = values[:, column], values[:, order]
+    if labels.min() < 0:
+        raise UserError(f"{source} has the label {labels.min()}; labels must be 0 or more: number the classes from 0")
+    if pixels.min() < 0 or pixels.max() > 255:
         raise UserError(f"{source} has pixels from {pixels.min()} to {pixels.max()}; they must be 0 to 255")
     classes, numbers = np.unique(labels, return_inverse=True)
     examples = array_examples("row", pixels.astype(np.uint8).reshape(-1, side, side), numbers)
     class_names = [str(value) for value in classes]
     return Source(class_names, 1, {"train": examples})
+
+
+def _pixel_columns(source: Path, header: list[str]) -> list[int]:
+    """The columns of the pixels in the order of their numbers: a table may hold them in another."""
+    found = {i: re.fullmatch(r"pixel[ _-]?(\d{1,9})", name) for i, name in enumerate(header) if name != "label"}
+    numbers = {int(match[1]): i for i, match in found.items() if match}
+    columns = [i for _, i in sorted(numbers.items())]
+    first = min(numbers, default=0)
+    if len(columns) != len(found) or first not in (0, 1) or max(numbers) != first + len(columns) - 1:
+        needed = f"pixel0 to pixel{len(found) - 1}, or pixel1 to pixel{len(found)}, each once"
+        wrong = next((header[i] for i, match in found.items() if not match), f"{len(found)} columns of pixels")
+        raise UserError(f"{source} has {wrong}; they must be called {needed}, row by row of the picture")
+    return columns
