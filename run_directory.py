@@ -162,7 +162,7 @@ def resolve(config: Config) -> Config:
     return config.replace(
         learning_rate=rate,
         batch_norm_updates=automatic if updates == "auto" else updates,
-        data=os.path.abspath(config.input.data or os.path.join("data", config.input.dataset.rpartition(":")[2])),
+        data=os.path.abspath(config.input.data or os.path.join("data", own_code.attribute(config.input.dataset))),
         init_from=os.path.abspath(start) if is_file else start,
         image_size=config.input.image_size or net.image_size,
         preprocessing=config.input.preprocessing or net.preprocessing,
@@ -228,10 +228,10 @@ def resumed(stored: Config, asked: Config) -> Config:
     """
     asked = asked.replace(compute_threads=stored.run.compute_threads)
     start = asked.network.init_from
-    before = stored.network.init_from
-    # A file that may have been removed or moved since
-    if start and before and os.path.abspath(start) in (before, *moved_places(before, asked.run.run_dir)):
-        asked = asked.replace(init_from=stored.network.init_from)
+    started_from = stored.network.init_from  # a file that may have been removed or moved since
+    places = (started_from, *moved_places(started_from, asked.run.run_dir)) if started_from else ()
+    if start and os.path.abspath(start) in places:
+        asked = asked.replace(init_from=started_from)
     before, now = stored.flat(), asked.flat()
     for key in (*OWN_CODE, "dataset"):  # the files of a net and preprocessing are compared by content
         if own_code.is_own(now[key]) and own_code.short(before[key]) == own_code.short(now[key]):
@@ -247,7 +247,7 @@ def resumed(stored: Config, asked: Config) -> Config:
     if lengths[0] != lengths[1] and schedule in ("cosine", "polynomial"):
         print(
             f"--total-steps was {lengths[0]}, now {lengths[1]}: the {schedule} schedule now ends at that step, so "
-            "the learning rate is higher when training continues"
+            "the learning rate jumps where training continues"
         )
     return asked
 

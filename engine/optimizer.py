@@ -125,8 +125,8 @@ def minimize(
     """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
     Variables that the loss, a float32 scalar, does not depend on stay unchanged. Raises UserError where it depends on
-    none. All gradients are scaled down where
-    their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay shrinks its variables before the step.
+    none. All gradients are scaled down where their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay
+    shrinks its variables before the step.
     """
     with tf.name_scope("update"):
         gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]

@@ -7,12 +7,13 @@ archives, the SHA-256 of the content. A copy keeps names and sizes, but often no
 import contextlib
 import csv
 import gzip
-import hashlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pooch
 
 import own_code
 from errors import UserError, printable
@@ -82,11 +83,8 @@ def _stamp(status: os.stat_result) -> Entry:
 
 
 def _whole(path: Path) -> Entry:
-    with open_regular(path) as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(2**20), b""):  # hashlib.file_digest is new in Python 3.11
-            digest.update(block)
-        return Entry(os.fstat(file.fileno()).st_size, digest.hexdigest())
+    with open_regular(path) as file:  # no FIFO
+        return Entry(os.fstat(file.fileno()).st_size, pooch.file_hash(path))
 
 
 def _pictures_of_table(source: Path) -> Iterator[tuple[str, Entry]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pooch
 from tqdm import tqdm
 
 from errors import UserError
@@ -90,16 +91,11 @@ def _load(copies: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
     """
     try:
         with open_regular(copies.with_suffix(".npz")) as file, np.load(file) as stored:
-            if stored["key"] == key and stored["sha256"] == _sha256(copies):
+            if stored["key"] == key and stored["sha256"] == pooch.file_hash(copies):
                 return stored["rows"], stored["offsets"]
             return None
     except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
         return None
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(copies: Path, key: str, index: Index, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +108,7 @@ def _write(copies: Path, key: str, index: Index, channels: int) -> tuple[np.ndar
                 file.write(tfrecord.framed(payload))
     places = np.array(rows, np.int64), np.array(offsets, np.int64)
     with atomic_write(copies.with_suffix(".npz")) as partial:
-        np.savez(partial, key=key, sha256=_sha256(copies), rows=places[0], offsets=places[1])
+        np.savez(partial, key=key, sha256=pooch.file_hash(copies), rows=places[0], offsets=places[1])
     return places
 
 

@@ -85,6 +85,7 @@ def test_calls_work_in_python_3_10(path):
     """Default arguments and parameters that came with 3.11; Ruff finds newer syntax, vermin all else."""
     for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
         name, given = getattr(call.func, "attr", None), len(call.args) + len(call.keywords)
+        assert name != "file_digest", f"line {call.lineno}: use pooch.file_hash"
         assert name not in ("from_bytes", "to_bytes") or given >= 2, f"line {call.lineno} has no byteorder"
         assert name != "catch_warnings" or {k.arg for k in call.keywords} <= {"record"}, f"line {call.lineno}"
 
