@@ -51,7 +51,7 @@ def list_source(name: str, source: Path) -> Listing:
             code = {file.name: _whole(file)} if file.exists() else {}
             return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
         if source.is_file():
-            return {source.name: _whole(source), **dict(_pictures_of_table(source))}
+            return {source.name: _whole(source), **dict(_pictures_of_table(source) if name == "csv" else ())}
         if name in ARRAYS:
             return {found: _whole(source / found) for found, _ in _walk(str(source))}
         return {found: entry for found, entry in _walk(str(source)) if os.path.splitext(found)[1].lower() in EXTENSIONS}

@@ -34,6 +34,7 @@ from pipeline.tfrecord import SPLITS
 REJECTED_CSV = "rejected.csv"
 _SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
 _SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
+FILE_SOURCES = ("csv",)  # whose --source may be a file
 SOURCES: dict[str, Callable[..., Source]] = {source.__name__: source for source in _SOURCES}
 
 
@@ -218,7 +219,7 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
     path = Path(source)
     if not os.path.exists(path):  # Path.exists raises on a name that is too long
         raise UserError(f"--source {source} does not exist")
-    if name != "csv" and not own_code.is_own(name):
+    if not own_code.is_own(name) and not (path.is_file() and name in FILE_SOURCES):
         if not path.is_dir():
             raise UserError(f"--source {source} is no directory; unpack an archive; a table is for the csv source")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):

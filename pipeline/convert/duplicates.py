@@ -9,8 +9,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from files import open_regular, read_regular
+import numpy as np
+
+from files import open_regular
 from pipeline.convert.sources import Example, Source
+from pipeline.decoders import ImageError
 from pipeline.tfrecord import SPLITS
 
 DUPLICATES_CSV = "duplicates.csv"
@@ -43,25 +46,27 @@ def _equal(examples: Iterable[Example], key: Callable[[Example], Hashable]) -> I
     for example in examples:
         try:
             groups[key(example)].append(example)
-        except OSError:  # it is rejected later, with the reason
+        except (OSError, ImageError):  # it is rejected later, with the reason
             continue
     return (group for found, group in groups.items() if found and len(group) > 1)
 
 
 def _size(example: Example) -> Hashable:
-    return os.path.getsize(example.image) if isinstance(example.image, Path) else example.image.shape
+    if isinstance(example.image, np.ndarray):
+        return example.image.shape
+    return os.path.getsize(example.image) if isinstance(example.image, Path) else example.image.size
 
 
 def _tail(example: Example) -> Hashable:
     if not isinstance(example.image, Path):
-        return "array"
+        return "no file of its own"
     with open_regular(example.image, buffering=0) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return file.read(TAIL)
 
 
 def _digest(example: Example) -> Hashable:
-    content = read_regular(example.image) if isinstance(example.image, Path) else example.image.tobytes()
+    content = example.image.tobytes() if isinstance(example.image, np.ndarray) else example.read()
     return hashlib.blake2b(content, digest_size=16).digest()
 
 

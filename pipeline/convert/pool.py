@@ -11,11 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from itertools import islice
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from errors import UserError
-from files import read_regular
 from pipeline import images, tfrecord
 from pipeline.convert.sources import Example
 from pipeline.statistics import Moments
@@ -123,11 +123,11 @@ def store_chunk(split: str, examples: list[Example], settings: Settings) -> Chun
 
 
 def _stored(example: Example, settings: Settings) -> images.StoredImage:
-    if isinstance(example.image, Path):
-        data = read_regular(example.image)
-    else:
+    if isinstance(example.image, np.ndarray):
         image = images.encode_png(example.image)
         if image.pixels.shape[2] == settings.channels and settings.short_side is None:
             return image
         data = image.data
+    else:
+        data = example.read()
     return images.store(data, settings.channels, settings.short_side, settings.max_pixels)

@@ -10,14 +10,25 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pooch
 
 from errors import UserError, why_not_fetched
+from files import read_regular
 
 SPLIT_SEED = 0  # one for all data sets and runs, so that all runs share their test pictures
+
+
+class Packed(Protocol):
+    """A picture file within another file, such as an archive. Small and picklable: it goes to the pool's processes."""
+
+    size: int  # bytes
+
+    def read(self) -> bytes:
+        """The content of the picture file. Raises OSError or pipeline.decoders.ImageError where it is damaged."""
+        ...
 
 
 class Example(NamedTuple):
@@ -25,7 +36,11 @@ class Example(NamedTuple):
 
     filename: str
     label: int
-    image: np.ndarray | Path  # uint8 [H, W, C], or the path of the file
+    image: np.ndarray | Path | Packed  # uint8 [H, W, C], the path of a file, or a file within another one
+
+    def read(self) -> bytes:
+        """The content of the picture file; not for pixels. Raises OSError or ImageError."""
+        return read_regular(self.image) if isinstance(self.image, Path) else self.image.read()
 
 
 class HeldOut(NamedTuple):
