@@ -36,6 +36,7 @@ from pipeline.tfrecord import DATASET_JSON
 from prediction.heatmaps import class_activation_map
 from prediction.pictures import Features, PictureReader, Prediction, list_pictures
 from run_directory import CONFIG_JSON, OWN_CODE, load_config, resolve, run_of
+from sizes import PictureSize
 from tfcompat import op_determinism, tf
 
 AVERAGE = "ExponentialMovingAverage"
@@ -55,7 +56,7 @@ class Classifier:
     outputs: int  # of the net's heads: one for each class, one more with a background, 1 for a sigmoid unit
     background: bool  # whether the first output is none of the classes
     ema: bool  # whether EMA weights are used
-    trained_size: int | None  # height and width of the training's inputs; None where it is unknown
+    trained_size: PictureSize | None  # of the training's inputs; None where it is unknown
 
     @classmethod
     @os_errors_as_user_errors()
@@ -65,7 +66,7 @@ class Classifier:
         *,
         ema: bool = False,
         net: str | None = None,
-        image_size: int | None = None,
+        image_size: PictureSize | tuple[int, int] | str | None = None,
         preprocessing: str | None = None,
         data: str | None = None,
         batch_size: int | None = None,
@@ -74,10 +75,11 @@ class Classifier:
         """Finds and checks a checkpoint; `restore` reads its weights.
 
         path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights. image_size,
-        the height and width of the net's input, and batch_size are by default the run's, or the net's own and 64.
-        A checkpoint without run directory needs net, its name in NETS; preprocessing is its family, and data are shards
-        that name the classes. For a run, data are other shards of its classes to evaluate on. allow_code runs the copy
-        of the user's own net or preprocessing in the run directory, where own_code.admit does not run the file itself.
+        of the net's input, is a number, a pair (height, width), or text such as 224x320; it and batch_size are
+        by default the run's, or the net's own and 64. A checkpoint without run directory needs net, its name in
+        NETS; preprocessing is its family, and data are shards that name the classes. For a run, data are other
+        shards of its classes to evaluate on. allow_code runs the copy of the user's own net or preprocessing in
+        the run directory, where own_code.admit does not run the file itself.
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
@@ -133,9 +135,9 @@ class Classifier:
             yield graph
 
     def inputs(self) -> tf.Tensor:
-        """A placeholder of preprocessed pictures, float32 [N, size, size, C]."""
-        size = self.preprocessor.size
-        return tf.placeholder(tf.float32, [None, size, size, self.preprocessor.channels])
+        """A placeholder of preprocessed pictures, float32 [N, height, width, C]."""
+        to = self.preprocessor
+        return tf.placeholder(tf.float32, [None, to.height, to.width, to.channels])
 
     def build(self, images: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """Builds the net in evaluation mode, on preprocessed pictures [N, H, W, C].
@@ -315,12 +317,16 @@ def _class_differences(trained: Sequence[str], found: Sequence[str]) -> str:
     return " and ".join(words) or "the same names in another order"
 
 
-def _options(path: str, run: str | None, given: Mapping[str, Any], allow_code: bool) -> tuple[Config, int | None]:
+def _options(
+    path: str, run: str | None, given: Mapping[str, Any], allow_code: bool
+) -> tuple[Config, PictureSize | None]:
     """The options of a checkpoint, with those that are given, and the training size. Raises UserError.
 
     The user's own code may run then: that which is given, and that of a run directory where own_code.admit allows it.
     """
     given = {key: value for key, value in given.items() if value is not None}
+    if "image_size" in given:
+        given["image_size"] = configuration.checked_size(given["image_size"])
     if run is None:
         given |= {key: own_code.named(given[key]) for key in OWN_CODE if key in given}
         if "net" not in given:

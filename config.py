@@ -22,7 +22,8 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import atomic_write, is_text
-from option_records import PLACE, help_page, optional, options
+from option_records import PLACE, SIZE, help_page, optional, options
+from sizes import PictureSize, as_size
 
 MOST_STEPS = 2**31 - 1
 AT_LEAST_ONE, POSITIVE = Interval(ge=1, le=MOST_STEPS), Interval(gt=0, le=1e30)
@@ -44,8 +45,8 @@ class InputOptions:
     """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""
     batch_size: Annotated[int, Interval(ge=1, le=65536)] = 64
     """Pictures per step."""
-    image_size: Annotated[int | None, Interval(ge=1, le=4096), optional("N")] = None
-    """Height and width of the net's input in pixels. Default: the net's own."""
+    image_size: Annotated[PictureSize | None, Interval(ge=1, le=4096), SIZE, optional("N|HxW")] = None
+    """Height and width of the net's input in pixels, such as 224 or 224x320. Default: the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
     """Preprocessing family: alexnet, cifar, digits, flip, inception, inception_crop, keras_affine, lenet, min_max,
     none, standardize, unit or vgg; or your own, FILE.py:NAME. Default: the net's own."""
@@ -217,6 +218,8 @@ class Config:
         for name in DURATIONS:  # a duration that is given in steps replaces one in epochs
             if f"{name}_steps" in values:
                 values.setdefault(f"{name}_epochs", () if name == "decay_at" else None)
+        if "image_size" in values:
+            values["image_size"] = checked_size(values["image_size"])
         changed: dict[str, dict] = {}
         for key, value in values.items():
             if key not in TOPIC_OF:
@@ -240,8 +243,8 @@ class CheckpointOptions:
     """Use the EMA weights, of a run with --ema-decay."""
     net: Annotated[str | None, optional("NAME")] = None
     """For a checkpoint without run directory: the net, such as vgg_16; docs/nets.md lists them."""
-    image_size: Annotated[int | None, Interval(ge=1, le=4096), optional("N")] = None
-    """Height and width of the net's input in pixels. Default: of the run, or the net's own."""
+    image_size: Annotated[PictureSize | None, Interval(ge=1, le=4096), SIZE, optional("N|HxW")] = None
+    """Height and width of the net's input in pixels, such as 224 or 224x320. Default: of the run, or the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
     """For a checkpoint without run directory: preprocessing family. Default: the net's own."""
     allow_code: bool = False
@@ -270,6 +273,14 @@ LIMITS |= {Le: (operator.le, "at most"), Lt: (operator.lt, "below")}
 def flag(key: str) -> str:
     """An option's name on the command line."""
     return "--" + key.replace("_", "-")
+
+
+def checked_size(value: Any) -> Any:
+    """A size of pictures as sizes.as_size has it. Raises UserError for text that is none."""
+    try:
+        return as_size(value)
+    except ValueError as error:
+        raise UserError(f"--image-size is {value[:80]!r}; {error}") from None
 
 
 def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: Callable[[str], str] = flag) -> None:
@@ -371,6 +382,8 @@ def load(path: str) -> Config:
     if unknown_keys:
         raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if isinstance(values.get("image_size"), tuple):
+        values["image_size"] = as_size(values["image_size"])
     check_values(values, HINTS, lambda key: f"mend or restore {path}: {key}")
     # Runs from before that option have no such key.
     return Config.of(**{"batch_norm_updates": "trained", **values})

@@ -10,6 +10,7 @@ import docstring_parser  # a dependency of tyro
 import tyro
 
 from files import expand
+from sizes import as_size
 
 
 def optional(metavar: str) -> object:
@@ -19,6 +20,20 @@ def optional(metavar: str) -> object:
         return "" if value in ("None", "") else f"({value})"
 
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+def _size_in_words(size: object) -> list[str]:
+    return ["None" if size is None else str(size).replace("×", "x")]
+
+
+# The tyro setting of a picture size, which is one word: 224, or 224x320.
+SIZE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="N|HxW",
+    instance_from_str=lambda words: None if words[0] == "None" else as_size(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int | tuple),
+    str_from_instance=_size_in_words,
+)
 
 
 def help_page(text: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from engine.metrics import PerExample, Summary, interval, summarize
+from sizes import PictureSize
 from tfcompat import tf
 
 
@@ -36,8 +37,8 @@ class Evaluation:
     data: str  # directory of the shards
     split: str
     class_names: tuple[str, ...]  # in label order
-    image_size: int
-    trained_image_size: int | None  # None where it is unknown
+    image_size: PictureSize
+    trained_image_size: PictureSize | None  # None where it is unknown
     index: Any = field(repr=False)  # the pipeline's Index of the records, in the order of the tables
     channels: int
     tables: Mapping[str, PerExample] = field(repr=False)  # of the main head, "", and of auxiliary heads by name

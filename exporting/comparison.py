@@ -11,6 +11,7 @@ from errors import UserError
 from exporting import runtimes
 from pipeline.dataset import Dataset, has_dataset
 from pipeline.images import encode_jpeg, encode_png
+from sizes import PictureSize, sides
 from tfcompat import tf
 
 PICTURES = 8
@@ -84,7 +85,7 @@ def compare_files(class_names: Sequence[str], exported: Exported, directory: Pat
     return [exported.check("TensorFlow 2, from files", by_label)]
 
 
-def sample_pictures(data: str | None, size: int, channels: int) -> tuple[list[bytes], str]:
+def sample_pictures(data: str | None, size: PictureSize, channels: int) -> tuple[list[bytes], str]:
     """JPEG and PNG files, and a description of their origin: a directory of shards, or noise where it is missing."""
     if data and has_dataset(data):
         dataset = Dataset.load(data)
@@ -96,10 +97,11 @@ def sample_pictures(data: str | None, size: int, channels: int) -> tuple[list[by
     return noise(size, channels), "pictures of noise, since the run's data are not here"
 
 
-def noise(size: int, channels: int) -> list[bytes]:
+def noise(size: PictureSize, channels: int) -> list[bytes]:
     """JPEG and PNG files of random waves whose amplitude falls with their frequency, as in photographs."""
     random, files = np.random.default_rng(0), []
-    height, width = size + size // 4, size + size // 2
+    height, width = sides(size)
+    height, width = height + height // 4, width + width // 2
     for number in range(PICTURES):
         waves = [
             cv2.resize(random.normal(0, 1 / side, (side, side, 3)), (width, height), interpolation=cv2.INTER_CUBIC)

@@ -18,6 +18,7 @@ from functools import cache
 import own_code
 from errors import UserError
 from nets.record import Net
+from sizes import sides
 from tfcompat import dropout, slim, tf, upstream
 
 CLASSES = 7  # of the trial build
@@ -72,7 +73,7 @@ def _completed(net: Net, name: str) -> Net:
     """The record with the fields that follow from the graph: heads and learning_rate."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
-        images = tf.placeholder(tf.float32, [2, net.image_size, net.image_size, net.channels])
+        images = tf.placeholder(tf.float32, [2, *sides(net.image_size), net.channels])
         with slim.arg_scope([dropout], seed=tf.constant([0, 0])):
             logits, _ = net.build(images, CLASSES, True, net.weight_decay)
         variables = {variable.op.name: variable for variable in tf.global_variables()}

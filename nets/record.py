@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 
 from errors import UserError
+from sizes import PictureSize, sides
 from tfcompat import slim, tf
 
 
@@ -26,7 +27,7 @@ class Net:
     #   first. By default the last layer with variables before the logits
     preprocessing: str = "inception_crop"  # family that the published weights were trained with
     weight_decay: float = 1e-4  # default
-    image_size: int = 224  # default side of the pictures, pixels
+    image_size: PictureSize = 224  # default, pixels: the side of a square, or height and width
     smallest_size: int = 1  # smallest side that the net's pools accept, pixels
     any_size: bool = True  # the variables' shapes do not depend on the picture size
     channels: int = 3
@@ -53,14 +54,13 @@ class Net:
             return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)
 
     @cache  # noqa: B019 – building a deep net takes seconds, and the records last as long as the program
-    def variable_shapes(self, num_classes: int, image_size: int | None = None) -> dict[str, list[int]]:
+    def variable_shapes(self, num_classes: int, image_size: PictureSize | None = None) -> dict[str, list[int]]:
         """Names and shapes of the variables in a checkpoint. Do not change the result.
 
-        image_size is the side of the pictures in pixels; None for the net's default.
+        image_size is the side of the pictures in pixels, or height and width; None for the net's default.
         """
-        side = image_size or self.image_size
         with tf.Graph().as_default():
-            inputs = tf.placeholder(tf.float32, [1, side, side, self.channels])
+            inputs = tf.placeholder(tf.float32, [1, *sides(image_size or self.image_size), self.channels])
             self.build(inputs, num_classes, is_training=False, weight_decay=0.0)
             return {variable.op.name: variable.shape.as_list() for variable in slim.get_model_variables()}
 

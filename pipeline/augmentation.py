@@ -1,6 +1,6 @@
 """Augmentation: the random changes that training makes to pictures, one function for each preprocessing family.
 
-    augment(preprocessor, picture, key) -> float32 [size, size, C]
+    augment(preprocessor, picture, key) -> float32 [height, width, C]
 
 Every random choice follows from the key; each draw folds a number of its own into it.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.pictures import Picture, short_side_of
+from pipeline.pictures import Picture, before_crop
+from sizes import PictureSize, sides
 from tfcompat import tf
 
 if TYPE_CHECKING:
@@ -29,24 +30,26 @@ def random_flip(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return stateless.stateless_random_flip_left_right(image, key)
 
 
-def random_crop(image: tf.Tensor, size: int, key: tf.Tensor) -> tf.Tensor:
-    """A random part [size, size, C] of a picture [H, W, C]."""
-    return stateless.stateless_random_crop(image, [size, size, image.shape[2]], key)
+def random_crop(image: tf.Tensor, size: PictureSize, key: tf.Tensor) -> tf.Tensor:
+    """A random part of a picture [H, W, C], of a size: [height, width, C]."""
+    return stateless.stateless_random_crop(image, [*sides(size), image.shape[2]], key)
 
 
-def _pad(image: tf.Tensor, border: int) -> tf.Tensor:
-    return tf.pad(image, [[border, border], [border, border], [0, 0]])
+def _padded(image: tf.Tensor) -> tf.Tensor:
+    """A picture [H, W, C] with zeros at each side, an eighth of its length each."""
+    height, width = (side // 8 for side in image.shape[:2].as_list())
+    return tf.pad(image, [[height, height], [width, width], [0, 0]])
 
 
 def digits(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """Shifts: zero padding of an eighth of the size on each side, then a random crop. Digits have no mirror images."""
-    image = to.normalize(picture.resized(to.size, to.size))
-    return random_crop(_pad(image, to.size // 8), to.size, key)
+    image = to.normalize(picture.resized(to.height, to.width))
+    return random_crop(_padded(image), to.size, key)
 
 
 def flip(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """Random mirror images."""
-    return random_flip(to.normalize(picture.resized(to.size, to.size)), key)
+    return random_flip(to.normalize(picture.resized(to.height, to.width)), key)
 
 
 def cifar(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
@@ -54,7 +57,7 @@ def cifar(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
 
     Source: He et al., arXiv:1512.03385, §4.2; without TF-Slim's brightness and contrast.
     """
-    image = _pad(picture.resized(to.size, to.size), to.size // 8)
+    image = _padded(picture.resized(to.height, to.width))
     image = random_crop(image, to.size, tf.random.fold_in(key, 0))
     return to.normalize(random_flip(image, tf.random.fold_in(key, 1)))
 
@@ -62,18 +65,22 @@ def cifar(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
 def vgg(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     """Short side 256 to 512 (for a size of 224), a random crop, random mirror images.
 
-    Source: arXiv:1409.1556, §3.1, as TF-Slim's vgg_preprocessing.
+    Source: arXiv:1409.1556, §3.1, as TF-Slim's vgg_preprocessing. The short side of a size that is no square, such as
+    224×320, is in place of its side: pictures are resized to cover 256×366 to 512×731.
     """
-    size = to.size
-    side = draw(key, 0, short_side_of(size), round(size * 512 / 224) + 1.0)
-    # The crop of the resized picture as a part of the original picture: only that is decoded.
-    part = tf.cast(tf.round(tf.cast(picture.short_side, tf.float32) * size / tf.floor(side)), tf.int32)
-    part = tf.clip_by_value(part, 1, picture.short_side)
+    size = min(to.height, to.width)
+    side = tf.floor(draw(key, 0, min(before_crop(size)), round(size * 512 / 224) + 1.0))
+    # The crop of the resized picture as a part of the original picture: only that is decoded. At the size of the crop
+    # it would be the largest part of the crop's aspect; the resize to a longer side makes it smaller.
+    height, width = (tf.cast(each, tf.float32) for each in picture.sides)
+    largest = (tf.minimum(height, width * (to.height / to.width)), tf.minimum(width, height * (to.width / to.height)))
+    part = [tf.cast(tf.round(each * size / side), tf.int32) for each in largest]
+    part = [tf.clip_by_value(each, 1, room) for each, room in zip(part, picture.sides, strict=True)]
     top, left = (
-        tf.cast(draw(key, number, 0, 1) * tf.cast(room - part + 1, tf.float32), tf.int32)
-        for number, room in ((1, picture.height), (2, picture.width))
+        tf.cast(draw(key, number, 0, 1) * tf.cast(room - each + 1, tf.float32), tf.int32)
+        for number, (room, each) in enumerate(zip(picture.sides, part, strict=True), start=1)
     )
-    return to.normalize(random_flip(picture.window(top, left, part, part, size, size), tf.random.fold_in(key, 3)))
+    return to.normalize(random_flip(picture.window(top, left, *part, to.height, to.width), tf.random.fold_in(key, 3)))
 
 
 def _random_box(to: "Preprocessor", picture: Picture, key: tf.Tensor, least_area: float) -> tf.Tensor:
@@ -86,7 +93,7 @@ def _random_box(to: "Preprocessor", picture: Picture, key: tf.Tensor, least_area
         aspect_ratio_range=(3 / 4, 4 / 3),
         area_range=(least_area, 1.0),
     )
-    image = picture.window(begin[0], begin[1], extent[0], extent[1], to.size, to.size)
+    image = picture.window(begin[0], begin[1], extent[0], extent[1], to.height, to.width)
     return random_flip(image, tf.random.fold_in(key, 1))
 
 
@@ -113,8 +120,8 @@ def alexnet(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
     The noise is α·σ·p for each component p, σ its standard deviation on the scale 0 to 255, α normal with standard
     deviation 0.1. Source: Krizhevsky et al., 2012, §4.1; their mean is of each pixel, ours of each channel.
     """
-    larger = short_side_of(to.size)
-    image = random_crop(picture.center(larger, larger, larger), to.size, tf.random.fold_in(key, 0))
+    larger = before_crop(to.size)
+    image = random_crop(picture.center(larger, *larger), to.size, tf.random.fold_in(key, 0))
     image = to.normalize(random_flip(image, tf.random.fold_in(key, 1)))
     alpha = tf.random.stateless_normal([picture.channels], tf.random.fold_in(key, 2), stddev=0.1)
     # dataset.json's eigenvalues are variances.
@@ -139,15 +146,15 @@ def keras_affine(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Ten
     Source: Keras's ImageDataGenerator(rotation_range=40, width_shift_range=0.2, height_shift_range=0.2,
     shear_range=0.2, zoom_range=0.2, horizontal_flip=True).
     """
-    image = to.normalize(picture.resized(to.size, to.size))
+    image = to.normalize(picture.resized(to.height, to.width))
     angle, shear = draw(key, 0, -40, 40), draw(key, 1, -0.2, 0.2)
-    down, right = draw(key, 2, -0.2, 0.2) * to.size, draw(key, 3, -0.2, 0.2) * to.size
+    down, right = draw(key, 2, -0.2, 0.2) * to.height, draw(key, 3, -0.2, 0.2) * to.width
     by = Affine(angle, down, right, shear, zoom_y=draw(key, 4, 0.8, 1.2), zoom_x=draw(key, 5, 0.8, 1.2))
     return random_flip(affine(image, by), tf.random.fold_in(key, 6))
 
 
 def affine(image: tf.Tensor, by: Affine) -> tf.Tensor:
-    """Keras's apply_affine_transform on float32 [size, size, C]: bilinear, the outside takes the nearest pixel."""
+    """Keras's apply_affine_transform on float32 [height, width, C]: bilinear, the outside takes the nearest pixel."""
     angle, shear = by.angle * (math.pi / 180), by.shear * (math.pi / 180)
     zero, one = tf.zeros([]), tf.ones([])
 

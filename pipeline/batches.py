@@ -23,7 +23,7 @@ class Batches:
     """The tensors of a batch, and the position in the split that they come from.
 
     Attributes:
-        images: float32 [N, size, size, C], preprocessed; [N * crops, …] where a picture gives several.
+        images: float32 [N, height, width, C], preprocessed; [N * crops, …] where a picture gives several.
         labels: int64 [N].
         rows: int64 [N], position of each example in the index.
         index: the records that are read; `start` feeds it.

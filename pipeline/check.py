@@ -34,6 +34,7 @@ from pipeline.records import NO_LABEL, NOTE, Fault, note
 from pipeline.slim_directory import LABELS_TXT, left_out
 from pipeline.splits import Split, members
 from pipeline.tfrecord import SPLITS
+from sizes import sides, size_argument
 
 MISSING = "it is missing; the names of other shards speak of it"
 EMPTY = "it is empty (0 bytes); fetch it again"
@@ -141,7 +142,8 @@ def parse_command_line() -> argparse.Namespace:
     parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
     augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}, or FILE.py:NAME"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)
-    parser.add_argument("--image-size", type=int, default=224, metavar="N", help="size for --augment (default: 224)")
+    size = {"type": size_argument, "default": 224, "metavar": "N|HxW"}
+    parser.add_argument("--image-size", **size, help="size for --augment, such as 224 or 224x320 (default: 224)")
     parser.add_argument("--split", choices=SPLITS, help="split of the samples (default: train, where there is one)")
     return parser.parse_args()
 
@@ -155,7 +157,7 @@ def main() -> None:
         find_family(args.augment)
     if args.augment and not args.montage:
         raise UserError("--augment belongs to --montage, such as --montage samples.png")
-    if not 1 <= args.image_size <= 4096:
+    if not all(1 <= side <= 4096 for side in sides(args.image_size)):
         raise UserError(f"--image-size is {args.image_size}; it must be 1 to 4096")
     if args.montage:
         check_output("--montage", args.montage, ".png")

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from sizes import PictureSize, Size, sides
 from tfcompat import tf
 
 Side = "int | tf.Tensor"  # a length in pixels
@@ -29,9 +30,9 @@ def resize(image: tf.Tensor, height: Side, width: Side) -> tf.Tensor:
     return tf.cast(tf.compat.v2.image.resize(image, tf.stack([height, width])), tf.float32)
 
 
-def short_side_of(size: int) -> int:
-    """The short side that a picture is resized to before a crop of `size`: 256 for 224."""
-    return round(size * 256 / 224)
+def before_crop(size: PictureSize) -> Size:
+    """What a picture is resized to cover before a crop of `size`: 256×256, the short side 256, for 224."""
+    return Size(*(round(side * 256 / 224) for side in sides(size)))
 
 
 class Picture(NamedTuple):
@@ -53,6 +54,11 @@ class Picture(NamedTuple):
             lambda: tf.reverse(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), [0]),
         )
         return cls(encoded, channels, size[0], size[1])
+
+    @property
+    def sides(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Height and width, int32 []."""
+        return self.height, self.width
 
     @property
     def short_side(self) -> tf.Tensor:
@@ -98,14 +104,20 @@ class Picture(NamedTuple):
         """The whole picture at a size, whatever its aspect: float32 [height, width, C], values 0 to 255."""
         return self.window(0, 0, self.height, self.width, height, width)
 
-    def center(self, short_side: int, height: int, width: int) -> tf.Tensor:
-        """The centre of the picture after its short side is resized: float32 [height, width, C], values 0 to 255.
+    def center(self, cover: PictureSize, height: int, width: int) -> tf.Tensor:
+        """The centre of the picture after it is resized to just cover a size: float32 [height, width, C], 0 to 255.
 
-        Only the part of a very long picture that can reach the result is resized.
+        cover is the length of the short side, or a height and a width. Only the part of a very long picture that can
+        reach the result is resized.
         """
-        long_side = tf.minimum(tf.maximum(self.height, self.width), 4 * self.short_side)
+        cover = sides(cover)
+        most = 4 * -(-max(cover) // min(cover))  # the longest part, in short sides: 4 for a square
+        long_side = tf.minimum(tf.maximum(self.height, self.width), most * self.short_side)
         part_height, part_width = tf.minimum(self.height, long_side), tf.minimum(self.width, long_side)
-        scale = tf.cast(short_side, tf.float32) / tf.cast(self.short_side, tf.float32)
+        ratios = (
+            tf.cast(to, tf.float32) / tf.cast(side, tf.float32) for to, side in zip(cover, self.sides, strict=True)
+        )
+        scale = tf.maximum(*ratios)
         resized = [tf.cast(tf.round(tf.cast(side, tf.float32) * scale), tf.int32) for side in (part_height, part_width)]
         top, left = (self.height - part_height) // 2, (self.width - part_width) // 2
         image = self.window(top, left, part_height, part_width, *resized)

@@ -18,8 +18,9 @@ import numpy as np
 import own_code
 from errors import UserError, unknown
 from pipeline import augmentation
-from pipeline.pictures import Picture, resize, short_side_of
+from pipeline.pictures import Picture, before_crop, resize
 from pipeline.statistics import PIXEL_STATS, SMALL, Statistics
+from sizes import PictureSize, sides
 from tfcompat import tf
 
 VGG_MEAN = (123.68, 116.78, 103.94)  # RGB, of ImageNet
@@ -28,19 +29,19 @@ GRAY_MEAN = sum(VGG_MEAN) / 3
 
 def resize_whole(to: "Preprocessor", picture: Picture) -> tf.Tensor:
     """The whole picture, whatever its aspect."""
-    return picture.resized(to.size, to.size)
+    return picture.resized(to.height, to.width)
 
 
 def center_crop(to: "Preprocessor", picture: Picture) -> tf.Tensor:
-    """Short side 256 for a size of 224, then the centre."""
-    return picture.center(short_side_of(to.size), to.size, to.size)
+    """Short side 256 for a size of 224, then the centre; for 224×320, so that the picture just covers 256×366."""
+    return picture.center(before_crop(to.size), to.height, to.width)
 
 
 def central_part(to: "Preprocessor", picture: Picture) -> tf.Tensor:
     """The central 87.5 %, resized whatever its aspect."""
     border = [tf.cast(tf.cast(side, tf.float32) * (0.125 / 2), tf.int32) for side in (picture.height, picture.width)]
     inner = picture.height - 2 * border[0], picture.width - 2 * border[1]
-    return picture.window(*border, *inner, to.size, to.size)
+    return picture.window(*border, *inner, to.height, to.width)
 
 
 def resize_to_training_size(to: "Preprocessor", picture: Picture) -> tf.Tensor:
@@ -88,7 +89,7 @@ def standardize(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
 def _scale(to: "Preprocessor", images: tf.Tensor, offset: np.ndarray, scale: np.ndarray) -> tf.Tensor:
     """(x - offset) / scale, then resized; pixels without variance are scaled by 1."""
     scale = np.where(scale == 0, 1.0, scale)
-    return resize((images - offset.astype(np.float32)) / scale.astype(np.float32), to.size, to.size)
+    return resize((images - offset.astype(np.float32)) / scale.astype(np.float32), to.height, to.width)
 
 
 def pixel_statistics(to: "Preprocessor") -> dict[str, np.ndarray]:
@@ -105,8 +106,10 @@ class Family(NamedTuple):
     """A way to preprocess."""
 
     cut: Callable  # evaluation: (preprocessor, picture) -> float32 [H, W, C], 0 to 255
-    normalize: Callable  # (preprocessor, float32 images [..., H, W, C], 0 to 255) -> float32 [..., size, size, C]
-    augment: Callable | None = None  # training: (preprocessor, picture, key) -> [size, size, C]; None as in evaluation
+    normalize: Callable  # (preprocessor, float32 images [..., H, W, C], 0 to 255) -> float32 [..., height, width, C]
+    augment: Callable | None = (
+        None  # training: (preprocessor, picture, key) -> [height, width, C]; None as in evaluation
+    )
 
 
 FAMILIES = {
@@ -155,7 +158,7 @@ class Preprocessor:
     """A family at a size, with the statistics of the training pictures. Raises UserError for an unknown family."""
 
     name: str  # key of FAMILIES, or FILE.py:NAME
-    size: int  # height and width of the net's input
+    size: PictureSize  # of the net's input: height and width of a square, or both
     channels: int  # 3 for RGB, 1 for grey
     statistics: Statistics = NO_STATISTICS
 
@@ -167,12 +170,22 @@ class Preprocessor:
         """The row of FAMILIES, or the user's own family."""
         return find_family(self.name)
 
+    @property
+    def height(self) -> int:
+        """Height of the net's input in pixels."""
+        return sides(self.size).height
+
+    @property
+    def width(self) -> int:
+        """Width of the net's input in pixels."""
+        return sides(self.size).width
+
     def picture(self, encoded: tf.Tensor) -> Picture:
         """A picture that is not decoded yet, of the bytes of a JPEG or PNG file, a scalar string."""
         return Picture.of(encoded, self.channels)
 
     def train(self, picture: Picture, key: tf.Tensor) -> tf.Tensor:
-        """The net's input in training, float32 [size, size, C].
+        """The net's input in training, float32 [height, width, C].
 
         key is an integer tensor of shape [2], unique to (seed, epoch, position). Every random choice follows from it: a
         family folds a number of its own into it for each draw, since two draws from one key are identical.
@@ -181,7 +194,7 @@ class Preprocessor:
         return augment(self, picture._replace(in_part=True), key) if augment else self.evaluate(picture)
 
     def evaluate(self, picture: Picture) -> tf.Tensor:
-        """The net's input in evaluation, float32 [size, size, C]."""
+        """The net's input in evaluation, float32 [height, width, C]."""
         return self.normalize(self.cut(picture))
 
     def cut(self, picture: Picture) -> tf.Tensor:
@@ -189,26 +202,31 @@ class Preprocessor:
         return self.family.cut(self, picture)
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """The net's input for the pixels of `cut`: float32 [..., H, W, C] to [..., size, size, C]."""
+        """The net's input for the pixels of `cut`: float32 [..., H, W, C] to [..., height, width, C]."""
         return self.family.normalize(self, images)
 
     def crops(self, picture: Picture) -> tf.Tensor:
-        """Ten inputs of one picture, float32 [10, size, size, C]: corners, centre and their mirror images.
+        """Ten inputs of one picture, float32 [10, height, width, C]: corners, centre and their mirror images.
 
         Source: Krizhevsky et al., 2012. Raises UserError for families that do not evaluate a centre crop.
         """
         if self.family.cut is not center_crop:
             allowed = ", ".join(CENTER_CROPPED)
             raise UserError(f"--crops 10 with --preprocessing {self.name}: 10 crops are for {allowed}")
-        larger = short_side_of(self.size)
-        return self.normalize(ten_crops(picture.center(larger, larger, larger), self.size))
+        larger = before_crop(self.size)
+        return self.normalize(ten_crops(picture.center(larger, *larger), self.size))
 
     def describe(self) -> dict:
         """The cut as data, for programs that cut pictures with other tools; used in an export's metadata.json."""
         if self.family.cut is center_crop:
-            short = short_side_of(self.size)
-            words = f"resize to a short side of {short}, then cut out the centre"
-            return {"cut": "center_crop", "short_side": short, "cut_in_words": words}
+            height, width = before_crop(self.size)
+            words = (
+                f"resize, keeping the aspect, to just cover {height}×{width} (height×width), then cut out the centre"
+            )
+            if height == width:
+                words = f"resize to a short side of {height}, then cut out the centre"
+            short = {"short_side": height} if height == width else {}
+            return {"cut": "center_crop", **short, "cover": [height, width], "cut_in_words": words}
         if self.family.cut is central_part:
             words = "cut off 1/16 of the picture at each side, rounded down, then resize whatever the aspect"
             return {"cut": "central_part", "cut_in_words": words}
@@ -217,12 +235,12 @@ class Preprocessor:
         return {"cut": own_code.short(self.name), "cut_in_words": f"the function {self.family.cut.__name__}"}
 
 
-def ten_crops(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Corners and centre of [H, W, C], then their mirror images: [10, size, size, C]."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    bottom, right = height - size, width - size
+def ten_crops(image: tf.Tensor, size: PictureSize) -> tf.Tensor:
+    """Corners and centre of [H, W, C], then their mirror images: [10, height, width, C]."""
+    height, width = sides(size)
+    bottom, right = (whole - side for whole, side in zip(tf.unstack(tf.shape(image)[:2]), (height, width), strict=True))
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
-    crops = tf.stack([image[y : y + size, x : x + size] for y, x in corners])
+    crops = tf.stack([image[y : y + height, x : x + width] for y, x in corners])
     crops = tf.concat([crops, tf.reverse(crops, [2])], 0)
-    crops.set_shape([10, size, size, image.shape[2]])
+    crops.set_shape([10, height, width, image.shape[2]])
     return crops

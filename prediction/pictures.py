@@ -31,7 +31,7 @@ class Prediction:
     thumbnail: np.ndarray | None = field(default=None, repr=False)  # uint8 [h, w, C], 160 pixels at most
     redrawn: bool = False  # as light strokes on black
     features: np.ndarray | None = field(default=None, repr=False)  # float32 [D], of the layer that was asked for
-    image: np.ndarray | None = field(default=None, repr=False)  # float32 [size, size, C], the net's input, beside `cam`
+    image: np.ndarray | None = field(default=None, repr=False)  # float32 [H, W, C], the net's input, beside `cam`
     cam: np.ndarray | None = field(default=None, repr=False)  # float32 [h, w], 0 to 1: the class activation map
 
 

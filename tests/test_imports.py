@@ -32,15 +32,16 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "fonts", "own_code", "tfcompat", "checkpoints"}
+BASE = {"errors", "files", "sizes", "fonts", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
     "own_code": {"errors", "files"},
     "fonts": set(),
-    "option_records": {"files"},
-    "config": {"errors", "files", "option_records"},
+    "option_records": {"files", "sizes"},
+    "sizes": set(),
+    "config": {"errors", "files", "option_records", "sizes"},
     "presets": {"config", "errors"},
     "checkpoints": {"errors", "files", "tfcompat"},
     "nets": {"nets", *BASE},  # never the configuration

@@ -7,6 +7,7 @@ import sys
 
 import errors
 import nets
+from sizes import PictureSize, sides
 from tfcompat import tf, upstream
 
 # Graph operations that get a line, and the name of their kind.
@@ -69,23 +70,23 @@ class Summary:
         return sum(getattr(layer, field) for layer in self.layers if auxiliary or not layer.auxiliary)
 
 
-def summarize(name: str, num_classes: int = 1000, image_size: int | None = None) -> Summary:
-    """Lists the layers of a registered net, for a picture of image_size pixels (None: the net's default) a side.
+def summarize(name: str, num_classes: int = 1000, image_size: PictureSize | None = None) -> Summary:
+    """Lists the layers of a registered net for a picture of a size in pixels; None for the net's default.
 
     Raises UserError for an unknown net, and if the picture is too small for it.
     """
     net = nets.find(name)
-    side = net.image_size if image_size is None else image_size
-    for flag, value in (("--num-classes", num_classes), ("--image-size", side)):
+    height, width = sides(net.image_size if image_size is None else image_size)
+    for flag, value in (("--num-classes", num_classes), ("--image-size", height), ("--image-size", width)):
         if not 1 <= value <= 100_000:
             raise errors.UserError(f"{flag} {value}: must be at least 1 and at most 100,000")
     with tf.Graph().as_default():
-        pictures = tf.placeholder(tf.float32, [1, side, side, net.channels])
+        pictures = tf.placeholder(tf.float32, [1, height, width, net.channels])
         logits, end_points = net.build(pictures, num_classes, is_training=False, weight_decay=0.0)
         ends = {key.removeprefix(f"{net.scope}/"): tensor.op for key, tensor in end_points.items()}
         layers = _layers(pictures.op, logits.op, ends, f"{net.scope}/")
     family = sys.modules[getattr(net.function, "func", net.function).__module__].__doc__.splitlines()[0]
-    picture = f"{side}×{side}×{net.channels}"
+    picture = f"{height}×{width}×{net.channels}"
     return Summary(f"{name}, pictures of {picture}, {num_classes:,} classes", family, picture, layers)
 
 

@@ -13,6 +13,7 @@ import own_code
 from files import check_output, expand, output_file
 from nets import NETS
 from nets.summary import summarize, table
+from sizes import size_argument
 
 
 def main() -> None:
@@ -22,7 +23,9 @@ def main() -> None:
     )
     parser.add_argument("name", metavar="NAME", help=f"your own, FILE.py:NAME, or one of {', '.join(NETS)}")
     parser.add_argument("--num-classes", type=int, default=1000, metavar="N", help="default: 1000")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side of the pictures (default: the net's own)")
+    parser.add_argument(
+        "--image-size", type=size_argument, metavar="N|HxW", help="of the pictures (default: the net's own)"
+    )
     parser.add_argument("--svg", type=expand, metavar="FILE", help="draw the net into this file")
     args = parser.parse_args()
     if args.svg is not None:
