@@ -21,7 +21,20 @@ from functools import partial
 
 import own_code
 from errors import unknown
-from nets import alexnet, googlenet, lenet, mobilenet_v1, preact_elu, preact_resnet, resnet, resnet_keras, teaching, vgg
+from nets import (
+    alexnet,
+    googlenet,
+    inception,
+    lenet,
+    mobilenet,
+    mobilenet_v1,
+    preact_elu,
+    preact_resnet,
+    resnet,
+    resnet_keras,
+    teaching,
+    vgg,
+)
 from nets.own import own_net
 from nets.record import Net
 
@@ -90,6 +103,45 @@ NETS: dict[str, Net] = {
         },
     ),
     **_family(
+        {
+            "arg_scope": inception.inception_arg_scope,
+            "preprocessing": "inception",
+            "weight_decay": inception.WEIGHT_DECAY,
+            "image_size": 299,
+            "label_offset": 1,
+            "auxiliary": ("AuxLogits/logits",),
+            "auxiliary_weight": inception.AUXILIARY_LOSS_WEIGHT,
+        },
+        {
+            name: {"function": partial(inception.inception, variant=name), **row}
+            for name, row in {
+                "inception_v2": {
+                    "scope": "InceptionV2",
+                    "heads": ("Logits",),
+                    "image_size": 224,
+                    "auxiliary": (),
+                    "auxiliary_weight": 0.0,
+                },
+                "inception_v3": {
+                    "scope": "InceptionV3",
+                    "heads": ("Logits", "AuxLogits/Conv2d_2b_1x1"),
+                    "smallest_size": 299,
+                },
+                "inception_v4": {
+                    "scope": "InceptionV4",
+                    "heads": ("Logits", "AuxLogits/Aux_logits"),
+                    "smallest_size": 299,
+                },
+                "inception_resnet_v2": {
+                    "scope": "InceptionResnetV2",
+                    "arg_scope": inception.inception_resnet_v2_arg_scope,
+                    "heads": ("Logits", "AuxLogits/Logits"),
+                    "smallest_size": 299,
+                },
+            }.items()
+        },
+    ),
+    **_family(
         {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY},
         {
             f"resnet_v{version}_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=unit), **row}
@@ -132,6 +184,29 @@ NETS: dict[str, Net] = {
         {
             f"mobilenet_v1{suffix}": {"function": partial(mobilenet_v1.mobilenet_v1, width=width)}
             for suffix, width in mobilenet_v1.SUFFIXES.items()
+        },
+    ),
+    **_family(
+        {
+            "arg_scope": mobilenet.mobilenet_arg_scope,
+            "heads": ("Logits",),
+            "preprocessing": "inception",
+            "weight_decay": mobilenet.WEIGHT_DECAY,
+            "image_size": 224,
+            "label_offset": 1,
+        },
+        {
+            **{
+                f"mobilenet_v2{suffix}": {
+                    "function": partial(mobilenet.mobilenet, body=mobilenet.V2, width=width),
+                    "scope": "MobilenetV2",
+                }
+                for suffix, width in mobilenet.V2_WIDTHS.items()
+            },
+            **{
+                f"mobilenet_v3_{name}": {"function": partial(mobilenet.mobilenet, body=body), "scope": "MobilenetV3"}
+                for name, body in mobilenet.V3.items()
+            },
         },
     ),
     "lenet": Net(
