@@ -148,7 +148,7 @@ class Classifier:
         logits, end_points = self.net.build(images, self.outputs, False, 0.0)
         heads = {"": logits}
         for name in self.net.auxiliary:
-            heads[name.removesuffix("/logits")] = end_points[f"{self.net.scope}/{name}"]
+            heads[name.removesuffix("/logits")] = end_points[f"{self.net.prefix}{name}"]
         first = int(self.background)
         heads = {name: class_logits(head[:, first:]) for name, head in heads.items()}
         return heads, {"logits": heads[""], **end_points}

@@ -163,7 +163,7 @@ def build_loss(
         regularization = tf.losses.get_regularization_loss()
         regularization += l2_factor(plan) * sum(tf.nn.l2_loss(v) for v in decayed if v not in kernels)
         heads = {logits: 1.0}
-        heads |= {end_points[f"{net.scope}/{head}"]: net.auxiliary_weight for head in net.auxiliary}
+        heads |= {end_points[f"{net.prefix}{head}"]: net.auxiliary_weight for head in net.auxiliary}
         total = regularization + sum(
             weight * training_loss(class_logits(head), labels, options.label_smoothing)
             for head, weight in heads.items()

@@ -28,6 +28,7 @@ from nets import (
     lenet,
     mobilenet,
     mobilenet_v1,
+    nasnet,
     preact_elu,
     preact_resnet,
     resnet,
@@ -207,6 +208,25 @@ NETS: dict[str, Net] = {
                 f"mobilenet_v3_{name}": {"function": partial(mobilenet.mobilenet, body=body), "scope": "MobilenetV3"}
                 for name, body in mobilenet.V3.items()
             },
+        },
+    ),
+    **_family(
+        {
+            "arg_scope": nasnet.nasnet_arg_scope,
+            "scope": "",  # the published names have none
+            "preprocessing": "inception",
+            "label_offset": 1,
+            "auxiliary_weight": nasnet.AUXILIARY_LOSS_WEIGHT,
+        },
+        {
+            name: {
+                "function": partial(nasnet.nasnet, variant=name),
+                "weight_decay": nasnet.WEIGHT_DECAY[name],
+                "heads": ("final_layer/FC", f"aux_{body.reductions[1] - 1}/aux_logits/FC"),
+                "auxiliary": (f"aux_{body.reductions[1] - 1}/logits",),
+                "image_size": 331 if name.endswith("large") else 224,
+            }
+            for name, body in nasnet.BODIES.items()
         },
     ),
     "lenet": Net(

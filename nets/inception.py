@@ -3,8 +3,7 @@
 - `inception_v2`: GoogLeNet with batch norm (arXiv:1502.03167), two 3×3 in the place of each 5×5. TF-Slim's first layer
   is a separable convolution of 8 filters for each colour, with biases, not the paper's 7×7.
 - `inception_v3`: convolutions factored into 1×7 and 7×1, 1×3 and 3×1 (arXiv:1512.00567, §5 and 6).
-- `inception_v4`, `inception_resnet_v2`: arXiv:1602.07261, §3.1 to 3.3; the residual blocks scale their branches before the
-  sum (0.17, 0.1 and 0.2; the last block does not, and has no ReLU).
+- `inception_v4`, `inception_resnet_v2`: arXiv:1602.07261, §3.1 to 3.3; x
 
 Batch norm without gamma after each convolution, decay 0.9997, epsilon 0.001. The papers do not give initial weights; as
 in TF-Slim they are scaled by the fan-in, in inception_resnet_v2 Xavier's; inception_v2's reductions have truncated
@@ -275,7 +274,7 @@ def _layer(net: tf.Tensor, layer: Layer, stddev: float | None = None) -> tf.Tens
 
 
 def _chain(net: tf.Tensor, text: str, with_stddevs: bool = False) -> tf.Tensor:
-    """The layers of a branch, [N, H, W, C] to [N, H', W', C']; with_stddevs gives the initial values of inception_v2."""
+    """The layers of a branch, [N, H, W, C] to [N, H', W', C']; with_stddevs: initial values of inception_v2."""
     words = text.split(", ")
     for i, word in enumerate(words):
         layers = [Layer.of(each) for each in word.split(" & ")]
@@ -330,7 +329,7 @@ def inception(
     variant: str,
     dropout_keep_prob: float = 0.8,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """Builds a net of BODIES. The end point SCOPE/AuxLogits/logits has its auxiliary head's logits, [N, num_classes]."""
+    """Builds a net of BODIES. The end point SCOPE/AuxLogits/logits has the auxiliary head's, [N, num_classes]."""
     heads, auxiliary = {}, AUXILIARY.get(variant)
     with tf.variable_scope(scope, "Inception", [inputs]) as sc:
         collection = sc.original_name_scope + "_end_points"

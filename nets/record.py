@@ -22,7 +22,7 @@ class Net:
 
     function: Callable  # (inputs, num_classes, is_training, scope) -> (logits, end_points)
     arg_scope: Callable = plain_arg_scope  # (weight_decay) -> arg scope for `function`
-    scope: str = ""  # variable scope in the published checkpoints; by default the function's name
+    scope: str | None = None  # variable scope in the published checkpoints, "" for none; default: the function's name
     heads: tuple[str, ...] = ()  # scopes under `scope`, or beginnings of them, that a new task replaces; the logits'
     #   first. By default the last layer with variables before the logits
     preprocessing: str = "inception_crop"  # family that the published weights were trained with
@@ -38,7 +38,7 @@ class Net:
     auxiliary_weight: float = 0.0  # weight of their losses
 
     def __post_init__(self):
-        if not self.scope:
+        if self.scope is None:
             object.__setattr__(self, "scope", getattr(self.function, "__name__", "net"))
 
     def build(
@@ -65,6 +65,11 @@ class Net:
             return {variable.op.name: variable.shape.as_list() for variable in slim.get_model_variables()}
 
     @property
+    def prefix(self) -> str:
+        """How the names of the net's variables and end points begin: its scope with a slash, if it has one."""
+        return f"{self.scope}/" if self.scope else ""
+
+    @property
     def new_scopes(self) -> tuple[str, ...]:
         """Beginnings of the names of the variables that a new task replaces; the logits' first."""
-        return tuple(f"{self.scope}/{head}" for head in self.heads)
+        return tuple(f"{self.prefix}{head}" for head in self.heads)

@@ -126,6 +126,7 @@ def dropout(
     keep_prob: float = 0.5,
     is_training: "bool | tf.Tensor" = True,
     seed: "tf.Tensor | None" = None,
+    noise_shape: "Sequence[int | None] | None" = None,
     outputs_collections: str | None = None,
     scope: str | None = None,
 ) -> tf.Tensor:
@@ -137,7 +138,8 @@ def dropout(
         with slim.arg_scope([dropout], seed=tf.stack([seed, global_step])):
             logits, end_points = net(images, ...)
 
-    The other arguments are those of slim.dropout: inputs is a float tensor of any rank, keep_prob in (0, 1]; the inputs
+    The other arguments are those of slim.dropout: inputs is a float tensor of any rank, keep_prob in (0, 1];
+    noise_shape has a 1 for each axis whose values are dropped together, None for the others. The inputs
     are returned unchanged if is_training is false, or a tensor that is false. Raises ValueError for training without a
     seed: slim.dropout uses hidden state then, so a resumed run differs from an uninterrupted one.
     """
@@ -152,7 +154,9 @@ def dropout(
                 )
             # Two draws with one seed are identical, so each layer folds in its own name.
             layer_seed = tf.random.fold_in(seed, zlib.crc32(sc.name.encode()) & 0x7FFFFFFF)
-            return tf.nn.experimental.stateless_dropout(inputs, rate=1.0 - keep_prob, seed=layer_seed)
+            return tf.nn.experimental.stateless_dropout(
+                inputs, rate=1.0 - keep_prob, seed=layer_seed, noise_shape=noise_shape
+            )
 
         outputs = slim.utils.smart_cond(is_training, dropped, lambda: tf.identity(inputs))
         return slim.utils.collect_named_outputs(outputs_collections, sc.name, outputs)

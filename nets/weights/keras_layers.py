@@ -109,11 +109,11 @@ class Variable(NamedTuple):
 
 def variables_of(net_name: str, num_classes: int) -> dict[KerasLayer, list[Variable]]:
     """The variables of each layer of a net, in the order of Keras's arrays."""
-    shapes, scope = nets.NETS[net_name].variable_shapes(num_classes), nets.NETS[net_name].scope
+    shapes, prefix = nets.NETS[net_name].variable_shapes(num_classes), nets.NETS[net_name].prefix
     variables = {layer: [] for layer in MODELS[net_name].layers}
     for layer, found in variables.items():
         for part in PARTS[layer.kind]:
-            name = f"{scope}/{layer.scope.format(classes=num_classes)}/{part}"
+            name = f"{prefix}{layer.scope.format(classes=num_classes)}/{part}"
             if name in shapes:  # MobileNet's convolutions have no biases
                 shape = shapes[name]
                 # VGG stores fc6 as a convolution; its positions and channels have the order in which Keras flattens.

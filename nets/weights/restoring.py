@@ -20,7 +20,7 @@ def head_width(stored: Shapes, net: Net) -> int | None:
 
 def input_channels(stored: Shapes, net: Net) -> int:
     """Number of channels of the pictures that a checkpoint's net takes: the depth of its first kernels."""
-    kernels = (shape for name, shape in stored.items() if name.startswith(f"{net.scope}/") and len(shape) == 4)
+    kernels = (shape for name, shape in stored.items() if name.startswith(net.prefix) and len(shape) == 4)
     return next((shape[2] for shape in kernels if shape[2] in (1, 3)), net.channels)
 
 
@@ -65,7 +65,9 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
     """
     stored = shapes_of(prefix)
     scopes = {name.split("/")[0] for name in stored}
-    names = [net_name] if net_name else [name for name, net in nets.NETS.items() if net.scope in scopes]
+    names = (
+        [net_name] if net_name else [name for name, net in nets.NETS.items() if net.scope in scopes or not net.scope]
+    )
     found = {name: _compared(stored, nets.find(name)) for name in names}
     if not any(one.restored for one, _ in found.values()):
         known = ", ".join(sorted({nets.find(name).scope for name in names or nets.NETS}))
