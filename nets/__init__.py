@@ -23,12 +23,15 @@ import own_code
 from errors import unknown
 from nets import (
     alexnet,
+    cifarnet,
+    densenet,
     googlenet,
     inception,
     lenet,
     mobilenet,
     mobilenet_v1,
     nasnet,
+    overfeat,
     preact_elu,
     preact_resnet,
     resnet,
@@ -63,6 +66,13 @@ NETS: dict[str, Net] = {
                 "alexnet_v2": {"smallest_size": 195},
             }.items()
         },
+    ),
+    "overfeat": Net(
+        function=overfeat.overfeat,
+        arg_scope=overfeat.overfeat_arg_scope,
+        scope="overfeat",
+        weight_decay=overfeat.WEIGHT_DECAY,
+        **{**_FC8, "image_size": 231, "smallest_size": 231},
     ),
     **_family(
         {"arg_scope": vgg.vgg_arg_scope, "weight_decay": vgg.WEIGHT_DECAY, "smallest_size": 224, **_FC8},
@@ -145,14 +155,23 @@ NETS: dict[str, Net] = {
     **_family(
         {"arg_scope": resnet.resnet_arg_scope, "heads": ("logits",), "weight_decay": resnet.WEIGHT_DECAY},
         {
-            f"resnet_v{version}_{depth}": {"function": partial(resnet.resnet, depth=depth, bottleneck=unit), **row}
-            for version, unit, row in (
-                (1, resnet.bottleneck_v1, {"preprocessing": "vgg", "image_size": 224}),
+            f"resnet_v{version}_{depth}": {"function": partial(resnet.resnet, depth=depth, unit=unit), **row}
+            for version, unit, depths, row in (
+                (1, resnet.bottleneck_v1, resnet.UNITS, {"preprocessing": "vgg", "image_size": 224}),
                 # The preprocessing is that of the published weights; TF-Slim's factory says vgg, which is wrong.
-                (2, resnet.bottleneck_v2, {"preprocessing": "inception", "image_size": 299, "label_offset": 1}),
+                (
+                    *(2, resnet.bottleneck_v2, resnet.UNITS),
+                    {"preprocessing": "inception", "image_size": 299, "label_offset": 1},
+                ),
+                (1, resnet.basic_v1, resnet.BASIC_UNITS, {}),
+                (2, resnet.basic_v2, resnet.BASIC_UNITS, {}),
             )
-            for depth in resnet.UNITS
+            for depth in depths
         },
+    ),
+    **_family(
+        {"arg_scope": densenet.densenet_arg_scope, "heads": ("logits",), "weight_decay": densenet.WEIGHT_DECAY},
+        {f"densenet_{depth}": {"function": partial(densenet.densenet, depth=depth)} for depth in densenet.UNITS},
     ),
     **_family(
         {"arg_scope": resnet_keras.resnet_keras_arg_scope, "heads": ("fc",), "weight_decay": 0.0},
@@ -228,6 +247,18 @@ NETS: dict[str, Net] = {
             }
             for name, body in nasnet.BODIES.items()
         },
+    ),
+    "cifarnet": Net(
+        function=cifarnet.cifarnet,
+        arg_scope=cifarnet.cifarnet_arg_scope,
+        scope="CifarNet",
+        heads=("logits",),
+        preprocessing="cifar",
+        weight_decay=cifarnet.WEIGHT_DECAY,
+        image_size=32,
+        smallest_size=4,
+        any_size=False,
+        learning_rate=0.01,
     ),
     "lenet": Net(
         function=lenet.lenet,
