@@ -32,8 +32,9 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "fonts", "own_code", "tfcompat", "checkpoints"}
+BASE = {"channels", "errors", "files", "fonts", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
+    "channels": set(),
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},
