@@ -168,18 +168,22 @@ def _needs_range(data: bytes, to: PictureFormat) -> bool:
 
 
 def _read_tiff(data: bytes, to: PictureFormat) -> Read:
+    compression = ""
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             pages = _pages(list(file.pages), to)
+            compression = getattr(pages[0].compression, "name", "unknown")
             values = np.concatenate([_samples(page, to) for page in pages], 2)
             tags = [pages[0].tags.get(tag) for tag in (MINIMUM, MAXIMUM, ORIENTATION)]
             low, high, turn = (tag and tag.value for tag in tags)
     except ImageError:
         raise
     except Exception as error:  # tifffile raises errors of many types, such as zlib.error, on damaged files
-        if codec := re.search(r"(\w+): \d+> requires the 'imagecodecs' package", str(error)):
+        codec = re.search(r"(\w+): \d+> requires the 'imagecodecs' package", str(error))  # or a part of one
+        if codec or isinstance(error, ImportError):  # Zstandard comes with Python 3.14
             advice = "pip install imagecodecs, or save it with deflate: gdal_translate -co COMPRESS=DEFLATE IN OUT"
-            raise ImageError(f"not supported: a TIFF with the compression {codec[1]}; {advice}") from None
+            name = codec[1] if codec else compression
+            raise ImageError(f"not supported: a TIFF with the compression {name}; {advice}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ImageError(f"damaged or truncated: its samples cannot be decoded ({reason})") from None
     pixels, highest = _eight_bits(values, to, None if None in (low, high) else (low, high))

@@ -19,7 +19,7 @@ from config import Config, check
 from errors import UserError
 from exporting.comparison import noise
 from nets import NETS, Net
-from nets.weights import input_channels, restorer, write_checkpoint
+from nets.weights import input_channels, inspect, restorer, write_checkpoint
 from nets.weights.restoring import adapted_kernel
 from pipeline import preprocess
 from pipeline.convert import convert
@@ -258,5 +258,11 @@ def test_there_must_be_something_to_adapt(rgb_weights):
 
 
 def test_the_own_net_of_a_checkpoint_without_convolutions_takes_its_own_channels():
-    dense = Net(function=lambda inputs, num_classes, is_training, scope: (inputs, {}), scope="dense", channels=3)
+    dense = Net(function=lambda inputs, num_classes, is_training, scope: (inputs, {}), scope="dense", heads=("logits",))
     assert input_channels({"dense/weights": [4, 2]}, dense) == 3
+
+
+def test_inspect_takes_a_net_for_five_channels_as_it_is(place):
+    report = inspect(str(place / "run" / "model.ckpt-30"), "tiny")
+    assert "fits tiny\n" in report
+    assert "8 px, 5 channels" in report

@@ -24,13 +24,15 @@ def input_channels(stored: Shapes, net: Net) -> int:
     """Number of channels of the pictures that a checkpoint's net takes: the depth of its first kernels."""
     kernels = {name: shape for name, shape in stored.items() if name.startswith(f"{net.scope}/") and len(shape) == 4}
     usual = next((shape[2] for shape in kernels.values() if shape[2] in USUAL), None)
-    # Other depths may be those of later layers; to find the first one takes seconds.
-    return usual or (stored[_first_kernel(net)][2] if _first_kernel(net) in kernels else net.channels)
+    if usual:
+        return usual
+    # Another depth may be that of a later layer; to build the net, which tells the first one, takes seconds.
+    first = _first_kernel(net.variable_shapes(head_width(stored, net) or 1000))
+    return stored[first][2] if first in kernels else net.channels
 
 
-def _first_kernel(net: Net) -> str | None:
-    """The name of the weights of the net's first convolution; None where there is none."""
-    shapes = net.variable_shapes(1000)  # in the order in which the net makes them
+def _first_kernel(shapes: Shapes) -> str | None:
+    """The name of the first convolution's weights, of shapes in the order in which a net makes them; None for none."""
     return next((name for name, shape in shapes.items() if len(shape) == 4 and name.endswith("/weights")), None)
 
 
@@ -58,8 +60,6 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
     wanted, stored = {name: variable.shape.as_list() for name, variable in variables.items()}, shapes_of(prefix)
     found = compare(stored, wanted, net.new_scopes)
     kernels = [name for name in found.mismatched if _differ_in_channels(stored[name], wanted[name])]
-    if adapt_channels and not kernels:
-        raise UserError(f"--adapt-channels {adapt_channels}: no convolution of {prefix} needs it; leave it out")
     adapted = {}
     for name in kernels if adapt_channels else ():
         channels, weights = wanted[name][2], tf.train.load_variable(prefix, name)
@@ -76,6 +76,8 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
         raise UserError(
             f"{error}. The weights are for {depths}: --adapt-channels mean fits them to each other"
         ) from None
+    if adapt_channels and not adapted:
+        raise UserError(f"--adapt-channels {adapt_channels}: no convolution of {prefix} needs it; leave it out")
     return Restorer(tf.train.Saver({name: variables[name] for name in found.restored}), adapted)
 
 
@@ -152,7 +154,7 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
         f"{'fits' if fits else 'does not fit'} {best}",
         describe(one, wanted),
         *(f"    {name} is {stored[name]} there and {wanted[name]} in the net" for name in one.mismatched[:5]),
-        *_advice(prefix, best, head_width(stored, net), fits, whole=fits and not one.fresh),
+        *_advice(prefix, best, stored, fits, whole=fits and not one.fresh),
     ]
     others = [name for name in found if name != best]
     if others:
@@ -161,19 +163,23 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
 
 
 def _compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[str, list[int]]]:
-    wanted = net.variable_shapes(head_width(stored, net) or 1000)
+    wanted = dict(net.variable_shapes(head_width(stored, net) or 1000))
+    kernel = _first_kernel(wanted)
+    if kernel in stored and _differ_in_channels(stored[kernel], wanted[kernel]):
+        wanted[kernel] = stored[kernel]  # of a net for pictures of other channels
     return compare(stored, wanted, net.new_scopes), wanted
 
 
-def _advice(prefix: str, name: str, width: int | None, fits: bool, whole: bool) -> list[str]:
+def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> list[str]:
     net = nets.find(name)
+    width, channels = head_width(stored, net), input_channels(stored, net)
     head = net.new_scopes[0]
     if width is None:
         lines = [f"no head under {head}: good for fine-tuning only"]
     else:
         first = "of which output 0 is background" if width == 1001 else "output 0 is the first class"
         lines = [f"head {head}: {width:,} outputs, {first}: label offset {int(width == 1001)}"]
-    lines.append(f"the net's own preprocessing {net.preprocessing}, {net.image_size} px, {net.channels} channels")
+    lines.append(f"the net's own preprocessing {net.preprocessing}, {net.image_size} px, {channels} channels")
     if whole:
         lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
     if fits:
