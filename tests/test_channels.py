@@ -80,6 +80,13 @@ def test_a_prediction_equals_the_evaluation(place, capsys):
     assert len(list((place / "cam").rglob("*.png"))) == 40
 
 
+def test_the_thumbnail_of_a_large_picture_is_in_colour(place, tmp_path):
+    np.save(tmp_path / "large.npy", np.tile(deep_picture(0, 0), (10, 10, 1)))
+    (found,) = Classifier.load(place / "run").predict(tmp_path)
+    assert found.error is None
+    assert found.thumbnail.shape == (160, 144, 3)
+
+
 def test_a_picture_of_another_number_is_an_error_of_its_own(place, tmp_path):
     cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((9, 9, 3), np.uint8))
     (found,) = Classifier.load(place / "run").predict(tmp_path)
