@@ -18,6 +18,7 @@ import numpy as np
 import config as configuration
 import nets
 import own_code
+from channels import USUAL
 from checkpoints import check_restorable, locate, shapes_of, step_of
 from config import CheckpointOptions, Config
 from engine.evaluation import Evaluation, averaged, with_mirror_images
@@ -180,7 +181,18 @@ class Classifier:
                 f"{_class_differences(self.dataset.class_names, dataset.class_names)}; name data of the same classes "
                 "with --data; classes without pictures may be in labels.txt or dataset.json"
             )
+        self._check_samples(dataset)
         return Selection(dataset, split or ("test" if dataset.size("test") else "validation"), on_error, intact=True)
+
+    def _check_samples(self, dataset: Dataset) -> None:
+        """Raises UserError where the net takes other samples than those of the data."""
+        found, taken = dataset.channels, self.preprocessor.channels
+        if found != taken and not {found, taken} <= set(USUAL):  # grey and RGB are converted
+            raise UserError(f"{dataset.directory} has {found} channels, and {self.checkpoint} takes {taken}")
+        if self.run and dataset.sample_range != self.dataset.sample_range:
+            found, taken = (" ".join(map(str, each.sample_range or ["none"])) for each in (dataset, self.dataset))
+            other = f"{dataset.directory} was converted with --sample-range {found}"
+            raise UserError(f"{other}, the data of {self.run} with {taken}; convert it with the same")
 
     def evaluate(
         self,

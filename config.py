@@ -69,6 +69,10 @@ class NetworkOptions:
     init_from: Annotated[str | None, PLACE, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
+    adapt_channels: Annotated[Literal["mean", "zeros"] | None, optional("{mean,zeros}")] = None
+    """For pictures with other channels than --init-from has weights for. mean: each channel of the first convolution
+    gets the mean weight, scaled so that the response to grey stays; zeros: the first three channels are RGB and keep
+    their weights, those of all others start at zero. Default: an error."""
     train_only: Annotated[tuple[str, ...], optional("SCOPE …")] = ()
     """Train only these parts of the net, such as fc8 or Logits."""
     freeze: Annotated[tuple[str, ...], optional("SCOPE …")] = ()
@@ -335,6 +339,8 @@ def check(config: Config) -> None:
         check_warmup(schedule)
     if network.train_only and network.freeze:
         raise UserError("--train-only and --freeze exclude each other; give one of them")
+    if network.adapt_channels and not network.init_from:
+        raise UserError(f"--adapt-channels {network.adapt_channels} needs weights to adapt; add --init-from")
     if network.batch_norm_updates == "none" and not network.init_from:
         raise UserError("--batch-norm-updates none needs moving averages from a checkpoint; add --init-from")
     if config.reporting.best_metric.startswith("ema") and not config.update.ema_decay:

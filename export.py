@@ -8,7 +8,7 @@ run it:
   tflite       LiteRT: phones, single-board computers, any CPU without TensorFlow
   onnx         ONNX Runtime and other readers of ONNX: servers without TensorFlow, other languages
 
-The graph takes `images`, float32 [N, height, width, channels], RGB or grey from 0 to 255, and gives `probabilities` and
+The graph takes `images`, float32 [N, height, width, channels], from 0 to 255, and gives `probabilities` and
 `logits`, [N, classes]. It includes normalization; dropout and auxiliary heads are removed, and batch norm is folded
 into the convolutions. metadata.json beside it says how to cut pictures, labels.txt names the classes. The export is
 loaded in its runtime and compared with the checkpoint before it appears in its place. docs/export.md has a client for
@@ -20,6 +20,7 @@ import sys
 from typing import Annotated, Literal, get_args
 
 import errors
+from channels import USUAL, named
 from config import PLACE, CheckpointOptions, optional, options, parse
 from files import expand, is_text
 
@@ -103,6 +104,9 @@ def export(
         ExportError: the export differs from the checkpoint.
     """
     check_input(format, input)
+    if input == "jpeg" and classifier.preprocessor.channels not in USUAL:
+        takes = f"the net takes {classifier.preprocessor.channels} channels"
+        raise errors.UserError(f"--input jpeg is for grey and RGB, and {takes}; leave it out")
     out, names = Path(expand(directory)), classifier.dataset.class_names
     if os.path.exists(f"{out}.index"):  # Path.exists raises on a name that is too long
         raise errors.UserError(f"{out} is the name of a checkpoint; choose another directory")
@@ -166,8 +170,9 @@ def write_metadata(classifier: Classifier, metadata: dict, exported: Exported, d
         **metadata,
         "height": height,
         "width": width,
-        "channels": "RGB" if channels == 3 else "grey",
+        "channels": named(channels),
         "values": "float32, 0 to 255",
+        "sample_range": classifier.dataset.sample_range,
         "shrink_to": classifier.dataset.short_side,
         **classifier.preprocessor.describe(),
         "resize": "bilinear, half-pixel centres, no antialiasing",

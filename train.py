@@ -31,8 +31,7 @@ from engine.progress import SAVES, VALIDATIONS, Progress
 from engine.reports import Reports
 from engine.session import StopSignal, session_config
 from engine.summaries import picture_summary, weight_summary
-from nets import Net
-from nets.weights import fetch, restorer
+from nets.weights import Restorer, fetch, restorer
 from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
 from pipeline.corruption import Reader
@@ -55,7 +54,7 @@ class Model(NamedTuple):
     finite: tf.Tensor  # bool, for each variable of `checked`
     checked: list[str]
     initializers: list[tf.Operation]  # of the net's variables, then of the variables that depend on them
-    initial_saver: tf.train.Saver | None  # of the variables that --init-from restores
+    initial_saver: Restorer | None  # of the variables that --init-from restores
     saver: tf.train.Saver  # of all variables
 
 
@@ -101,7 +100,7 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
             finite = tf.stack([tf.reduce_all(tf.is_finite(v)) for v in checked])
         with tf.name_scope("summaries"):
             pictures = picture_summary(batches.images)
-            distributions = weight_summary(update.variables, config.reporting.norms_by)
+            distributions = weight_summary(update.variables, config.reporting.norms_by, plan.dataset.channels)
         model = Model(
             graph=graph,
             training=training,
@@ -113,7 +112,7 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
             validation_metrics=validation_metrics,
             finite=finite,
             checked=[v.op.name for v in checked],
-            **build_savers(net, initial),
+            **build_savers(plan, initial),
         )
         graph.finalize()
     return model
@@ -204,14 +203,14 @@ def build_validation(
     return metrics
 
 
-def build_savers(net: Net, initial: str | None) -> dict:
+def build_savers(plan: RunPlan, initial: str | None) -> dict:
     """What gives the variables their values and saves them: initializers, initial_saver and saver of a Model."""
     variables, weights = tf.global_variables(), slim.get_model_variables()
     others = [v for v in variables if v not in weights]
     with tf.name_scope("checkpoints"):
         return {
             "initializers": [tf.variables_initializer(weights), tf.variables_initializer(others)],
-            "initial_saver": restorer(initial, net) if initial else None,
+            "initial_saver": restorer(initial, plan.net, plan.config.network.adapt_channels) if initial else None,
             "saver": tf.train.Saver(variables, max_to_keep=None),
         }
 

@@ -5,6 +5,7 @@ TensorBoard sorts tags and opens the first groups: these come behind accuracy, l
 
 from collections.abc import Iterable, Sequence
 
+from channels import visible
 from tfcompat import tf
 
 # raw_ops below, since tf.summary's own functions make tags unique among the graph's names: conv1/weights_1.
@@ -12,20 +13,20 @@ from tfcompat import tf
 
 def picture_summary(images: tf.Tensor) -> tf.Tensor:
     """A summary op of the first eight inputs of a batch."""
-    return tf.raw_ops.ImageSummary(tag="training_inputs", tensor=images, max_images=8)
+    return tf.raw_ops.ImageSummary(tag="training_inputs", tensor=visible(images), max_images=8)
 
 
-def weight_summary(variables: Sequence[tf.Variable], norms_by: str) -> tf.Tensor:
+def weight_summary(variables: Sequence[tf.Variable], norms_by: str, channels: int) -> tf.Tensor:
     """A summary op of the distribution of each variable, of the L2 norms of `groups`, and of the first layer's filters
-    as a picture."""
+    as a picture. channels are those of the net's inputs."""
     parts = [tf.raw_ops.HistogramSummary(tag=f"weight_histogram/{v.op.name}", values=v) for v in variables]
     squares = [tf.nn.l2_loss(v) for v in variables]
     for name, places in groups([v.op.name for v in variables], norms_by).items():
         norm = tf.sqrt(2.0 * tf.add_n([squares[place] for place in places]))
         parts.append(tf.raw_ops.ScalarSummary(tags=f"weight_norm/{name}", values=norm))
-    kernels = [v for v in variables if v.shape.rank == 4 and v.shape[2] in (1, 3) and v.op.name.endswith("/weights")]
+    kernels = [v for v in variables if v.shape.rank == 4 and v.shape[2] == channels and v.op.name.endswith("/weights")]
     if kernels:
-        grid = _filter_grid(kernels[0])
+        grid = visible(_filter_grid(kernels[0]))
         parts.append(tf.raw_ops.ImageSummary(tag=f"weight_filters/{kernels[0].op.name}", tensor=grid))
     return tf.summary.merge(parts)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from channels import USUAL
 from errors import UserError
 from exporting import runtimes
 from pipeline.dataset import Dataset, has_dataset
@@ -98,15 +99,21 @@ def sample_pictures(data: str | None, size: PictureSize, channels: int) -> tuple
 
 
 def noise(size: PictureSize, channels: int) -> list[bytes]:
-    """JPEG and PNG files of random waves whose amplitude falls with their frequency, as in photographs."""
+    """JPEG and PNG files of random waves whose amplitude falls with their frequency, as in photographs; PNGs alone,
+    as records have them, where the pictures are neither grey nor RGB."""
     random, files = np.random.default_rng(0), []
     height, width = sides(size)
     height, width = height + height // 4, width + width // 2
     for number in range(PICTURES):
         waves = [
-            cv2.resize(random.normal(0, 1 / side, (side, side, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.resize(
+                random.normal(0, 1 / side, (side, side, max(3, channels))),
+                (width, height),
+                interpolation=cv2.INTER_CUBIC,
+            )
             for side in (2, 4, 8, 16, 32, 64)
         ]
         pixels = np.clip(128 + 100 * sum(waves), 0, 255).astype(np.uint8)[..., :channels]
-        files.append((encode_jpeg if number % 2 else encode_png)(np.ascontiguousarray(pixels)).data)
+        encode = encode_jpeg if number % 2 and channels in USUAL else encode_png
+        files.append(encode(np.ascontiguousarray(pixels)).data)
     return files

@@ -98,7 +98,7 @@ def _random_box(to: "Preprocessor", picture: Picture, key: tf.Tensor, least_area
 
 
 def inception(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
-    """A random box of 5 to 100 % of the area, mirror images, brightness ±32/255, saturation 0.5 to 1.5.
+    """A random box of 5 to 100 % of the area, mirror images, brightness ±32/255, and for RGB saturation 0.5 to 1.5.
 
     Source: TF-Slim's inception_preprocessing, fast mode.
     """
@@ -115,7 +115,7 @@ def inception_crop(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.T
 
 
 def alexnet(to: "Preprocessor", picture: Picture, key: tf.Tensor) -> tf.Tensor:
-    """A random crop of the central 256 × 256, mirror images, and noise along the principal components of RGB.
+    """A random crop of the central 256 × 256, mirror images, and noise along the channels' principal components.
 
     The noise is α·σ·p for each component p, σ its standard deviation on the scale 0 to 255, α normal with standard
     deviation 0.1. Source: Krizhevsky et al., 2012, §4.1; their mean is of each pixel, ours of each channel.

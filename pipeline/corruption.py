@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from channels import USUAL
 from errors import UserError
 from pipeline import tfrecord
 from pipeline.batches import Batches
@@ -22,7 +23,7 @@ class Examiner(AbstractContextManager):
     """Checks whether a record is intact and holds a labelled picture that training can decode."""
 
     def __init__(self, channels: int, num_classes: int):
-        self.num_classes = num_classes
+        self.channels, self.num_classes = channels, num_classes
         with tf.Graph().as_default() as graph:
             self.encoded = tf.placeholder(tf.string, [])
             self.pixels = decode(self.encoded, channels)
@@ -42,6 +43,8 @@ class Examiner(AbstractContextManager):
                 raise InvalidExample(reason, example.label)
             if reason := wrong_format(example.encoded, example.size):  # TensorFlow decodes GIF, but no part of it
                 raise InvalidExample(reason, example.label)
+            if self.channels not in USUAL and not example.encoded.startswith(b"\x89PNG"):
+                raise InvalidExample(f"its picture is a JPEG, which has no {self.channels} channels", example.label)
             pixels = self.session.run(self.pixels, {self.encoded: example.encoded})
         except InvalidExample as error:
             return str(error), error.label

@@ -6,7 +6,8 @@
 
 dataset.json:
 
-    {"name", "source", "class_names", "channels", "short_side", "max_pixels", "light_strokes": {"share", "longer_side"},
+    {"name", "source", "class_names", "channels", "short_side", "max_pixels", "sample_range": [low, high],
+     "light_strokes": {"share", "longer_side"},
      "splits": {"train": {"examples": 1259, "shards": [{"file": "…", "examples": 1259}]}, …},
      "statistics": {"units", "mean": [C], "deviation": [C], "eigenvalues": [C], "components": [C][C]},
      "rejected", "ignored"}
@@ -14,7 +15,8 @@ dataset.json:
 Statistics are over all pixels of the training split, on the scale 0 to 255; eigenvalues are variances on that scale,
 the largest first, and row i of components is the unit vector of eigenvalue i. They are null without a training split.
 short_side is the length that larger pictures were shrunk to; null for none. max_pixels is the largest size that the
-converter accepts. light_strokes is null unless the training pictures are light strokes on black of one small size, such
+converter accepts. sample_range are the samples of more than 8 bits that became 0 and 255; null for those that files
+declare. light_strokes is null unless the training pictures are light strokes on black of one small size, such
 as MNIST's: the share of those that are, and the median of their longer sides in pixels.
 
 A directory of TF-Slim's scripts has labels.txt instead and is read in place. Its splits may also have "part", where
@@ -22,6 +24,7 @@ training and validation share shards ("every" in runs of earlier versions), and 
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,10 +32,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from channels import MOST
 from errors import UserError
 from files import atomic_write, is_text, os_errors_as_user_errors, read_regular
 from pipeline import labels, slim_directory, statistics
-from pipeline.images import MAX_PIXELS
+from pipeline.images import MAX_PIXELS, PictureFormat
 from pipeline.index import Index, StoredExample, known_contents, make_index
 from pipeline.labels import ClassNames, Located
 from pipeline.rewritten import with_copies
@@ -51,7 +55,7 @@ class Dataset:
 
     directory: str
     class_names: tuple[str, ...]  # in label order
-    channels: int  # 3 for RGB, 1 for grey
+    channels: int  # 3 for RGB, 1 for grey, or another number up to 16
     splits: Mapping[str, Split]
     statistics: Statistics = field(compare=False)
     description: Mapping
@@ -104,6 +108,17 @@ class Dataset:
     def max_pixels(self) -> int:
         """The largest number of pixels of a picture that the converter accepts."""
         return self.description.get("max_pixels", MAX_PIXELS)
+
+    @property
+    def sample_range(self) -> tuple[float, float] | None:
+        """The samples of more than 8 bits that became 0 and 255; None where the files' own range was used."""
+        found = self.description.get("sample_range")
+        return tuple(found) if found else None
+
+    @property
+    def picture_format(self) -> PictureFormat:
+        """How the converter stored the pictures."""
+        return PictureFormat(self.channels, self.short_side, self.max_pixels, self.sample_range)
 
     @property
     def stroke_length(self) -> int | None:
@@ -197,12 +212,14 @@ def _mistake(dataset: object) -> str | None:
     names, splits = dataset.get("class_names"), dataset.get("splits")
     if not isinstance(names, list) or not all(map(is_text, names)) or not 2 <= len(names) == len(set(names)):
         return "class_names must be two names or more, each once"
-    if not _is_whole(dataset.get("channels")) or dataset["channels"] not in (1, 3):
-        return "channels must be 1 or 3"
+    if not _is_whole(dataset.get("channels")) or not 1 <= dataset["channels"] <= MOST:
+        return f"channels must be 1 to {MOST}"
     if dataset.get("short_side") is not None and not (_is_whole(dataset["short_side"]) and dataset["short_side"]):
         return "short_side must be at least 1, or null"
     if not (_is_whole(dataset.get("max_pixels", 1)) and dataset.get("max_pixels", 1)):
         return "max_pixels must be at least 1"
+    if dataset.get("sample_range") is not None and not _is_range(dataset["sample_range"]):
+        return "sample_range must be two numbers, the first below the second, or null"
     strokes = dataset.get("light_strokes")
     if strokes is not None and not (isinstance(strokes, dict) and _is_whole(strokes.get("longer_side"))):
         return "light_strokes must have a longer_side in pixels, or be null"
@@ -216,6 +233,12 @@ def _mistake(dataset: object) -> str | None:
 
 def _is_whole(value: object) -> bool:
     return type(value) is int and value >= 0  # True is an int, too
+
+
+def _is_range(value: object) -> bool:
+    if not isinstance(value, list) or [type(end) in (int, float) for end in value] != [True, True]:
+        return False
+    return math.isfinite(value[0]) and math.isfinite(value[1]) and value[0] < value[1]
 
 
 def _is_split(part: object) -> bool:

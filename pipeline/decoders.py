@@ -2,8 +2,8 @@
 
 Pillow's mode says what the samples are. Those of 8 bits and fewer, and of 16 bits in colour, Pillow converts itself.
 Deeper ones are scaled by the range that the format or the file declares: a 16-bit PNG's white is 65535, a PGM's is in
-its header, and a TIFF of signed or float samples has a range if its tags say so. Without one there is no telling what
-white is, and the picture is refused, as are kinds that Pillow misreads.
+its header, and a TIFF of signed or float samples has a range if its tags say so; or by the range that the user gives.
+Without one there is no telling what white is, and the picture is refused, as are kinds that Pillow misreads.
 """
 
 import contextlib
@@ -16,11 +16,15 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, _imaging
 
+from channels import USUAL
+
+MAX_PIXELS = 64_000_000  # the header of a 600-byte JPEG can have any number; decoding takes 3 bytes for each
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "ICO", "PSD")
 UPRIGHT = {  # by Exif orientation
     1: lambda pixels: pixels,
@@ -45,6 +49,7 @@ WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
 SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 PSD_MODES = {0: "bitmap", 1: "grey", 2: "indexed", 3: "RGB", 4: "CMYK", 7: "multichannel", 8: "duotone", 9: "Lab"}
 PSD_SUPPORTED = (1, 2, 3, 4, 8)  # of 8 bits; Pillow inverts bitmaps, and reads Lab as white
+GIVE_RANGE = "name the values that become black and white with --sample-range, such as --sample-range 0 1"
 GREY_OF_RGB = 9797, 19234, 3737  # 0.299, 0.587 and the rest of 2**15, rounded as by libpng
 NEARLY_WHITE = 230  # a tenth below white, as `DARK` of prediction.drawings is above black
 # Pillow's own decoder of uncompressed TIFFs misreads 16-bit samples that lie in planes; libtiff does not.
@@ -55,6 +60,21 @@ Image.WARN_POSSIBLE_FORMATS = True  # else UnidentifiedImageError lacks the reas
 
 class ImageError(Exception):
     """A picture that cannot be used; the message says why."""
+
+
+class PictureFormat(NamedTuple):
+    """How a data set stores its pictures."""
+
+    channels: int = 3  # 1 for grey, 3 for RGB, others up to channels.MOST as they are
+    short_side: int | None = None  # pixels that longer short sides are shrunk to; None for none
+    max_pixels: int = MAX_PIXELS  # a picture whose header has more is refused
+    sample_range: tuple[float, float] | None = None  # samples of more than 8 bits that become 0 and 255
+
+
+def check_channels(found: int, channels: int) -> None:
+    """Raises ImageError for a picture with another number of channels than its data set."""
+    if found != channels:
+        raise ImageError(f"has {found} channel{'s' * (found != 1)}; this data set has {channels}")
 
 
 @contextlib.contextmanager
@@ -148,33 +168,47 @@ def orientation(header: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def decode(data: bytes, header: Image.Image, channels: int) -> np.ndarray:
-    """Decodes the first frame: uint8 [H, W, channels], upright. Raises ImageError."""
+def decode(data: bytes, header: Image.Image, to: PictureFormat) -> np.ndarray:
+    """Decodes the first frame: uint8 [H, W, C], upright. Raises ImageError.
+
+    Transparency is laid over white for grey and RGB; for 2 and 4 channels it is the last one.
+    """
+    channels = to.channels
+    if channels not in USUAL:
+        check_channels(len(header.getbands()) if header.mode != "P" else 3, channels)
+        if header.mode not in ("LA", "RGBA"):
+            raise ImageError(f"its channels are {', '.join(header.getbands())}; RGBA, or grey and alpha, can be stored")
     with _libtiff_errors() as said:
         try:
             header.load()
-            image = _eight_bits(data, header)
-            if image.has_transparency_data:
-                image = _opaque(image.convert("RGBA"))
-            pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            image = header
+            if channels in USUAL:
+                image = _eight_bits(data, header, to.sample_range)
+                image = _opaque(image.convert("RGBA")) if image.has_transparency_data else image
+                image = image if image.mode == "L" else image.convert("RGB")
+            pixels = np.asarray(image)
         except ImageError:
             raise
         except Exception as error:  # as in read_header
             reason = said[0] if said else error
             raise ImageError(f"damaged or truncated: its pixels cannot be decoded ({reason})") from None
-    if channels == 1 and pixels.ndim == 3:
-        weighted = (pixels[..., i] * np.uint32(weight) for i, weight in enumerate(GREY_OF_RGB))
-        pixels = (functools.reduce(np.add, weighted) >> 15).astype(np.uint8)
-    elif channels == 3 and pixels.ndim == 2:
-        pixels = np.dstack([pixels] * 3)
-    return np.ascontiguousarray(np.atleast_3d(UPRIGHT[orientation(header)](pixels)))
+    return np.ascontiguousarray(UPRIGHT[orientation(header)](converted(pixels, channels)))
 
 
-def _eight_bits(data: bytes, header: Image.Image) -> Image.Image:
+def converted(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Converts pictures, uint8 [H, W] or [H, W, C], from grey to RGB and back: uint8 [H, W, channels]."""
+    pixels = np.atleast_3d(pixels)
+    if channels == 1 and pixels.shape[2] == 3:
+        weighted = (pixels[..., i : i + 1] * np.uint32(weight) for i, weight in enumerate(GREY_OF_RGB))
+        return (functools.reduce(np.add, weighted) >> 15).astype(np.uint8)
+    return np.repeat(pixels, 3, 2) if channels == 3 and pixels.shape[2] == 1 else pixels
+
+
+def _eight_bits(data: bytes, header: Image.Image, sample_range: tuple[float, float] | None) -> Image.Image:
     """A decoded picture with samples of 8 bits."""
     transparent = header.info.get("transparency")
     if header.mode in ("I", "F") or header.mode.startswith("I;16"):
-        grey = Image.fromarray(_scaled(header))
+        grey = Image.fromarray(_scaled(header, sample_range))
         if isinstance(transparent, int):
             grey.putalpha(Image.fromarray(np.where(np.asarray(header) == transparent, 0, 255).astype(np.uint8)))
         return grey
@@ -188,30 +222,39 @@ def _eight_bits(data: bytes, header: Image.Image) -> Image.Image:
     return header
 
 
-def _scaled(header: Image.Image) -> np.ndarray:
-    """Deep grey samples as uint8 [H, W]. Raises ImageError where no range is declared."""
+def _scaled(header: Image.Image, sample_range: tuple[float, float] | None) -> np.ndarray:
+    """Deep grey samples as uint8 [H, W]. Raises ImageError where no range is declared or given."""
     tags = getattr(header, "tag_v2", {})
     values = np.asarray(header)
     bits, unsigned = np.ravel(tags.get(BITS, 16))[0], np.ravel(tags.get(SAMPLE_FORMAT, 1))[0] == 1
     if header.mode == "I" and unsigned and bits == 32:
         values = values.view(np.uint32)
-    if MINIMUM in tags and MAXIMUM in tags:
+    if sample_range and (header.format != "PPM" or header.mode == "F"):  # Pillow scales a PGM by its header's range
+        low, high = sample_range
+    elif MINIMUM in tags and MAXIMUM in tags:
         low, high = (float(np.ravel(tags[tag])[0]) for tag in (MINIMUM, MAXIMUM))
     elif header.mode != "F" and unsigned and bits <= 16:  # Pillow scales the samples of a PGM to 16 bits
         low, high = 0.0, 2.0**bits - 1
     elif tags:
         raise ImageError(
             f"{_samples(tags)}, declares no range of its values (tags SMinSampleValue and SMaxSampleValue), so black "
-            "and white are unknown; save it with 8 or 16 bits, unsigned"
+            f"and white are unknown; {GIVE_RANGE}, or save it with 8 or 16 bits, unsigned"
         )
     else:
         raise ImageError(
-            f"a {header.format} of float samples declares no range of its values; save it with 8 or 16 bits"
+            f"a {header.format} of float samples declares no range of its values; {GIVE_RANGE}, or save it with 8 or "
+            "16 bits"
         )
     if not low < high:
         raise ImageError(f"its tags declare values from {low:g} to {high:g}, which is no range")
-    grey = np.interp(values, (low, high), (255, 0) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (0, 255))
-    return np.rint(np.nan_to_num(grey)).astype(np.uint8)
+    return scaled(values, (high, low) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (low, high))
+
+
+def scaled(values: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """Samples as uint8 of the same shape: ends become 0 and 255, what lies beyond them too; NaN becomes 0."""
+    low, high = sorted(ends)
+    bytes_ = np.interp(values, (low, high), (0, 255) if ends == (low, high) else (255, 0))
+    return np.rint(np.nan_to_num(bytes_)).astype(np.uint8)
 
 
 def _opaque(rgba: Image.Image) -> Image.Image:

@@ -44,8 +44,8 @@ class StoredExample(NamedTuple):
     size: tuple[int, int]  # height and width as the record states them, 0 where it does not
 
     def pixels(self, channels: int) -> np.ndarray:
-        """Decodes the picture: uint8 [H, W, channels], RGB or grey. Raises images.ImageError."""
-        return images.store(self.encoded, channels).pixels
+        """Decodes the picture: uint8 [H, W, channels]. Raises images.ImageError."""
+        return images.stored_pixels(self.encoded, channels)
 
 
 def parse(payload: bytes) -> StoredExample:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from channels import visible
 from errors import UserError
 from files import output_file
 from pipeline.dataset import Dataset
@@ -52,7 +53,7 @@ def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Pr
                     tiles.append((pixels, title))
                     if preprocessor:
                         feeds = ({encoded: example.encoded, key: [row, i]} for i in range(COLUMNS - 1))
-                        views = np.stack([session.run(view, feed) for feed in feeds])
+                        views = visible(np.stack([session.run(view, feed) for feed in feeds]))
                         low, high = (
                             views.min(),
                             views.max(),
@@ -68,6 +69,7 @@ def draw(path: str, dataset: Dataset, split: str | None = None, preprocessor: Pr
 def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figure":
     """A matplotlib Figure of pictures, uint8 [H, W, C], each under its title of one or two lines, row by row.
 
+    Of pictures that are neither grey nor RGB it shows channels.visible.
     The middle of a line that is wider than its picture is left out.
     """
     from matplotlib.figure import Figure
@@ -85,7 +87,7 @@ def sheet(tiles: list[tuple[np.ndarray, str]], columns: int = COLUMNS) -> "Figur
         half = np.array(pixels.shape[:2]) * (SIDE / 2 / max(pixels.shape[:2]))
         center = np.array([i // columns * HEIGHT + HEIGHT - SIDE / 2 - 0.1, (i % columns + 0.5) * WIDTH])
         (top, left), (bottom, right) = center - half, center + half
-        shown = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        shown = np.squeeze(visible(pixels), 2) if pixels.shape[2] < 3 else visible(pixels)
         axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top))
         # Otherwise a white picture has no border.
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="0.6", linewidth=0.5))

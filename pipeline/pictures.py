@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from channels import USUAL
 from sizes import PictureSize, Size, sides
 from tfcompat import tf
 
@@ -9,7 +10,14 @@ Side = "int | tf.Tensor"  # a length in pixels
 
 
 def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes a JPEG or PNG file, a scalar string, to uint8 [H, W, channels], equal to OpenCV's decoder."""
+    """Decodes a JPEG or PNG file, a scalar string, to uint8 [H, W, channels], equal to OpenCV's decoder.
+
+    A picture that is neither RGB nor grey is a grey PNG, [channels * H, W], with one channel below the other.
+    """
+    if channels not in USUAL:
+        rows = tf.io.decode_png(encoded, 1)
+        planes = tf.reshape(rows, [channels, tf.shape(rows)[0] // channels, tf.shape(rows)[1]])
+        return tf.transpose(planes, [1, 2, 0])
     image = tf.cond(
         tf.image.is_jpeg(encoded),
         # The default DCT differs from OpenCV's by up to 21 of 255, at the same speed.
@@ -53,7 +61,7 @@ class Picture(NamedTuple):
             # After 8 bytes of signature and 8 of chunk: width, then height, as big-endian int32.
             lambda: tf.reverse(tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), [0]),
         )
-        return cls(encoded, channels, size[0], size[1])
+        return cls(encoded, channels, size[0] if channels in USUAL else size[0] // channels, size[1])
 
     @property
     def sides(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -74,7 +82,7 @@ class Picture(NamedTuple):
         size where that is no smaller than the target: the decoder then averages over pixels that the resize would have
         skipped. Else the whole picture is decoded, so that any other decoder gives the same numbers.
         """
-        if not self.in_part:
+        if not self.in_part or self.channels not in USUAL:  # which no JPEG has
             return resize(self._whole(top, left, height, width), target_height, target_width)
         # The smaller of the two ratios of the part to its target, as whole numbers.
         excess = tf.minimum(height // target_height, width // target_width)

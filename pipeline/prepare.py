@@ -116,7 +116,7 @@ def _command(dataset: Dataset, source: str, out: str) -> str:
 
 def difference(one: Dataset, other: Dataset) -> str | None:
     """How two data sets differ in what they hold, not in its place or division into shards; None for not at all."""
-    for name in ("class_names", "channels", "short_side"):
+    for name in ("class_names", "channels", "short_side", "sample_range"):
         if getattr(one, name) != getattr(other, name):
             return f"its {name.replace('_', ' ')} differ"
     for split in dict.fromkeys([*one.splits, *other.splits]):

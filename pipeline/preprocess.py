@@ -60,8 +60,10 @@ def plus_minus_one(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
 
 
 def minus_imagenet_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
-    """Minus ImageNet's mean of each channel. TF-Slim's vgg_preprocessing."""
-    return images - (VGG_MEAN if images.shape[-1] == 3 else GRAY_MEAN)
+    """Minus ImageNet's mean of each channel; of channels beyond RGB, and of one or two, the mean of RGB's.
+    TF-Slim's vgg_preprocessing."""
+    channels = images.shape[-1]
+    return images - (GRAY_MEAN if channels < 3 else (*VGG_MEAN, *[GRAY_MEAN] * (channels - 3)))
 
 
 def minus_training_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
@@ -159,7 +161,7 @@ class Preprocessor:
 
     name: str  # key of FAMILIES, or FILE.py:NAME
     size: PictureSize  # of the net's input: height and width of a square, or both
-    channels: int  # 3 for RGB, 1 for grey
+    channels: int  # 3 for RGB, 1 for grey, or another number up to 16
     statistics: Statistics = NO_STATISTICS
 
     def __post_init__(self):
@@ -181,7 +183,7 @@ class Preprocessor:
         return sides(self.size).width
 
     def picture(self, encoded: tf.Tensor) -> Picture:
-        """A picture that is not decoded yet, of the bytes of a JPEG or PNG file, a scalar string."""
+        """A picture that is not decoded yet, of the bytes of a record's JPEG or PNG file, a scalar string."""
         return Picture.of(encoded, self.channels)
 
     def train(self, picture: Picture, key: tf.Tensor) -> tf.Tensor:

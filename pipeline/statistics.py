@@ -15,8 +15,8 @@ from pipeline import strokes
 
 PIXEL_STATS = "pixel_stats.npz"
 SMALL = 128 * 128  # pixels; above, statistics of each pixel say little and weigh much
-MOST_STATS = 2**21  # bytes of PIXEL_STATS: four arrays of float64 with three channels, and their headers
-_ROWS = 2**20  # taken to float64 at a time: 24 MB for RGB
+MOST_STATS = 2**21  # bytes of PIXEL_STATS of three channels or fewer: four arrays of float64, and their headers
+_SAMPLES = 3 * 2**20  # taken to float64 at a time: 24 MB
 
 
 class Statistics(NamedTuple):
@@ -42,8 +42,9 @@ class Moments:
         """Adds a picture, uint8 [H, W, C]."""
         one, pixels = Moments(len(self.sum)), picture.reshape(-1, len(self.sum))
         one.count, one.pictures = len(pixels), 1
-        for start in range(0, len(pixels), _ROWS):
-            rows = pixels[start : start + _ROWS].astype(np.float64)  # products below 2**53 are exact
+        rows_at_once = _SAMPLES // len(self.sum)
+        for start in range(0, len(pixels), rows_at_once):
+            rows = pixels[start : start + rows_at_once].astype(np.float64)  # products below 2**53 are exact
             one.sum += rows.sum(0).astype(np.int64).astype(object)
             one.products += (rows.T @ rows).astype(np.int64).astype(object)
         if len(pixels) <= SMALL:
@@ -109,19 +110,21 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
     if path.exists():
         try:
             with open_regular(path) as file, np.load(file) as archive:
-                check_unpacked(archive.zip, MOST_STATS)
+                check_unpacked(archive.zip, MOST_STATS * max(3, channels) // 3)
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do
             raise UserError(f"{path} cannot be read ({error}); convert the data again") from None
         if {array.shape for array in pixels.values()} != {(*pixels["mean"].shape[:2], channels)}:
             raise UserError(f"{path} is not of pictures with {channels} channels; convert the data again")
-        if not all(map(_is_plausible, pixels.values())):
+        if not all(_is_plausible(array, channels) for array in pixels.values()):
             raise UserError(f"{path} holds values that no picture has, such as NaN; convert the data again")
     if stored:
         shapes = dict.fromkeys(("mean", "deviation", "eigenvalues"), (channels,)) | {"components": (channels, channels)}
         try:
             arrays = {key: np.array(stored[key], np.float64) for key in shapes}
-            sound = all(arrays[key].shape == shape and _is_plausible(arrays[key]) for key, shape in shapes.items())
+            sound = all(
+                arrays[key].shape == shape and _is_plausible(arrays[key], channels) for key, shape in shapes.items()
+            )
         except (KeyError, ValueError, TypeError, OverflowError):
             sound = False
         if not sound:
@@ -129,6 +132,6 @@ def load(directory: "str | Path", channels: int, stored: Mapping | None = None) 
     return Statistics(**arrays, pixels=pixels)
 
 
-def _is_plausible(array: np.ndarray) -> bool:
-    """Whether values are finite and in the range that pictures of three channels allow: the variance is the largest."""
-    return bool(array.size) and bool(np.all(np.abs(array) <= 3 * 255**2))  # false for NaN
+def _is_plausible(array: np.ndarray, channels: int) -> bool:
+    """Whether values are finite and in the range that the channels allow: the variance is the largest."""
+    return bool(array.size) and bool(np.all(np.abs(array) <= max(3, channels) * 255**2))  # false for NaN

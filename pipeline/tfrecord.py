@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 
+from channels import USUAL
 from errors import UserError
 from files import open_regular
 from pipeline.images import StoredImage
@@ -109,6 +110,9 @@ def serialize(image: StoredImage, label: int, class_name: str, filename: str) ->
         "image/height": image.height,
         "image/width": image.width,
     }
+    channels = image.pixels.shape[2]
+    if channels not in USUAL:  # which the file itself does not say then: its height is that of all channels
+        values["image/channels"] = channels
     entries = []
     for key, value in sorted(values.items()):
         if isinstance(value, bytes):

@@ -21,6 +21,7 @@ which property of that place counts.
 import cv2
 import numpy as np
 
+from channels import visible
 from tfcompat import tf, upstream
 
 SMALLEST_MAP = 7  # of ResNet, VGG and MobileNet at 224 pixels; fewer places are too coarse
@@ -74,6 +75,7 @@ def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
     The lowest value of the input becomes black, its highest white. Returns uint8 [H, W, 3], RGB, or a whole multiple of
     that size.
     """
+    image = visible(image)
     low, high = image.min(), image.max()
     picture = (image - low) * (255 / max(high - low, 1e-6))
     picture = np.repeat(picture, 3, 2) if picture.shape[2] == 1 else picture

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from channels import visible
 from errors import UserError
 from files import all_files, expand, read_regular
 from pipeline import images
@@ -28,7 +29,7 @@ class Prediction:
     file: str
     error: str | None = None
     top: list[tuple[str, float]] = field(default_factory=list)  # class names and probabilities, the highest first
-    thumbnail: np.ndarray | None = field(default=None, repr=False)  # uint8 [h, w, C], 160 pixels at most
+    thumbnail: np.ndarray | None = field(default=None, repr=False)  # uint8 [h, w, 1 or 3], 160 pixels at most
     redrawn: bool = False  # as light strokes on black
     features: np.ndarray | None = field(default=None, repr=False)  # float32 [D], of the layer that was asked for
     image: np.ndarray | None = field(default=None, repr=False)  # float32 [H, W, C], the net's input, beside `cam`
@@ -105,7 +106,8 @@ class PictureReader:
         dataset is that of the training. For a net trained on light strokes on black, invert 'auto' redraws pictures
         that do not look so, 'yes' all of them, as dark strokes, 'no' none. Raises UserError as drawings.box_of.
         """
-        self.preprocessor, self.dataset, self.max_pixels = preprocessor, dataset, max_pixels
+        self.dataset = dataset
+        self.format = dataset.picture_format._replace(channels=preprocessor.channels, max_pixels=max_pixels)
         self.box, self.dark = drawings.box_of(dataset, invert), invert == "yes" or None
         encoded = tf.placeholder(tf.string, [])
         self.preprocess = session.make_callable(preprocessor.evaluate(preprocessor.picture(encoded)), [encoded])
@@ -114,11 +116,10 @@ class PictureReader:
         """A prediction with the net's input for a picture file, without its result."""
         statistics = self.dataset.statistics
         try:
-            channels, short_side = self.preprocessor.channels, self.dataset.short_side
-            stored = images.store(read_regular(file), channels, short_side, self.max_pixels)
+            stored = images.store(read_regular(file), self.format)
             shrink = min(1, THUMBNAIL / max(stored.height, stored.width))
             size = max(1, round(stored.width * shrink)), max(1, round(stored.height * shrink))
-            thumbnail = np.atleast_3d(cv2.resize(stored.pixels, size, interpolation=cv2.INTER_AREA))
+            thumbnail = np.atleast_3d(cv2.resize(visible(stored.pixels), size, interpolation=cv2.INTER_AREA))
             redraw = self.box is not None and (self.dark or not drawings.is_like(stored.pixels, statistics))
             if redraw:
                 side = len(statistics.pixels["mean"])

@@ -143,7 +143,7 @@ OPEN = {
 def test_resolve_leaves_nothing_open_but_what_means_all_or_none():
     resolved = resolve(Config.of(dataset="mnist", net="vgg_16"))
     still_open = {key for key, value in resolved.flat().items() if value is None}
-    assert still_open == {"source", "train_examples", "decay_steps", "init_from", *OPEN}
+    assert still_open == {"source", "train_examples", "decay_steps", "init_from", "adapt_channels", *OPEN}
     net = NETS["vgg_16"]
     assert (resolved.input.image_size, resolved.input.preprocessing, resolved.regularization.weight_decay) == (
         net.image_size, net.preprocessing, net.weight_decay,
@@ -235,7 +235,7 @@ def test_a_run_from_before_there_was_a_choice(tmp_path):
 
 
 OTHER_VALUES = {
-    "init_from": "vgg_16", "on_error": "skip",
+    "init_from": "vgg_16", "adapt_channels": "mean", "on_error": "skip",
     "dataset": "mnist", "train_examples": 5, "net": "vgg_16", "image_size": 9, "preprocessing": "unit",
     "weight_decay": 0.5, "batch_size": 9, "optimizer": "adam", "momentum": 0.5, "adam_beta1": 0.5, "adam_beta2": 0.5,
     "rmsprop_decay": 0.5, "optimizer_epsilon": 0.5, "learning_rate": 0.5, "schedule": "step", "warmup_steps": 9,

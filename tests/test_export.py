@@ -21,7 +21,7 @@ from exporting import formats, runtimes
 from exporting.comparison import PICTURES
 from nets import NETS
 from nets.weights import write_checkpoint
-from pipeline.images import encode_jpeg, encode_png, store
+from pipeline.images import PictureFormat, encode_jpeg, encode_png, store
 from pipeline.preprocess import Preprocessor
 from tfcompat import tf
 from tiny_net import configured, exported, train
@@ -238,7 +238,7 @@ def test_pictures_are_cut_as_evaluation_cuts_them(kind, size, preprocessing, cha
     if kind == "png":  # as the converter shrinks it, without loss
         (tmp_path / "metadata.json").write_text(json.dumps({**metadata, "shrink_to": 45}))
         with tf.Session() as session:
-            small = store(data, channels, 45).data
+            small = store(data, PictureFormat(channels, 45)).data
             expected = session.run(preprocessor.cut(preprocessor.picture(tf.constant(small))))
         np.testing.assert_allclose(client["cut"](str(tmp_path / "picture"), tmp_path), expected, atol=0.01)
 

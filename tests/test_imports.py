@@ -32,8 +32,9 @@ def imported(path):
     return words
 
 
-BASE = {"errors", "files", "sizes", "fonts", "own_code", "tfcompat", "checkpoints"}
+BASE = {"channels", "errors", "files", "sizes", "fonts", "own_code", "tfcompat", "checkpoints"}
 ALLOWED = {
+    "channels": set(),
     "errors": set(),
     "tfcompat": {"tfcompat"},
     "files": {"errors"},

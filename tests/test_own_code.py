@@ -281,7 +281,7 @@ def test_code_that_nobody_named_does_not_run(tmp_path):
     [
         ("3", "returned a int"),
         ("Source(['a'], 3, {})", "must be two or more"),
-        ("Source(['a', 'b'], 2, {})", "has 2 channels"),
+        ("Source(['a', 'b'], 17, {})", "has 17 channels; it must be 1 to 16"),
         ("Source(['a', 'b'], 3, {'validation': []})", "it must have train"),
         ("Source(['a', 'b'], 3, {'test': [Example('x', 2, source)]})", "a label from 0 to 1"),
         ("Source(['a', 'b'], 3, {'test': [Example('x', 0, 'x.png')]})", "a Path or pixels"),

@@ -9,7 +9,7 @@ The same from the command line: python -m nets.weights.
 from checkpoints import write_checkpoint
 from nets.weights.keras_files import export_keras, import_keras
 from nets.weights.published import fetch
-from nets.weights.restoring import head_width, input_channels, inspect, restorer
+from nets.weights.restoring import Restorer, head_width, input_channels, inspect, restorer
 
-__all__ = ["export_keras", "fetch", "head_width", "import_keras"]
+__all__ = ["Restorer", "export_keras", "fetch", "head_width", "import_keras"]
 __all__ += ["input_channels", "inspect", "restorer", "write_checkpoint"]

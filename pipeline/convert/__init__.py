@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_type_hints
 
+import numpy as np
 import pooch
 import tyro
+from annotated_types import Interval
 from tqdm import tqdm
 
 import own_code
+from channels import MOST
 from config import AT_LEAST_ONE, check_values, flag, optional
 from errors import UserError, unknown
 from files import atomic_directory, atomic_write, expand, is_text, os_errors_as_user_errors
-from pipeline import images, listing, tfrecord
+from pipeline import bands, images, listing, tfrecord
 from pipeline.convert import duplicates
 from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
@@ -32,6 +35,8 @@ from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
 REJECTED_CSV = "rejected.csv"
+FIRST = 8  # pictures that are asked for their number of channels, until one can be read
+DARK = bands.FULL_RANGE // 4  # where all samples are below, pictures come out nearly black
 _SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
 _SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
 FILE_SOURCES = ("csv",)  # whose --source may be a file
@@ -48,6 +53,7 @@ class Conversion(NamedTuple):
     ignored: dict[str, int]  # number of files left out by kind, such as '.txt'
     balance: dict[str, Counter]  # number of pictures by split and label
     duplicates: list[list[Duplicate]]  # equal pictures in several splits or under several classes
+    channels: int = 3  # of the stored pictures
 
 
 class _Totals:
@@ -55,7 +61,8 @@ class _Totals:
 
     def __init__(self, name: str, data: Source, settings: Settings):
         self.name, self.data, self.settings = name, data, settings
-        self.moments = Moments(settings.channels)  # of the training pictures
+        self.moments = Moments(settings.pictures.channels)  # of the training pictures
+        self.highest: int | None = None  # of their samples of 16 bits without a range
         self.balance: dict[str, Counter] = {}  # by split, of the pictures that are stored
         self.rejected: list[Rejected] = []
         self.splits: dict[str, dict] = {}  # as in dataset.json
@@ -79,6 +86,8 @@ class _Totals:
         for chunk in chunks:
             if chunk.moments:
                 self.moments.merge(chunk.moments)
+            if chunk.highest is not None:
+                self.highest = max(self.highest or 0, chunk.highest)
             self.balance[split].update(chunk.labels)
             self.rejected.extend(chunk.rejected)
             for record in chunk.records:
@@ -105,9 +114,7 @@ class _Totals:
             "source": str(source.resolve()) if source else None,
             "options": options,
             "class_names": self.data.class_names,
-            "channels": self.settings.channels,
-            "short_side": self.settings.short_side,
-            "max_pixels": self.settings.max_pixels,
+            **self.settings.pictures._asdict(),
             "light_strokes": self.moments.light_strokes(),
             "splits": self.splits,
             "statistics": self.moments.channel_statistics() if self.moments.count else None,
@@ -124,9 +131,10 @@ def convert(
     on_error: Literal["stop", "skip"] = "stop",
     *,
     label_regex: Annotated[str | None, optional("REGEX")] = None,
-    channels: Annotated[Literal[1, 3] | None, optional("{1,3}")] = None,
+    channels: Annotated[int | None, Interval(ge=1, le=MOST), optional("N")] = None,
     short_side: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None,
     max_pixels: Annotated[int, AT_LEAST_ONE, tyro.conf.arg(metavar="N")] = images.MAX_PIXELS,
+    sample_range: Annotated[tuple[float, float] | None, optional("LOW HIGH")] = None,
     processes: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None,
     on_duplicates: Literal["note", "stop", "drop"] = "note",
 ) -> Conversion:
@@ -138,9 +146,12 @@ def convert(
         source: The raw files: a directory, or for csv a file. Default: download them, if the source can.
         on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
         label_regex: For folder: finds the class in a file name, as the only group, such as '^(\w+)\.' in cat.0.jpg.
-        channels: Store grey (1) or RGB (3). Default: as in the source.
+        channels: Store grey (1), RGB (3), or another number of channels up to 16 as they are. Default: as the source
+            has it, or its first picture, if that is an array or a TIFF of bands.
         short_side: Shrink larger pictures, so that the shorter side has N pixels.
         max_pixels: Reject a picture whose header has more pixels.
+        sample_range: Samples of more than 8 bits that become 0 and 255, such as 0 10000. Default: as the files declare,
+            or 0 65535 for those of 16 bits.
         processes: Number of processes that decode. Default: one for each core. The result does not depend on it.
         on_duplicates: Equal pictures in several splits or classes: list them, stop, or drop all but those to test with.
 
@@ -151,6 +162,8 @@ def convert(
     out, source = expand(out), source and expand(source)
     options = dict(locals())
     check_values(options, get_type_hints(convert, include_extras=True))
+    if sample_range and not (sample_range[0] < sample_range[1] and np.isfinite(sample_range).all()):
+        raise UserError(f"--sample-range is {' '.join(map(str, sample_range))}; the first must be below the second")
     name = own_code.named(name)
     reader = find_source(name)
     if label_regex is not None and name != "folder":
@@ -168,7 +181,9 @@ def convert(
         if source_path:
             listing.save(listing.list_source(name, source_path), directory)
         data, conflicts = _split(data, source or name, on_duplicates, directory)
-        settings = Settings(data.class_names, channels or data.channels, short_side, max_pixels)
+        channels = channels or (data.channels if own_code.is_own(name) else _first_channels(data))
+        pictures = images.PictureFormat(channels, short_side, max_pixels, sample_range)
+        settings = Settings(data.class_names, pictures)
         totals = _Totals(name, data, settings)
         with Pool(processes or os.cpu_count(), sum(map(len, data.splits.values())), settings) as pool:
             for split in SPLITS:
@@ -181,7 +196,7 @@ def convert(
     if _is_list(list_outside):
         list_outside.unlink()  # of an earlier conversion that failed
     counts = {split: part["examples"] for split, part in totals.splits.items()}
-    rest = len(totals.rejected), data.ignored or {}, totals.balance, conflicts
+    rest = len(totals.rejected), data.ignored or {}, totals.balance, conflicts, channels
     return Conversion(out, data.class_names, counts, *rest)
 
 
@@ -192,6 +207,24 @@ def find_source(name: str) -> Callable[..., Source]:
     if name not in SOURCES:
         raise unknown("data set", name, SOURCES)
     return SOURCES[name]
+
+
+def _first_channels(data: Source) -> int:
+    """The number of channels of the first picture that can be read, where that is an array or a TIFF of bands; else
+    the source's. Raises UserError where the layout of an array is not clear."""
+    examples = next((data.splits[split] for split in SPLITS if data.splits.get(split)), [])
+    for example in examples[:FIRST]:
+        if isinstance(example.image, np.ndarray):
+            break
+        try:
+            content = example.read()
+        except (OSError, images.ImageError):  # it is rejected later, with the reason
+            continue
+        try:
+            return bands.channels_of(content) or data.channels
+        except UserError as error:
+            raise UserError(f"{example.filename}: {error}") from None
+    return data.channels
 
 
 def _split(data: Source, origin: str, on_duplicates: str, directory: Path) -> tuple[Source, list[list[Duplicate]]]:
@@ -237,7 +270,8 @@ def _changed(given: dict[str, object]) -> dict[str, object]:
 def command(name: str, source: str | None, out: str, options: dict[str, object]) -> list[str]:
     """The words of the command line of a conversion."""
     words = [*(["--source", source] if source else []), "--out", out]
-    words += [word for key, value in options.items() for word in (flag(key), str(value))]
+    for key, value in options.items():
+        words += [flag(key), *map(str, value if isinstance(value, tuple | list) else [value])]
     return ["python", "-m", "pipeline.convert", name, *words]
 
 
@@ -256,6 +290,13 @@ def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, l
         first = f"the first is {rejected[0].file}: {rejected[0].reason}"
         listed = f"All are listed in {list_outside}"
         raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
+    if totals.highest is not None and totals.highest < DARK:
+        remedy = shlex.join([*command, "--sample-range", "0", str(10 ** len(str(totals.highest)))])
+        raise UserError(
+            f"the highest sample of the training pictures is {totals.highest:,}; scaled by {bands.FULL_RANGE:,}, to "
+            f"{round(totals.highest * 255 / bands.FULL_RANGE)} of 255 at most, they would be nearly black. Name the "
+            f"values that become 0 and 255, such as: {remedy}; or 0 {bands.FULL_RANGE} to keep them so"
+        )
     if missing:
         raise UserError(
             f"{missing}; {len(rejected)} {'was' if len(rejected) == 1 else 'were'} rejected"

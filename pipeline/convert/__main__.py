@@ -5,6 +5,7 @@ import os
 import tyro
 
 import errors
+from channels import USUAL
 from config import help_page
 from pipeline import balance
 from pipeline.convert import REJECTED_CSV, SOURCES, convert, duplicates
@@ -24,7 +25,8 @@ def main() -> None:
     done = tyro.cli(convert, prog="python -m pipeline.convert", description=help_page(about))
     counts = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     rejected = balance.counted(done.rejected, "picture")
-    print(f"{done.directory}: {counts}; {len(done.class_names)} classes; {rejected} rejected")
+    found = f"; {done.channels} channels" if done.channels not in USUAL else ""
+    print(f"{done.directory}: {counts}; {len(done.class_names)} classes{found}; {rejected} rejected")
     print(balance.describe(done.balance, done.class_names))
     if done.rejected:
         print(f"{os.path.join(done.directory, REJECTED_CSV)} lists them with the reasons")

@@ -28,9 +28,7 @@ class Settings(NamedTuple):
     """How pictures are stored."""
 
     class_names: list[str]
-    channels: int
-    short_side: int | None
-    max_pixels: int
+    pictures: images.PictureFormat
 
 
 class Rejected(NamedTuple):
@@ -49,6 +47,7 @@ class Chunk(NamedTuple):
     labels: list[int]
     rejected: list[Rejected]
     moments: Moments | None  # of training pictures
+    highest: int | None  # of their samples of 16 bits without a range; None where there are no such
 
 
 class Pool(AbstractContextManager):
@@ -105,29 +104,25 @@ def _start_process() -> None:
 
 def store_chunk(split: str, examples: list[Example], settings: Settings) -> Chunk:
     """Decodes and serializes examples."""
-    records, labels, rejected = [], [], []
-    moments = Moments(settings.channels) if split == "train" else None
+    records, labels, rejected, highest = [], [], [], None
+    moments = Moments(settings.pictures.channels) if split == "train" else None
     for example in examples:
         class_name = settings.class_names[example.label]
         try:
-            image = _stored(example, settings)
+            image = _stored(example, settings.pictures)
         except (images.ImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             rejected.append(Rejected(example.filename, split, class_name, reason))
             continue
         if moments:
             moments.add(image.pixels)
+            highest = max(filter(lambda value: value is not None, (highest, image.highest)), default=None)
         records.append(tfrecord.serialize(image, example.label, class_name, example.filename))
         labels.append(example.label)
-    return Chunk(records, labels, rejected, moments)
+    return Chunk(records, labels, rejected, moments, highest)
 
 
-def _stored(example: Example, settings: Settings) -> images.StoredImage:
+def _stored(example: Example, to: images.PictureFormat) -> images.StoredImage:
     if isinstance(example.image, np.ndarray):
-        image = images.encode_png(example.image)
-        if image.pixels.shape[2] == settings.channels and settings.short_side is None:
-            return image
-        data = image.data
-    else:
-        data = example.read()
-    return images.store(data, settings.channels, settings.short_side, settings.max_pixels)
+        return images.store_array(example.image, to)
+    return images.store(example.read(), to)

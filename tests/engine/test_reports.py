@@ -53,7 +53,7 @@ def test_the_norm_of_a_block_is_that_of_all_its_weights():
         variables = [tf.get_variable(f"net/a/{i}/weights", initializer=value) for i, value in enumerate((3.0, 4.0))]
         variables.append(tf.get_variable("net/b/weights", initializer=[2.0, 0.0]))
         session.run(tf.global_variables_initializer())
-        written = tf.Summary.FromString(session.run(weight_summary(variables, "block")))
+        written = tf.Summary.FromString(session.run(weight_summary(variables, "block", 3)))
     scalars = {value.tag: value.simple_value for value in written.value if value.WhichOneof("value") == "simple_value"}
     assert scalars == {"weight_norm/a": 5.0, "weight_norm/b": 2.0}
     assert [v.tag for v in written.value if v.WhichOneof("value") == "histo"] == [

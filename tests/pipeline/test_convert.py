@@ -89,7 +89,7 @@ def test_digits_are_all_there_with_scikit_learns_labels(digits, read_split):
 def test_digits_converted_again_are_the_same_bytes(digits, tmp_path):
     again = convert("digits", str(tmp_path / "again"))
     expected = Conversion(
-        str(tmp_path / "again"), digits[1]["class_names"], counts(digits[1]), 0, {}, again.balance, []
+        str(tmp_path / "again"), digits[1]["class_names"], counts(digits[1]), 0, {}, again.balance, [], 1
     )
     assert again == expected
     assert sorted(os.listdir(tmp_path / "again")) == sorted(os.listdir(digits[0]))
@@ -625,12 +625,13 @@ def test_a_file_of_the_user_is_neither_deleted_nor_overwritten(kind, damaged, ra
 
 
 def test_a_picture_with_too_many_pixels_in_its_header_is_not_decoded(monkeypatch):
-    assert images.store(encoded(".png", noise(0)), max_pixels=30).pixels.shape == (5, 6, 3)
+    small = images.PictureFormat(max_pixels=30)
+    assert images.store(encoded(".png", noise(0)), small).pixels.shape == (5, 6, 3)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(images.ImageError, match="its header has 6×6 pixels, more than 30"):
-        images.store(encoded(".png", np.zeros((6, 6), np.uint8)), max_pixels=30)
+        images.store(encoded(".png", np.zeros((6, 6), np.uint8)), small)
     with pytest.raises(images.ImageError, match="its header has far more than 30 pixels"):
-        images.store(encoded(".png", np.zeros((9, 9), np.uint8)), max_pixels=30)
+        images.store(encoded(".png", np.zeros((9, 9), np.uint8)), small)
 
 
 def test_a_class_with_only_damaged_pictures_is_named(raw, tmp_path):

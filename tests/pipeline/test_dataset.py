@@ -172,9 +172,9 @@ TRAIN = {"examples": 3, "shards": [SHARD]}
         ({"class_names": ["a", "a"]}, "class_names must be two names or more, each once"),
         ({"class_names": ["a", ["b"]]}, "class_names must be"),
         ({"class_names": ["a", "\udce9"]}, "class_names must be"),  # a name that cannot be printed
-        ({"channels": True}, "channels must be 1 or 3"),
-        ({"channels": 3.0}, "channels must be 1 or 3"),
-        ({"channels": [3]}, "channels must be 1 or 3"),
+        ({"channels": True}, "channels must be 1 to 16"),
+        ({"channels": 3.0}, "channels must be 1 to 16"),
+        ({"channels": [3]}, "channels must be 1 to 16"),
         ({"statistics": [1]}, "statistics must be an object or null"),
         ({"splits": [TRAIN]}, "each of splits"),
         ({"splits": {"train": TRAIN | {"examples": 4}}}, "each of splits"),

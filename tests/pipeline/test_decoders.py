@@ -39,7 +39,7 @@ def over_white(picture):
 
 def wrong(data, truth, channels=3):
     """The largest mean difference of a channel from `truth`, 0 to 1, on the scale 0 to 255."""
-    pixels = images.store(data, channels).pixels
+    pixels = images.store(data, images.PictureFormat(channels)).pixels
     assert pixels.shape[:2] == (HEIGHT, WIDTH)
     return np.abs(pixels - 255.0 * (truth if truth.ndim == 3 else truth[..., None])).mean((0, 1)).max()
 
@@ -442,7 +442,7 @@ def test_odd_pictures_have_pillows_pixels_or_are_refused_quietly(capfd):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                pixels = images.store(data, max_pixels=2_000_000).pixels
+                pixels = images.store(data, images.PictureFormat(max_pixels=2_000_000)).pixels
         except images.ImageError as error:
             reasons[path.name] = str(error)
             continue

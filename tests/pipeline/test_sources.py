@@ -632,7 +632,7 @@ def test_grey_data_in_colour(tmp_path):
         ({"max_pixels": 0}, "--max-pixels is 0"),
         ({"processes": -1}, "--processes is -1"),
         ({"processes": True}, "--processes is True, .* it must be a number"),
-        ({"channels": 2}, "--channels is '2', which it cannot be"),
+        ({"channels": 17}, "--channels is 17; it must be at least 1 and at most 16"),
         ({"on_error": "ignore"}, "--on-error is 'ignore', which it cannot be"),
         ({"on_duplicates": "skip"}, "--on-duplicates is 'skip', which it cannot be"),
     ],

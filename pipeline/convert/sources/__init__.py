@@ -54,7 +54,7 @@ class Source(NamedTuple):
     """A data set before its conversion."""
 
     class_names: list[str]  # in label order
-    channels: int
+    channels: int  # 3 for RGB, 1 for grey, or another number up to 16
     splits: dict[str, list[Example]]  # as they are given: train, with or without the others; or test alone
     ignored: dict[str, int] | None = None  # number of files left out by kind, such as '.txt'
     held_out: HeldOut = HeldOut()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import own_code
+from channels import MOST
 from errors import UserError
 from pipeline.convert.sources import Example, Source
 from pipeline.tfrecord import SPLITS
@@ -39,8 +40,8 @@ def _check(name: str, data: Source) -> None:
     names = data.class_names
     if len(names) < 2 or len(set(names)) < len(names) or not all(isinstance(each, str) for each in names):
         raise UserError(f"{name} has the class names {str(names)[:200]}; they must be two or more, each once")
-    if data.channels not in (1, 3):
-        raise UserError(f"{name} has {data.channels} channels; it must be 1 or 3")
+    if data.channels not in range(1, MOST + 1):
+        raise UserError(f"{name} has {data.channels} channels; it must be 1 to {MOST}")
     splits = set(data.splits)
     if not splits <= set(SPLITS) or not ("train" in splits or splits == {"test"}):
         needed = "train, with or without validation and test, or test alone"
@@ -58,4 +59,4 @@ def _is_image(example: Example) -> bool:
         return True
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         return False
-    return image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+    return image.ndim == 2 or (image.ndim == 3 and image.shape[2] in range(1, MOST + 1))
