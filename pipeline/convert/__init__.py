@@ -28,16 +28,25 @@ from pipeline.convert import archives, duplicates
 from pipeline.convert.archives import Place
 from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
-from pipeline.convert.sources import Source, arrays, folders, tables, with_all_splits
+from pipeline.convert.sources import Source, arrays, folders, parquet, tables, webdataset, with_all_splits
 from pipeline.convert.sources.own import own_source
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
 
 REJECTED_CSV = "rejected.csv"
-_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
-_SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
+_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10)
+_SOURCES += (
+    arrays.cifar100,
+    arrays.signs,
+    folders.flowers,
+    folders.folder,
+    tables.csv,
+    webdataset.webdataset,
+    parquet.parquet,
+    folders.imagenet,
+)
 ARCHIVE_SOURCES = ("folder", "flowers")  # which read archives of folders
-FILE_SOURCES = ("csv", *ARCHIVE_SOURCES)  # whose --source may be a file
+FILE_SOURCES = ("csv", "webdataset", "parquet", *ARCHIVE_SOURCES)  # whose --source may be a file
 SOURCES: dict[str, Callable[..., Source]] = {source.__name__: source for source in _SOURCES}
 
 
