@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     digest: bytes  # of the content: reading them in another order than that of the file is slow
 
     def read(self) -> bytes:
-        """The content of the picture file. Raises OSError or ImageError."""
+        """The content of the picture file. Raises OSError, ImageError, or UserError, if the file has changed."""
         rows = _rows(self.path, self.column, self.group)
         if self.row < rows.start:
             _rows.cache_clear()
@@ -43,18 +43,20 @@ class Cell(NamedTuple):
 
 
 class _Rows:
-    """The pictures of a row group, read forwards: a group may be larger than the memory."""
+    """The pictures of a row group, read forwards, a page at a time: a group may be larger than the memory."""
 
     def __init__(self, path: str, column: str, group: int):
         self.path, self.start, self.values = path, 0, []
         self.batches = _batches(_open(Path(path)), group, [f"{column}.bytes"])
 
     def get(self, row: int) -> bytes | None:
-        """The bytes in a row that is not before `start`."""
+        """The bytes in a row that is not before `start`; None beyond the end. Raises UserError for a damaged file."""
         with _errors_of(self.path):
             while row >= self.start + len(self.values):
                 self.start += len(self.values)
-                self.values = _bytes(next(self.batches).column(0))
+                if not (batch := next(self.batches, None)):
+                    return None
+                self.values = _bytes(batch.column(0))
         return self.values[row - self.start].as_py()
 
 
@@ -130,7 +132,9 @@ def _errors_of(path: object) -> Iterator[None]:
     """Raises what pyarrow finds as errors of the converter."""
     try:
         yield
-    except _pyarrow().ArrowException as error:
+    except (_pyarrow().ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the system; pyarrow's have none
+            raise
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no complete Parquet file ({reason[:300]}); fetch it again") from None
 
