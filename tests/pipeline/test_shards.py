@@ -15,9 +15,9 @@ import pytest
 
 from errors import UserError
 from pipeline import images, listing
-from pipeline.convert import convert, members, pool
+from pipeline.convert import convert, duplicates, members, pool
 from pipeline.convert.sources import arrays, shards
-from pipeline.convert.sources.parquet import parquet
+from pipeline.convert.sources.parquet import Cell, parquet
 from pipeline.convert.sources.webdataset import webdataset
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -262,15 +262,27 @@ def test_parquet_gives_the_pictures_and_labels(write, tmp_path, monkeypatch):
 
 
 def test_only_a_few_pictures_are_in_memory(write, tmp_path, arrow):
-    part = {"image": [{"bytes": RANDOM.bytes(2**14), "path": None} for _ in range(6400)], "label": [0, 1] * 3200}
-    write("train.parquet", part, FEATURES)  # 100 MiB in one row group
-    code = "import pathlib, pyarrow; from pipeline.convert.sources.parquet import parquet\n"
+    part = {"image": [{"bytes": RANDOM.bytes(2**14), "path": None} for _ in range(12800)], "label": [0, 1] * 6400}
+    write("train.parquet", part, FEATURES)  # 200 MiB in one row group
+    code = (
+        "import pathlib, resource, pyarrow.compute, pyarrow.parquet; most = lambda: resource.getrusage(0).ru_maxrss\n"
+    )
+    code += "from pipeline.convert.sources.parquet import parquet; before = most()\n"
     code += f"data = parquet(pathlib.Path({str(tmp_path / 'raw')!r}), None); last = data.splits['train'][-1].read()\n"
-    code += "print(len(last), pyarrow.default_memory_pool().max_memory())"
+    code += "print(len(last), most() - before)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    length, most = map(int, done.stdout.split())
+    length, kibibytes = map(int, done.stdout.split())
     assert length == 2**14
-    assert 2**20 < most < 64 * 2**20
+    assert kibibytes < 160 * 2**10
+
+
+def test_equal_pictures_are_found_without_reading_them_again(write, tmp_path, monkeypatch):
+    part = rows(8)
+    part["image"][7] = part["image"][0]
+    data = parquet(write("train.parquet", part, FEATURES), None)
+    monkeypatch.setattr(Cell, "read", None)
+    first, last = (data.splits["train"][i].filename for i in (0, 7))
+    assert duplicates.find_copies(data) == {first: first, last: first}
 
 
 @pytest.mark.parametrize(
