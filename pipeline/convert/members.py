@@ -236,13 +236,16 @@ def _zip_name(info: zipfile.ZipInfo, title: object) -> str:
 
 
 def _check_sizes(found: list[zipfile.ZipInfo], end: int, packed: int, title: object) -> None:
-    """Raises UserError where members overlap, or unpack to more than an archive of `packed` bytes should."""
+    """Raises UserError where members overlap, are not the first bytes, or unpack to more than `packed` bytes should."""
     limits = sorted((info.header_offset, info.header_offset + 30 + info.compress_size) for info in found)
     for (_, stop), (start, _) in pairwise([*limits, (end, end)]):
         if stop > start:
             raise UserError(
                 f"{title} holds files that overlap, as a zip bomb does, or is damaged; fetch or pack it again"
             )
+    if limits and limits[0][0] > 0:
+        joined = "files before those of its list, as where two archives were joined"
+        raise UserError(f"{title} holds {joined}; unpack both, and give the directory")
     if (size := sum(info.file_size for info in found)) > most_unpacked(packed):
         raise too_large(title, size, packed)
 

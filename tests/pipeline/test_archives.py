@@ -202,6 +202,7 @@ ZIPS = {
     "Deflate64": (central(zipped(), METHOD, "<H", 9), r"packed by Deflate64"),
     "truncated": (zipped()[:-30], r"is damaged or truncated \(File is not a zip file\)"),
     "truncated early": (zipped()[:300], r"is damaged or truncated"),
+    "joined": (zipped() + zipped(), r"holds files before those of its list, as where two archives were joined"),
     "overlapping": (central(zipped(), OFFSET, "<L", 0), r"holds files that overlap, as a zip bomb does"),
     "beyond the end": (central(zipped(), PACKED, "<L", 10**6), r"holds files that overlap"),
     "declared size": (

@@ -264,12 +264,14 @@ def test_parquet_gives_the_pictures_and_labels(write, tmp_path, monkeypatch):
 def test_only_a_few_pictures_are_in_memory(write, tmp_path, arrow):
     part = {"image": [{"bytes": RANDOM.bytes(2**14), "path": None} for _ in range(12800)], "label": [0, 1] * 6400}
     write("train.parquet", part, FEATURES)  # 200 MiB in one row group
-    code = (
-        "import pathlib, resource, pyarrow.compute, pyarrow.parquet; most = lambda: resource.getrusage(0).ru_maxrss\n"
-    )
-    code += "from pipeline.convert.sources.parquet import parquet; before = most()\n"
-    code += f"data = parquet(pathlib.Path({str(tmp_path / 'raw')!r}), None); last = data.splits['train'][-1].read()\n"
-    code += "print(len(last), most() - before)"
+    code = f"""
+import pathlib, pyarrow.compute, pyarrow.parquet
+from pipeline.convert.sources.parquet import parquet
+most = lambda: int(pathlib.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])  # KiB
+before = most()
+data = parquet(pathlib.Path({str(tmp_path / "raw")!r}), None)
+print(len(data.splits["train"][-1].read()), most() - before)
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     length, kibibytes = map(int, done.stdout.split())
     assert length == 2**14
