@@ -35,11 +35,11 @@ class InputOptions:
     """Pictures and batches."""
 
     dataset: str = "digits"
-    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
-    your own pictures) or csv (a table of them); or your own source, FILE.py:NAME. imagenet can only be evaluated. Ready
-    shards in --data need no name."""
+    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, cifar100, signs, flowers, folder (class
+    folders of your own pictures, or an archive), csv (a table of them), webdataset or parquet; or your own source,
+    FILE.py:NAME. imagenet can only be evaluated. Ready shards in --data need no name."""
     source: Annotated[str | None, PLACE, optional("DIR")] = None
-    """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
+    """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, CIFAR and flowers
     are downloaded."""
     data: Annotated[str | None, PLACE, optional("DIR")] = None
     """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 
@@ -208,6 +208,15 @@ def is_text(name: object) -> bool:
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 
+@runtime_checkable
+class Folder(Protocol):
+    """A folder within a file, such as an archive. Also a Path for what list_directory and all_files need of one."""
+
+    def entries(self) -> Iterator[tuple[str, bool]]:
+        """The names in it, and whether each is a folder."""
+        ...
+
+
 def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
     """The folders and the files in a directory, each sorted; links are followed.
 
@@ -215,8 +224,11 @@ def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple
     cannot be read.
     """
     try:
-        with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+        if isinstance(directory, Folder):
+            found = sorted(directory.entries())
+        else:
+            with os.scandir(directory) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
     parts: dict[bool, list[Path]] = {True: [], False: []}
@@ -235,7 +247,7 @@ def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[
     `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
     parents.
     """
-    real = os.path.realpath(directory)
+    real = os.path.realpath(str(directory))
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
     folders, files = list_directory(directory, left_out)
