@@ -57,7 +57,7 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault], str | None
     balance, faults = {}, []
     examined: dict[str, Examined] = {}  # TF-Slim data without validation: both splits are in the same shards
     index = known_contents(dataset.directory)
-    with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
+    with Examiner(dataset) as examiner:
         for name, split in ((name, dataset.splits[name]) for name in SPLITS if name in dataset.splits):
             new = [shard for shard in split.shards if shard.file not in examined]
             with tqdm(total=sum(s.examples for s in new), desc=name, unit="record", disable=None) as progress:
@@ -97,22 +97,22 @@ def _check_shard(path: str, expected: int, known: Content | None, examiner: Exam
         for found, fault, label in _examined(path, examiner):
             faults += [fault] if fault else []
             labels.append(NO_LABEL if fault else label)
-            notes.append(note(found.payload))
+            notes.append(note(found.payload, examiner.keys))
             offsets.append(found.offset)
             update()
     except OSError as error:
         faults.append(Fault(path, None, f"the file cannot be read ({error.strerror})"))
     else:
-        faults += _differences(path, expected, known, offsets, {fault.offset for fault in faults})
+        faults += _differences(path, expected, known, offsets, {fault.offset for fault in faults}, examiner.counted_in)
     return Examined(Content(np.array(offsets, np.int64), {}, np.array(notes, NOTE)), np.array(labels, np.int64), faults)
 
 
 def _differences(
-    path: str, expected: int, known: Content | None, offsets: list[int], faulty: set[int]
+    path: str, expected: int, known: Content | None, offsets: list[int], faulty: set[int], counted_in: str
 ) -> Iterator[Fault]:
-    """Faults of a shard that is not as dataset.json and the stored index have it."""
+    """Faults of a shard that is not as the stored index and counted_in, which states the records, have it."""
     if len(offsets) > expected:
-        yield Fault(path, None, f"holds {len(offsets)} records; dataset.json says {expected}")
+        yield Fault(path, None, f"holds {len(offsets)} records; {counted_in} says {expected}")
     if len(offsets) < expected:
         end = os.path.getsize(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
@@ -165,8 +165,10 @@ def main() -> None:
     if is_damaged(args.directory):
         stored = stored_index(args.directory)
         print(f"{stored} is damaged, edited or of another version; it is not used, and training makes it anew")
-    if LABELS_TXT in dataset.names.file and (names := left_out(args.directory)):
+    if os.path.basename(dataset.names.file) == LABELS_TXT and (names := left_out(args.directory)):
         print(f"left out, since their names have no split such as train or test: {printable(', '.join(names))}")
+    if splits := dataset.description.get("left_out"):
+        print(f"left out: the splits {printable(', '.join(splits))}")
     balance, faults, remedy = check(dataset)
     print(describe(balance, dataset.class_names))
     for line in faults:

@@ -14,7 +14,7 @@ import own_code
 from config import InputOptions
 from errors import UserError
 from files import moved_places
-from pipeline import listing
+from pipeline import listing, tfds_directory
 from pipeline.dataset import Dataset, Selection, has_dataset
 from pipeline.tfrecord import DATASET_JSON
 
@@ -27,11 +27,15 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
     """
     name, directory = options.dataset, options.data
     if not has_dataset(directory):
+        if mistake := tfds_directory.parents_mistake(directory):
+            raise UserError(mistake)
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)
     before = Dataset.load(run) if os.path.exists(os.path.join(run, DATASET_JSON)) else None
     dataset = Dataset.load(directory, before)
+    if not before and (left_out := dataset.description.get("left_out")):
+        print(f"note: {directory} has other splits, too, which are left out: {', '.join(left_out)}")
     if not dataset.size("train"):
         command = f"python eval.py --ckpt PATH --data {directory}"
         raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")

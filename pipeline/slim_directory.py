@@ -1,4 +1,7 @@
-"""Directories of TF-Slim's scripts: shards named by split, and labels.txt; what dataset.json would say about them."""
+"""Directories of TF-Slim's scripts: shards named by split, and labels.txt; what dataset.json would say about them.
+
+tfds_directory does the same for TensorFlow Datasets, whose shards are found and described here as well.
+"""
 
 import io
 import re
@@ -12,13 +15,14 @@ from PIL import Image
 from errors import UserError
 from files import list_directory, read_regular
 from pipeline.index import Content, InvalidExample, read_example, scan
-from pipeline.records import wrong_format
+from pipeline.records import SLIM, wrong_format
 from pipeline.splits import BY_PICTURE, BY_POSITION, Split, members
 from pipeline.tfrecord import SPLIT_NAMES
 
 LABELS_TXT = "labels.txt"
 MOST_SHARDS = 100_000  # that a name may speak of: each missing one is named in dataset.json of a run
 SAMPLE = 1000  # records whose headers are read: data are grey where all of these are
+Names = dict[str, list[str]]  # of files, by split
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 
 _NAME = re.compile(
@@ -34,31 +38,47 @@ def describe(directory: Path, like: Mapping | None = None) -> dict:
     where there is no such split. Raises UserError for a directory that cannot be read as one data set.
     """
     classes, first = _read_labels(directory / LABELS_TXT)
-    names, missing = _shards(directory)
-    contents = {split: scan(str(directory), part) for split, part in names.items()}
-    splits = {}
-    for split, part in names.items():
-        counts = [len(content.offsets) for content in contents[split]]
-        shards = [{"file": name, "examples": count} for name, count in zip(part, counts, strict=True)]
-        splits[split] = {"examples": sum(counts), "shards": shards}
-        if missing[split]:
-            splits[split]["missing"] = missing[split]
-    if not any(part["examples"] for part in splits.values()):
+    names, missing = find_shards(directory, _NAME)
+    contents = {split: scan(str(directory), part, SLIM) for split, part in names.items()}
+    if not any(len(content.offsets) for part in contents.values() for content in part):
         named = "flowers_train_00000-of-00005.tfrecord or train-00000-of-01024"
         raise UserError(f"{directory} has {LABELS_TXT} but no records in files named like {named}")
     if first == 1:
         _check_first(directory / LABELS_TXT, [each for part in contents.values() for each in part], len(classes) - 1)
     channels = like["channels"] if like else _channels(directory, names, contents)
+    counts = {split: [len(content.offsets) for content in part] for split, part in contents.items()}
+    splits = describe_splits(names, missing, contents, counts, like)
+    return {"class_names": classes, "channels": channels, "splits": splits, "statistics": None}
+
+
+def describe_splits(
+    names: Names,
+    missing: Names,
+    contents: dict[str, list[Content]],
+    counts: dict[str, list[int]],
+    like: Mapping | None,
+) -> dict[str, dict]:
+    """The `splits` of dataset.json; validation is held out of train where there is none.
+
+    All are by split: the files, the names of those that are missing, what the files hold, and what they should hold.
+    """
+    splits = {}
+    for split, part in names.items():
+        shards = [{"file": name, "examples": count} for name, count in zip(part, counts[split], strict=True)]
+        splits[split] = {"examples": sum(counts[split]), "shards": shards}
+        if missing[split]:
+            splits[split]["missing"] = missing[split]
     if "train" in splits and "validation" not in splits:
         splits |= _hold_out(splits["train"], contents["train"], like)
-    return {"class_names": classes, "channels": channels, "splits": splits, "statistics": None}
+    return splits
 
 
 def _hold_out(train: dict, contents: list[Content], like: Mapping | None) -> dict[str, dict]:
     """The description of the splits train and validation, both of the training shards."""
     earlier = bool(like) and "every" in like["splits"].get("validation", {})  # a run of an earlier version
     key, (held_out, rest) = ("every", BY_POSITION) if earlier else ("part", BY_PICTURE)
-    notes = np.concatenate([content.notes for content in contents])
+    shards = zip(contents, train["shards"], strict=True)
+    notes = np.concatenate([content.padded(shard["examples"]) for content, shard in shards])
     examples = int(np.count_nonzero(members(Split(0, (), held_out), notes)))
     return {
         "train": {**train, "examples": train["examples"] - examples, key: rest},
@@ -66,17 +86,18 @@ def _hold_out(train: dict, contents: list[Content], like: Mapping | None) -> dic
     }
 
 
-def _shards(directory: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def find_shards(directory: Path, pattern: re.Pattern) -> tuple[Names, Names]:
     """The files of each split, and the names of those that are missing or empty.
 
+    The groups of the pattern are all before the word for the split, that word, the number and the total.
     Raises UserError for two sets of one split.
     """
-    files: dict[str, list[str]] = {}
+    files: Names = {}
     sets: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # (split, prefix): files and their numbers
-    missing: dict[str, list[str]] = defaultdict(list)
+    missing: Names = defaultdict(list)
     kinds: dict[tuple[str, str], tuple[str, int]] = {}  # the word for the split and the number of shards, 0 for none
     for path in list_directory(directory)[1]:
-        if not (match := _NAME.fullmatch(path.name)):
+        if not (match := pattern.fullmatch(path.name)):
             continue
         prefix, word, number, total = match.groups()
         if int(total or 0) > MOST_SHARDS:
@@ -168,7 +189,7 @@ def _channels(directory: Path, names: dict[str, list[str]], contents: dict[str, 
         shard = int(np.searchsorted(ends, row, "right"))
         path, offset = str(directory / shards[shard][0]), int(shards[shard][1].offsets[row - ends[shard]])
         try:
-            example = read_example(path, offset)
+            example = read_example(path, offset, SLIM)
             if unusable := wrong_format(example.encoded, example.size):
                 raise InvalidExample(unusable)
             mode = Image.open(io.BytesIO(example.encoded)).mode
