@@ -33,7 +33,7 @@ AS_TFRECORD = (
     "tfds convert_format --dataset_dir=DIR --out_file_format=tfrecord --out_dir=NEW"
 )
 ONE_EACH = (
-    "one Image and one ClassLabel, not within another feature, are needed; docs/data.md, 'Records of other programs', "
+    "Needed are one Image and one ClassLabel, not within another feature; docs/data.md, 'Records of other programs', "
     "has a script that rewrites records"
 )
 
@@ -159,9 +159,7 @@ def _read_names(directory: Path, label: str, content: Mapping) -> list[str]:
         if stated and stated != str(len(names)):
             raise UserError(f"{path} names {len(names)} classes, but {FEATURES_JSON} states {stated}; fetch both again")
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(
-            f"{path} names {len(set(names))} classes in {len(names)} lines; two or more, each once, are needed"
-        )
+        raise UserError(f"{path} names the classes {str(names)[:80]}; two or more, each once, are needed")
     return names
 
 
