@@ -22,7 +22,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import atomic_write, is_text
-from option_records import PLACE, help_page, optional, options
+from option_records import DATA_PLACE, PLACE, help_page, optional, options
 
 MOST_STEPS = 2**31 - 1
 AT_LEAST_ONE, POSITIVE = Interval(ge=1, le=MOST_STEPS), Interval(gt=0, le=1e30)
@@ -40,8 +40,9 @@ class InputOptions:
     source: Annotated[str | None, PLACE, optional("DIR")] = None
     """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
     are downloaded."""
-    data: Annotated[str | None, PLACE, optional("DIR")] = None
-    """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""
+    data: Annotated[str | None, DATA_PLACE, optional("DIR")] = None
+    """Directory of TFRecord shards and their dataset.json; made where it is missing. Or one of TF-Slim or TensorFlow
+    Datasets. May be a remote place, such as gs://bucket/shards. Default: data/DATASET."""
     batch_size: Annotated[int, Interval(ge=1, le=65536)] = 64
     """Pictures per step."""
     image_size: Annotated[int | None, Interval(ge=1, le=4096), optional("N")] = None

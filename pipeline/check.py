@@ -22,8 +22,8 @@ if __name__ == "__main__":
 
 import own_code
 from errors import UserError, printable
-from files import check_output, expand, os_errors_as_user_errors
-from pipeline import montage, tfrecord
+from files import check_output, expand, expand_data, os_errors_as_user_errors
+from pipeline import montage, storage, tfrecord
 from pipeline.balance import counted, describe
 from pipeline.corruption import Examiner
 from pipeline.dataset import Dataset
@@ -114,7 +114,7 @@ def _differences(
     if len(offsets) > expected:
         yield Fault(path, None, f"holds {len(offsets)} records; {counted_in} says {expected}")
     if len(offsets) < expected:
-        end = os.path.getsize(path)
+        end, _ = storage.stamp(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
     if known and (known.offsets.tolist() != offsets or not {offsets[row] for row in known.faults} <= faulty):
         stored = stored_index(os.path.dirname(path))
@@ -123,7 +123,7 @@ def _differences(
 
 def _examined(path: str, examiner: Examiner) -> Iterator[tuple[tfrecord.Found, Fault | None, int | None]]:
     """Each record of a shard in order, its fault, and its label."""
-    records = tfrecord.walk(path)
+    records = tfrecord.walk(path, storage.open_file)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         while block := list(islice(records, 256)):  # all at once would fill the memory
             examined = threads.map(lambda found: examiner.fault(path, found), block)
@@ -136,8 +136,8 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shards = "shards with their dataset.json, or TF-Slim's with labels.txt"
-    parser.add_argument("directory", type=expand, metavar="DIR", help=shards)
+    shards = "shards with their dataset.json, or of TF-Slim or TensorFlow Datasets; also in a remote place, gs://…"
+    parser.add_argument("directory", type=expand_data, metavar="DIR", help=shards)
     parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
     augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}, or FILE.py:NAME"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
-from pipeline import tfrecord
+from pipeline import storage, tfrecord
 from pipeline.batches import Batches
 from pipeline.dataset import Dataset, Selection
 from pipeline.index import Index, InvalidExample, add_fault, parse, stored_index
@@ -115,7 +115,7 @@ class Reader:
         with Examiner(self.selection.dataset) as examiner:
             for path, offset in dict.fromkeys(map(self.batches.index.place, rows)):
                 try:
-                    fault, _ = examiner.fault(path, tfrecord.read_at(path, offset))
+                    fault, _ = examiner.fault(path, tfrecord.read_at(path, offset, storage.open_file))
                 except OSError as trouble:
                     raise UserError(f"{path} cannot be read ({trouble.strerror})") from None
                 if fault:

@@ -23,6 +23,7 @@ versions), and "missing", names of shards. "record" has the keys of records that
 "filename"), and "left_out" the names of other splits.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -32,8 +33,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from errors import UserError
-from files import atomic_write, is_text, os_errors_as_user_errors, read_regular
-from pipeline import labels, slim_directory, statistics, tfds_directory
+from files import atomic_write, is_text, os_errors_as_user_errors
+from pipeline import labels, slim_directory, statistics, storage, tfds_directory
 from pipeline.images import MAX_PIXELS
 from pipeline.index import Index, StoredExample, known_contents, make_index
 from pipeline.labels import ClassNames, Located
@@ -68,9 +69,9 @@ class Dataset:
         like is the data set of a run: shards that do not say how they are read are then read as by the run, with its
         channels and its way to hold validation out. Raises UserError where all three are missing, or one is damaged.
         """
-        path = Path(directory) / DATASET_JSON
+        path = os.path.join(directory, DATASET_JSON)
         try:
-            description = json.loads(read_regular(path))
+            description = json.loads(storage.read(path))
         except FileNotFoundError:
             describe = _reader(directory)
             if not describe:
@@ -80,7 +81,7 @@ class Dataset:
                     f"another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead, those of "
                     f"TensorFlow Datasets {FEATURES_JSON})"
                 ) from None
-            description = describe(Path(directory), like and like.description)
+            description = describe(directory, like and like.description)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
         return cls.of(directory, description)
@@ -99,7 +100,7 @@ class Dataset:
                 part["examples"], shards, part.get("every") or part.get("part"), tuple(part.get("missing", ()))
             )
         class_names, channels = tuple(description["class_names"]), description["channels"]
-        stats = statistics.load(directory, channels, description.get("statistics"))
+        stats = statistics.load(directory, channels, description.get("statistics"), storage.open_file)
         return cls(directory, class_names, channels, MappingProxyType(splits), stats, description)
 
     @property
@@ -129,7 +130,7 @@ class Dataset:
             have = ", ".join(name for name in self.splits if self.size(name))
             raise UserError(f"{self.directory} has no {split} split; it has {have}")
         index = make_index(self.directory, self.splits[split], on_error, self.keys, self.counted_in)
-        if os.path.exists(os.path.join(self.directory, DATASET_JSON)):
+        if storage.exists(os.path.join(self.directory, DATASET_JSON)):
             return index
         return with_copies(index, self.directory, split, self.channels)  # of other programs
 
@@ -143,13 +144,13 @@ class Dataset:
     def counted_in(self) -> str | None:
         """The file that states how many records each shard holds; None for none, as in TF-Slim's directories."""
         names = (DATASET_JSON, INFO_JSON) if "record" in self.description else (DATASET_JSON,)
-        return next((name for name in names if os.path.exists(os.path.join(self.directory, name))), None)
+        return next((name for name in names if storage.exists(os.path.join(self.directory, name))), None)
 
     @property
     def names(self) -> ClassNames:
         """The names of the classes, and the file that they are from."""
         path = os.path.join(self.directory, DATASET_JSON)
-        if not os.path.exists(path):
+        if not storage.exists(path):
             path = os.path.join(self.directory, LABELS_TXT)
             if self.keys != SLIM:
                 path = tfds_directory.names_file(self.directory, self.keys.label)
@@ -179,9 +180,8 @@ class Dataset:
     def copy_description(self, run: "str | Path") -> None:
         """Writes dataset.json and the statistics of each pixel into a run directory, where they are missing."""
         contents = {DATASET_JSON: (json.dumps(self.description, indent=2) + "\n").encode()}
-        pixel_statistics = Path(self.directory) / PIXEL_STATS
-        if pixel_statistics.exists():
-            contents[PIXEL_STATS] = pixel_statistics.read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            contents[PIXEL_STATS] = storage.read(os.path.join(self.directory, PIXEL_STATS))
         for name in (name for name in contents if not (Path(run) / name).exists()):
             with atomic_write(Path(run) / name) as partial:
                 partial.write_bytes(contents[name])
@@ -207,13 +207,13 @@ class Selection:
 
 def has_dataset(directory: str) -> bool:
     """Whether a directory holds a data set: a converted one, TF-Slim's, or one of TensorFlow Datasets."""
-    return os.path.exists(os.path.join(directory, DATASET_JSON)) or _reader(directory) is not None
+    return storage.exists(os.path.join(directory, DATASET_JSON)) or _reader(directory) is not None
 
 
 def _reader(directory: str) -> Callable | None:
     """What describes a directory without dataset.json; None for one that holds no data set."""
     readers = {LABELS_TXT: slim_directory.describe, FEATURES_JSON: tfds_directory.describe}
-    return next((read for name, read in readers.items() if os.path.exists(os.path.join(directory, name))), None)
+    return next((read for name, read in readers.items() if storage.exists(os.path.join(directory, name))), None)
 
 
 def _mistake(dataset: object) -> str | None:

@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from errors import UserError
-from files import atomic_write, check_unpacked, open_regular
-from pipeline import images, tfrecord
+from files import absolute, atomic_write, check_unpacked, is_remote, open_regular
+from pipeline import images, storage, tfrecord
 from pipeline.records import NO_NOTE, NOTE, SLIM, RecordKeys, describe_features, note
 from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
@@ -66,7 +66,7 @@ def parse(payload: bytes, keys: RecordKeys) -> StoredExample:
 
 def read_example(path: str, offset: int, keys: RecordKeys) -> StoredExample:
     """Reads the record at a byte offset of a shard. Raises InvalidExample, or OSError where that fails."""
-    found = tfrecord.read_at(path, offset)
+    found = tfrecord.read_at(path, offset, storage.open_file)
     if found.payload is None:
         raise InvalidExample(found.fault)
     return parse(found.payload, keys)
@@ -245,7 +245,8 @@ def scan(directory: str, names: list[str], keys: RecordKeys) -> list[Content]:
     UserError for a shard that is missing or cannot be read.
     """
     try:
-        stamps = {name: _stamp(directory, name) for name in names}
+        found = storage.stamps([os.path.join(directory, name) for name in names])
+        stamps = dict(zip(names, found, strict=True))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; convert the data again") from None
     index = _load(directory)
@@ -264,15 +265,12 @@ def _text(keys: RecordKeys) -> str:
     return f"{keys.encoded} {keys.label}"
 
 
-def _stamp(directory: str, name: str) -> tuple[int, int]:
-    status = os.stat(os.path.join(directory, name))
-    return status.st_size, status.st_mtime_ns
-
-
 def known_contents(directory: str) -> dict[str, Content]:
     """The entries of the stored index for shards that have not changed since."""
-    index = {n: entry for n, entry in _load(directory).items() if os.path.exists(os.path.join(directory, n))}
-    return {name: entry.content for name, entry in index.items() if entry.stamp == _stamp(directory, name)}
+    index, there = _load(directory), set(storage.list_files(directory))
+    names = [name for name in index if name in there]
+    stamps = storage.stamps([os.path.join(directory, name) for name in names])
+    return {name: index[name].content for name, stamp in zip(names, stamps, strict=True) if index[name].stamp == stamp}
 
 
 def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
@@ -287,7 +285,7 @@ def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
 def _walk(path: str, keys: RecordKeys) -> Content:
     offsets, faults, notes = [], {}, []
     try:
-        for found in tfrecord.walk(path):
+        for found in tfrecord.walk(path, storage.open_file):
             if found.fault:
                 faults[len(offsets)] = found.fault
             offsets.append(found.offset)
@@ -299,9 +297,10 @@ def _walk(path: str, keys: RecordKeys) -> Content:
 
 def stored_index(directory: str) -> Path:
     """The path of INDEX_NPZ."""
-    if os.access(directory, os.W_OK):
+    if not is_remote(directory) and os.access(directory, os.W_OK):
         return Path(directory) / INDEX_NPZ
-    key = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:16]
+    place = absolute(directory) if is_remote(directory) else os.path.realpath(directory)
+    key = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
     return Path(pooch.os_cache("slimgraph")) / "index" / key / INDEX_NPZ
 
 

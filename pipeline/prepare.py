@@ -13,7 +13,7 @@ import numpy as np
 import own_code
 from config import InputOptions
 from errors import UserError
-from files import moved_places
+from files import is_remote, moved_places
 from pipeline import listing, tfds_directory
 from pipeline.dataset import Dataset, Selection, has_dataset
 from pipeline.tfrecord import DATASET_JSON
@@ -29,6 +29,11 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
     if not has_dataset(directory):
         if mistake := tfds_directory.parents_mistake(directory):
             raise UserError(mistake)
+        if is_remote(directory):
+            raise UserError(
+                f"{directory} holds no shards (no dataset.json, and no directory of TF-Slim or TensorFlow Datasets); "
+                "convert them to a local disk, and copy that directory there"
+            )
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)
@@ -141,7 +146,7 @@ def difference(one: Dataset, other: Dataset) -> str | None:
 
 def find_data(directory: str, run: str) -> str:
     """The directory of a run's data; where it is gone, its place in a project that was moved together with the run."""
-    if has_dataset(directory):
+    if is_remote(directory) or has_dataset(directory):
         return directory
     trained_on = Dataset.load(run)
     for place in filter(has_dataset, moved_places(directory, run)):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import atomic_write, locked, open_regular
-from pipeline import images, tfrecord
+from pipeline import images, storage, tfrecord
 from pipeline.index import Index, InvalidExample, parse, stored_index
 from pipeline.records import SLIM
 from tfcompat import tf
@@ -78,8 +78,8 @@ def _key(index: Index, channels: int) -> str:
     """Changes where the shards do, or the records of the index."""
     digest = hashlib.sha256(VERSION + bytes([channels]))
     for file in index.files:
-        status = os.stat(file)
-        digest.update(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}\n".encode())
+        size, changed = storage.stamp(file)
+        digest.update(f"{os.path.basename(file)} {size} {changed}\n".encode())
     if index.keys != SLIM:
         digest.update(f"{index.keys.encoded} {index.keys.label}\n".encode())
     for array in index.shards, index.offsets:
@@ -119,7 +119,7 @@ def _rewritten(index: Index, row: int, channels: int) -> bytes | None:
     """The payload of a record with its picture as images.store would have stored it; None where that is no change."""
     path, offset = index.place(row)
     try:
-        payload = tfrecord.read_at(path, offset).payload or b""
+        payload = tfrecord.read_at(path, offset, storage.open_file).payload or b""
         stored = images.standard(parse(payload, index.keys).encoded, channels)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None

@@ -9,10 +9,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from errors import UserError
-from files import list_directory, read_regular
+from pipeline import storage
 from pipeline.index import Content, scan
 from pipeline.records import RecordKeys
 from pipeline.slim_directory import Names, describe_splits, find_shards
@@ -41,7 +40,7 @@ _NAME = re.compile(r"((?:.+-)?)(train|validation|valid|val|test)\.tfrecord-(\d{5
 _ANY_NAME = re.compile(r".+-(?P<split>[^-]+)\.(?P<format>\w+)-\d{5,}-of-\d{5,}")
 
 
-def describe(directory: Path, like: Mapping | None = None) -> dict:
+def describe(directory: str, like: Mapping | None = None) -> dict:
     """The content of a dataset.json for a directory of TFDS, which has no statistics.
 
     like is the description of a run's data, as in slim_directory.describe. Raises UserError for a directory that cannot
@@ -53,7 +52,7 @@ def describe(directory: Path, like: Mapping | None = None) -> dict:
     lengths = _read_lengths(directory)
     if lengths is not None:
         _compare(directory, lengths, names, missing)
-    contents = {split: scan(str(directory), part, keys) for split, part in names.items()}
+    contents = {split: scan(directory, part, keys) for split, part in names.items()}
     for split in [split for split, part in contents.items() if _is_unlabelled(part)]:
         left_out.append(f"{split} (all its labels are {UNLABELLED}, for unlabelled)")
         del contents[split], names[split]
@@ -78,22 +77,23 @@ def describe(directory: Path, like: Mapping | None = None) -> dict:
 
 def parents_mistake(directory: str) -> str | None:
     """What to name instead of a directory above those that TFDS has prepared, such as that of all versions; or None."""
-    found = sorted(Path(directory).glob(f"*/{FEATURES_JSON}")) or sorted(Path(directory).glob(f"*/*/{FEATURES_JSON}"))
+    found = storage.find(directory, f"*/{FEATURES_JSON}") or storage.find(directory, f"*/*/{FEATURES_JSON}")
     if not found:
         return None
-    names = ", ".join(str(path.parent.relative_to(directory)) for path in found)
-    return f"{directory} holds data sets of TensorFlow Datasets: {names}; name one of them: --data {found[-1].parent}"
+    places = [os.path.dirname(path) for path in found]
+    names = ", ".join(place[len(directory) :].strip("/") for place in places)
+    return f"{directory} holds data sets of TensorFlow Datasets: {names}; name one of them: --data {places[-1]}"
 
 
 def names_file(directory: str, label: str) -> str:
     """The file that names the classes of a label: FEATURES_JSON where they are only counted."""
     path = os.path.join(directory, f"{label.replace('/', '-')}.labels.txt")
-    return path if os.path.exists(path) else os.path.join(directory, FEATURES_JSON)
+    return path if storage.exists(path) else os.path.join(directory, FEATURES_JSON)
 
 
-def _read_json(path: Path) -> Mapping:
+def _read_json(path: str) -> Mapping:
     try:
-        content = json.loads(read_regular(path))
+        content = json.loads(storage.read(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); fetch it again") from None
     if not isinstance(content, dict):
@@ -101,9 +101,9 @@ def _read_json(path: Path) -> Mapping:
     return content
 
 
-def _read_features(directory: Path) -> tuple[RecordKeys, int, list[str]]:
+def _read_features(directory: str) -> tuple[RecordKeys, int, list[str]]:
     """The keys of a record, the channels of the pictures, and the class names, from FEATURES_JSON."""
-    path = directory / FEATURES_JSON
+    path = os.path.join(directory, FEATURES_JSON)
     content = _read_json(path)
     if "type" in content and "content" in content:
         raise UserError(
@@ -128,7 +128,7 @@ def _read_features(directory: Path) -> tuple[RecordKeys, int, list[str]]:
     return RecordKeys(image, label, filename), CHANNELS[int(channels)], classes
 
 
-def _only(path: Path, features: Mapping[str, Mapping], key: str, kind: str) -> str:
+def _only(path: str, features: Mapping[str, Mapping], key: str, kind: str) -> str:
     """The name of the only feature of a kind; of several that which is named image, or label."""
     found = [name for name, feature in features.items() if isinstance(feature.get(key), dict)]
     usual = {"image": "image", "classLabel": "label"}[key]
@@ -143,18 +143,18 @@ def _kind(feature: Mapping) -> str:
     return str(feature.get("pythonClassName", "unknown")).rpartition(".")[2]
 
 
-def _read_names(directory: Path, label: str, content: Mapping) -> list[str]:
+def _read_names(directory: str, label: str, content: Mapping) -> list[str]:
     """The class names in label order; numbers where the classes are only counted."""
     stated = str(content.get("numClasses", ""))
-    path = Path(names_file(str(directory), label))
-    if path.name == FEATURES_JSON:
+    path = names_file(directory, label)
+    if os.path.basename(path) == FEATURES_JSON:
         if not re.fullmatch(r"[1-9]\d{0,5}", stated):
             raise UserError(
                 f"{path} states no number of classes for {label}, and {label}.labels.txt is missing; fetch it"
             )
         names = [str(number) for number in range(int(stated))]
     else:
-        text = read_regular(path).decode("utf-8-sig", "replace")
+        text = storage.read(path).decode("utf-8-sig", "replace")
         names = [line.strip() for line in text.split("\n") if line.strip()]
         if stated and stated != str(len(names)):
             raise UserError(f"{path} names {len(names)} classes, but {FEATURES_JSON} states {stated}; fetch both again")
@@ -163,17 +163,17 @@ def _read_names(directory: Path, label: str, content: Mapping) -> list[str]:
     return names
 
 
-def _read_lengths(directory: Path) -> dict[str, int] | None:
+def _read_lengths(directory: str) -> dict[str, int] | None:
     """The number of records of each shard of train, validation and test, by its name; None without INFO_JSON.
 
     Raises UserError for files of another format than TFRecord.
     """
-    matches = [match for path in list_directory(directory)[1] if (match := _ANY_NAME.fullmatch(path.name))]
+    matches = [match for name in storage.list_files(directory) if (match := _ANY_NAME.fullmatch(name))]
     formats = {match["format"] for match in matches}
     if formats and "tfrecord" not in formats:
         raise UserError(f"{directory} holds {', '.join(sorted(formats))} files; {AS_TFRECORD}")
-    path = directory / INFO_JSON
-    if not path.exists():
+    path = os.path.join(directory, INFO_JSON)
+    if not storage.exists(path):
         return None
     info, lengths = _read_json(path), {}
     if info.get("fileFormat", "tfrecord") != "tfrecord":
@@ -192,7 +192,7 @@ def _read_lengths(directory: Path) -> dict[str, int] | None:
     return lengths
 
 
-def _compare(directory: Path, lengths: Mapping[str, int], names: Names, missing: Names) -> None:
+def _compare(directory: str, lengths: Mapping[str, int], names: Names, missing: Names) -> None:
     """Adds to `missing` the shards that INFO_JSON lists and the directory lacks.
 
     Raises UserError for a shard that INFO_JSON does not list, and a split without any of its shards.
@@ -212,9 +212,9 @@ def _compare(directory: Path, lengths: Mapping[str, int], names: Names, missing:
             missing[split].append(name)
 
 
-def _other_splits(directory: Path) -> list[str]:
+def _other_splits(directory: str) -> list[str]:
     """Names of splits, such as extra or unsupervised, that are none of train, validation and test."""
-    matches = (_ANY_NAME.fullmatch(path.name) for path in list_directory(directory)[1])
+    matches = map(_ANY_NAME.fullmatch, storage.list_files(directory))
     return sorted({match["split"] for match in matches if match and match["split"] not in SPLIT_NAMES})
 
 
