@@ -52,8 +52,15 @@ def is_remote(path: "str | os.PathLike") -> bool:
 
 
 def expand_data(path: "str | os.PathLike") -> str:
-    """As `expand`, for shards, which may lie in a remote place: its name is returned unchanged."""
-    return os.fspath(path) if is_remote(path) else expand(path)
+    """As `expand`, for shards, which may lie in a remote place: its name is returned unchanged.
+
+    Raises UserError also for a remote place without the name of a bucket.
+    """
+    if not is_remote(path):
+        return expand(path)
+    if re.fullmatch(r".*://+", os.fspath(path)):
+        raise UserError(f"{path} names no bucket; give it and the directory, such as gs://bucket/shards")
+    return os.fspath(path)
 
 
 def absolute(path: str) -> str:

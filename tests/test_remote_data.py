@@ -231,6 +231,8 @@ def test_a_run_knows_its_remote_data_without_reaching_them(tmp_path):
     assert absolute("gs://") == "gs://"
     assert absolute("a/") == os.path.abspath("a")
     assert expand_data("gs://bucket/~x") == "gs://bucket/~x"
+    with pytest.raises(UserError, match="gs:// names no bucket"):
+        configured("--data", "gs://")
     assert [is_remote(name) for name in ("a", "/a", "a:b", "a//b", "ram://a", "https://a")] == [False] * 4 + [True] * 2
 
 
