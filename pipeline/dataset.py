@@ -33,7 +33,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from errors import UserError
-from files import atomic_write, is_text, os_errors_as_user_errors
+from files import atomic_write, is_remote, is_text, os_errors_as_user_errors
 from pipeline import labels, slim_directory, statistics, storage, tfds_directory
 from pipeline.images import MAX_PIXELS
 from pipeline.index import Index, StoredExample, known_contents, make_index
@@ -75,12 +75,7 @@ class Dataset:
         except FileNotFoundError:
             describe = _reader(directory)
             if not describe:
-                raise UserError(
-                    tfds_directory.parents_mistake(directory)
-                    or f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, or name "
-                    f"another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead, those of "
-                    f"TensorFlow Datasets {FEATURES_JSON})"
-                ) from None
+                raise UserError(why_none(directory)) from None
             description = describe(directory, like and like.description)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
@@ -208,6 +203,18 @@ class Selection:
 def has_dataset(directory: str) -> bool:
     """Whether a directory holds a data set: a converted one, TF-Slim's, or one of TensorFlow Datasets."""
     return storage.exists(os.path.join(directory, DATASET_JSON)) or _reader(directory) is not None
+
+
+def why_none(directory: str) -> str:
+    """What is missing in a directory that holds no data set, and what to do."""
+    if mistake := tfds_directory.parents_mistake(directory):
+        return mistake
+    others = f"TF-Slim's own have {LABELS_TXT} instead, those of TensorFlow Datasets {FEATURES_JSON}"
+    path = os.path.join(directory, DATASET_JSON)
+    if is_remote(directory):
+        return f"{path} is missing ({others}); correct the name, or convert to a local disk and copy that"
+    remedy = f"make it with python -m pipeline.convert NAME --out {directory}"
+    return f"{path} is missing; {remedy}, or name another directory of shards with --data ({others})"
 
 
 def _reader(directory: str) -> Callable | None:

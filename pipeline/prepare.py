@@ -15,7 +15,7 @@ from config import InputOptions
 from errors import UserError
 from files import is_remote, moved_places
 from pipeline import listing, tfds_directory
-from pipeline.dataset import Dataset, Selection, has_dataset
+from pipeline.dataset import Dataset, Selection, has_dataset, why_none
 from pipeline.tfrecord import DATASET_JSON
 
 
@@ -27,13 +27,8 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
     """
     name, directory = options.dataset, options.data
     if not has_dataset(directory):
-        if mistake := tfds_directory.parents_mistake(directory):
-            raise UserError(mistake)
-        if is_remote(directory):
-            raise UserError(
-                f"{directory} holds no shards (no dataset.json, and no directory of TF-Slim or TensorFlow Datasets); "
-                "convert them to a local disk, and copy that directory there"
-            )
+        if is_remote(directory) or tfds_directory.parents_mistake(directory):
+            raise UserError(why_none(directory))
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)

@@ -99,19 +99,23 @@ def find(directory: str, pattern: str) -> list[str]:
     """Paths below a directory that match a pattern with *, sorted."""
     if not is_remote(directory):
         return sorted(glob(os.path.join(escape(directory), pattern)))
-    with _reported(directory):
-        return sorted(tf.io.gfile.glob(os.path.join(directory, pattern)))
+    try:
+        with _reported(directory):
+            return sorted(tf.io.gfile.glob(os.path.join(directory, pattern)))
+    except FileNotFoundError:  # there is not even such a bucket
+        return []
 
 
 class _RemoteFile(io.RawIOBase):
-    """A remote file, for io.BufferedReader."""
+    """A remote file, for io.BufferedReader. It knows its size and place, since GFile makes a request for each seek."""
 
     def __init__(self, path: str):
-        self.path = path
+        self.path, self.place = path, 0
         with _reported(path):
-            if tf.io.gfile.stat(path).is_directory:
+            status = tf.io.gfile.stat(path)
+            if status.is_directory:
                 raise OSError(errno.EINVAL, "no regular file", path)
-            self.file = tf.io.gfile.GFile(path, "rb")
+            self.size, self.file = status.length, tf.io.gfile.GFile(path, "rb")
 
     def readable(self) -> bool:
         return True
@@ -120,14 +124,18 @@ class _RemoteFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with _reported(self.path):
-            self.file.seek(offset, whence)
-            return self.file.tell()
+        self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
+        return self.place
 
     def readinto(self, buffer: memoryview) -> int:
+        if self.place >= self.size:
+            return 0
         with _reported(self.path):
+            if self.file.tell() != self.place:
+                self.file.seek(self.place)
             found = self.file.read(len(buffer))
         buffer[: len(found)] = found
+        self.place += len(found)
         return len(found)
 
     def close(self) -> None:

@@ -197,7 +197,10 @@ def test_a_compressed_shard_is_named(tmp_path, copied):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("ram://nothing/there", "ram://nothing/there holds no shards .*convert them to a local disk"),
+        (
+            "ram://nothing/there",
+            r"there/dataset\.json is missing .*; correct the name, or convert to a local disk",
+        ),
         ("s3://bucket/shards", "s3://bucket/shards/dataset.json cannot be read: this TensorFlow reads .*gs://.*; copy"),
         ("gs:///shards", "cannot be read .*bucket"),
     ],
@@ -251,6 +254,6 @@ def test_nothing_is_written_there_or_read_from_there():
     ):
         with pytest.raises(UserError, match=r"/x is a remote place, from which only --data"):
             call()
-    with pytest.raises(UserError, match="holds no shards"):
+    with pytest.raises(UserError, match=r"ram://empty/place/dataset\.json is missing"):
         prepare_data(InputOptions(data="ram://empty/place"), "no run")
     assert not has_dataset("ram://empty/place")
