@@ -25,7 +25,7 @@ from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
 from engine.session import session_config
 from errors import UserError, unknown
-from files import expand, os_errors_as_user_errors
+from files import expand, expand_data, os_errors_as_user_errors
 from nets import Net
 from nets.weights import head_width, input_channels
 from pipeline.batches import evaluation_batches
@@ -84,7 +84,7 @@ class Classifier:
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
-        path, data = expand(path), data and expand(data)
+        path, data = expand(path), data and expand_data(data)
         prefix, run = locate(path), run_of(path)
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
         config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size}, allow_code)
@@ -174,7 +174,7 @@ class Classifier:
         """The records that `evaluate` reads, by the same arguments. Raises UserError where the classes differ."""
         if not (data or self.dataset.directory):
             raise UserError(f"{self.checkpoint} lies in no run directory, so --data is needed")
-        dataset = Dataset.load(expand(data or self.config.input.data), self.dataset if self.run else None)
+        dataset = Dataset.load(expand_data(data or self.config.input.data), self.dataset if self.run else None)
         if dataset.class_names != self.dataset.class_names:
             raise UserError(
                 f"{dataset.directory} has other classes than {self.run or self.checkpoint}: "

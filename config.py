@@ -22,7 +22,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from errors import UserError, unknown
 from files import atomic_write, is_text
-from option_records import PLACE, SIZE, help_page, optional, options
+from option_records import DATA_PLACE, PLACE, SIZE, help_page, optional, options
 from sizes import PictureSize, as_size
 
 MOST_STEPS = 2**31 - 1
@@ -35,14 +35,15 @@ class InputOptions:
     """Pictures and batches."""
 
     dataset: str = "digits"
-    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, signs, flowers, folder (class folders of
-    your own pictures) or csv (a table of them); or your own source, FILE.py:NAME. imagenet can only be evaluated. Ready
-    shards in --data need no name."""
+    """Where the pictures come from: digits, mnist, fashion_mnist, cifar10, cifar100, signs, flowers, folder (class
+    folders of your own pictures, or an archive), csv (a table of them), webdataset or parquet; or your own source,
+    FILE.py:NAME. imagenet can only be evaluated. Ready shards in --data need no name."""
     source: Annotated[str | None, PLACE, optional("DIR")] = None
-    """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, cifar10 and flowers
+    """Raw files that are on disk already, for making the shards. Without it, mnist, fashion_mnist, CIFAR and flowers
     are downloaded."""
-    data: Annotated[str | None, PLACE, optional("DIR")] = None
-    """Directory of TFRecord shards and their dataset.json; made where it is missing. Default: data/DATASET."""
+    data: Annotated[str | None, DATA_PLACE, optional("DIR")] = None
+    """Directory of TFRecord shards and their dataset.json; made where it is missing. Or one of TF-Slim or TensorFlow
+    Datasets. May be a remote place, such as gs://bucket/shards. Default: data/DATASET."""
     batch_size: Annotated[int, Interval(ge=1, le=65536)] = 64
     """Pictures per step."""
     image_size: Annotated[PictureSize | None, Interval(ge=1, le=4096), SIZE, optional("N|HxW")] = None

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 import errors
-from config import AT_LEAST_ONE, PLACE, CheckpointOptions, flag, optional, options, parse
+from config import AT_LEAST_ONE, DATA_PLACE, PLACE, CheckpointOptions, flag, optional, options, parse
 
 
 @options
@@ -21,8 +21,8 @@ class EvalOptions(CheckpointOptions):
 
     split: Annotated[Literal["train", "validation", "test"] | None, optional("SPLIT")] = None
     """train, validation or test. Default: test, or validation where the data have no test split."""
-    data: Annotated[str | None, PLACE, optional("DIR")] = None
-    """Shards to evaluate on. Default: those of the run."""
+    data: Annotated[str | None, DATA_PLACE, optional("DIR")] = None
+    """Shards to evaluate on, also in a remote place such as gs://bucket/shards. Default: those of the run."""
     batch_size: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Pictures per batch. Default: that of the run, or 64."""
     on_error: Literal["stop", "skip"] = "stop"

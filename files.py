@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 
@@ -28,8 +28,14 @@ MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 millio
 def expand(path: "str | os.PathLike") -> str:
     """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
 
-    Raises UserError where there is no such directory: a new directory called ~ or ~user is never meant.
+    Raises UserError where there is no such directory: a new directory called ~ or ~user is never meant; and for a
+    remote place, since only shards are read from there.
     """
+    if is_remote(path):
+        raise UserError(
+            f"{path} is a remote place, from which only --data, the directory of shards, is read; name a local file or "
+            "directory here, and copy to or from it, such as with gcloud storage cp or aws s3 cp"
+        )
     expanded = os.path.expanduser(os.fspath(path))
     first = expanded.split(os.sep)[0]
     if first == "~":
@@ -38,6 +44,28 @@ def expand(path: "str | os.PathLike") -> str:
         user = f"{expanded} names the home directory of {first[1:]}, but there is no such user"
         raise UserError(f"{user}; give a whole path, or ./{expanded} for a file of that name")
     return expanded
+
+
+def is_remote(path: "str | os.PathLike") -> bool:
+    """Whether a path is the name of a remote place, such as gs://bucket/shards."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)))
+
+
+def expand_data(path: "str | os.PathLike") -> str:
+    """As `expand`, for shards, which may lie in a remote place: its name is returned unchanged.
+
+    Raises UserError also for a remote place without the name of a bucket.
+    """
+    if not is_remote(path):
+        return expand(path)
+    if re.fullmatch(r".*://+", os.fspath(path)):
+        raise UserError(f"{path} names no bucket; give it and the directory, such as gs://bucket/shards")
+    return os.fspath(path)
+
+
+def absolute(path: str) -> str:
+    """The absolute path; that of a remote place is its name without slashes at its end."""
+    return re.sub(r"(?<=[^/:])/+$", "", path) if is_remote(path) else os.path.abspath(path)
 
 
 def moved_places(path: str, beside: str) -> Iterator[str]:
@@ -208,6 +236,15 @@ def is_text(name: object) -> bool:
     return isinstance(name, str) and not re.search("[\ud800-\udfff]", name)
 
 
+@runtime_checkable
+class Folder(Protocol):
+    """A folder within a file, such as an archive. Also a Path for what list_directory and all_files need of one."""
+
+    def entries(self) -> Iterator[tuple[str, bool]]:
+        """The names in it, and whether each is a folder."""
+        ...
+
+
 def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
     """The folders and the files in a directory, each sorted; links are followed.
 
@@ -215,8 +252,11 @@ def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple
     cannot be read.
     """
     try:
-        with os.scandir(directory) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+        if isinstance(directory, Folder):
+            found = sorted(directory.entries())
+        else:
+            with os.scandir(directory) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as error:
         raise UserError(f"{directory} cannot be read ({error.strerror}); repair or remove it") from None
     parts: dict[bool, list[Path]] = {True: [], False: []}
@@ -235,7 +275,7 @@ def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[
     `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
     parents.
     """
-    real = os.path.realpath(directory)
+    real = os.path.realpath(str(directory))
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
     folders, files = list_directory(directory, left_out)

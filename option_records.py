@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import shutil
 import textwrap
+from collections.abc import Callable
 from typing import Annotated, get_type_hints
 
 import docstring_parser  # a dependency of tyro
 import tyro
 
-from files import expand
+from files import expand, expand_data
 from sizes import as_size
 
 
@@ -48,17 +49,18 @@ def help_page(text: str) -> str:
 
 
 PLACE = "path of a file or directory"  # marks an option in which a leading ~ is replaced by the home directory
+DATA_PLACE = "the same, or a remote place such as gs://bucket/shards"
 
 
 def options(cls: type) -> type:
     """Makes a class a frozen dataclass whose field docstrings are the help of its options; expands those that are a
-    PLACE."""
+    PLACE or DATA_PLACE."""
 
     def expand_places(record: object) -> None:
-        for key in _places(type(record)):
+        for key, expanded in _places(type(record)).items():
             value = getattr(record, key)
             if isinstance(value, str):
-                object.__setattr__(record, key, expand(value))
+                object.__setattr__(record, key, expanded(value))
 
     cls.__post_init__ = expand_places
     cls = dataclasses.dataclass(frozen=True)(cls)
@@ -70,6 +72,8 @@ def options(cls: type) -> type:
 
 
 @functools.cache
-def _places(record: type) -> list[str]:
-    hints = get_type_hints(record, include_extras=True)
-    return [key for key, hint in hints.items() if PLACE in getattr(hint, "__metadata__", ())]
+def _places(record: type) -> dict[str, Callable[[str], str]]:
+    """The options that are places, and what expands each."""
+    hints, kinds = get_type_hints(record, include_extras=True), {PLACE: expand, DATA_PLACE: expand_data}
+    marks = {key: getattr(hint, "__metadata__", ()) for key, hint in hints.items()}
+    return {key: kinds[mark] for key, found in marks.items() for mark in kinds if mark in found}

@@ -24,7 +24,7 @@ from checkpoints import in_directory, newest_valid, step_of
 from config import DURATIONS, MOST_STEPS, Config, check_warmup, flag
 from engine.journal import Journal
 from errors import UserError
-from files import is_text, locked, moved_places
+from files import absolute, is_text, locked, moved_places
 from nets import Net
 from pipeline.dataset import Dataset, has_dataset
 from pipeline.prepare import find_data, prepare_data
@@ -162,7 +162,7 @@ def resolve(config: Config) -> Config:
     return config.replace(
         learning_rate=rate,
         batch_norm_updates=automatic if updates == "auto" else updates,
-        data=os.path.abspath(config.input.data or os.path.join("data", own_code.attribute(config.input.dataset))),
+        data=absolute(config.input.data or os.path.join("data", own_code.attribute(config.input.dataset))),
         init_from=os.path.abspath(start) if is_file else start,
         image_size=config.input.image_size or net.image_size,
         preprocessing=config.input.preprocessing or net.preprocessing,

@@ -31,6 +31,7 @@ from engine.progress import SAVES, VALIDATIONS, Progress
 from engine.reports import Reports
 from engine.session import StopSignal, session_config
 from engine.summaries import picture_summary, weight_summary
+from files import is_remote
 from nets.weights import Restorer, fetch, restorer
 from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
@@ -226,7 +227,7 @@ def train(config: Config) -> TrainingResult:
             if config.run.dry_run:  # a run of two steps in a temporary directory
                 with tempfile.TemporaryDirectory() as scratch:
                     data = config.input.data
-                    taken = os.listdir(data) if os.path.isdir(data) else os.path.exists(data)
+                    taken = os.listdir(data) if os.path.isdir(data) else is_remote(data) or os.path.exists(data)
                     data = data if taken else os.path.join(scratch, "data")  # where a run would make them
                     return run_training(config.replace(data=data, run_dir=os.path.join(scratch, "dry run")))
             with exclusive(config.run.run_dir):

@@ -1,5 +1,6 @@
 """Compares an export, in the runtimes that load it, with the evaluation of its checkpoint, on pictures."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,10 @@ def compare_files(class_names: Sequence[str], exported: Exported, directory: Pat
 
 def sample_pictures(data: str | None, size: PictureSize, channels: int) -> tuple[list[bytes], str]:
     """JPEG and PNG files, and a description of their origin: a directory of shards, or noise where it is missing."""
-    if data and has_dataset(data):
+    there = False
+    with contextlib.suppress(UserError):  # a remote place that cannot be reached now
+        there = bool(data) and has_dataset(data)
+    if there:
         dataset = Dataset.load(data)
         split = next(name for name in ("test", "validation", "train") if dataset.size(name))
         index = dataset.index(split, "skip").intact()

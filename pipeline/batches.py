@@ -12,6 +12,7 @@ import numpy as np
 from errors import UserError
 from pipeline.index import Index, parse_tensor
 from pipeline.preprocess import Preprocessor
+from pipeline.records import RecordKeys
 from tfcompat import tf
 
 ORDER, AUGMENTATION = range(2)  # folded into keys, since two draws with one seed are identical
@@ -103,7 +104,7 @@ def training_batches(
         places = places.batch(batch_size, drop_remainder=True).flat_map(
             lambda *whole: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda values: values[mine], whole))
         )
-    batches.read(_loaded(places, preprocess).batch(part).prefetch(2))
+    batches.read(_loaded(places, index.keys, preprocess).batch(part).prefetch(2))
     return batches
 
 
@@ -119,7 +120,7 @@ def evaluation_batches(index: Index, preprocessor: Preprocessor, batch_size: int
     places = _places(
         batches, epochs=1, order=lambda epoch, examples: tf.range(examples), key=lambda epoch: tf.zeros([2], tf.int32)
     )
-    dataset = _loaded(places, lambda encoded, key, position: view(preprocessor.picture(encoded)))
+    dataset = _loaded(places, index.keys, lambda encoded, key, position: view(preprocessor.picture(encoded)))
     batches.read(dataset.batch(batch_size).prefetch(2))
     if crops > 1:
         batches.images = tf.reshape(batches.images, [-1, *batches.images.shape[2:]])
@@ -170,7 +171,7 @@ def _places(batches: Batches, epochs: int, order: Callable, key: Callable) -> "t
     return tf.data.Dataset.range(start_epoch, epochs).flat_map(places_of)
 
 
-def _loaded(places: "tf.data.Dataset", preprocess: Callable) -> "tf.data.Dataset":
+def _loaded(places: "tf.data.Dataset", keys: RecordKeys, preprocess: Callable) -> "tf.data.Dataset":
     """(image, label, row) of each place; preprocess(encoded, key, position) gives the image."""
 
     def read(place: tuple, where: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
@@ -186,7 +187,7 @@ def _loaded(places: "tf.data.Dataset", preprocess: Callable) -> "tf.data.Dataset
     @tf.autograph.experimental.do_not_convert  # it would wrap a family's UserError in its own stack
     def load(record: tf.Tensor, place_and_where: tuple) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         (key_of_epoch, position, row), _ = place_and_where
-        encoded, label = parse_tensor(record)
+        encoded, label = parse_tensor(record, keys)
         return preprocess(encoded, key_of_epoch, position), label, row
 
     # Reading in flat_map and decoding in map: a map that reads as well runs one element at a time under op determinism

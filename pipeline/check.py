@@ -22,8 +22,8 @@ if __name__ == "__main__":
 
 import own_code
 from errors import UserError, printable
-from files import check_output, expand, os_errors_as_user_errors
-from pipeline import montage, tfrecord
+from files import check_output, expand, expand_data, os_errors_as_user_errors
+from pipeline import montage, storage, tfrecord
 from pipeline.balance import counted, describe
 from pipeline.corruption import Examiner
 from pipeline.dataset import Dataset
@@ -58,7 +58,7 @@ def check(dataset: Dataset) -> tuple[dict[str, Counter], list[Fault], str | None
     balance, faults = {}, []
     examined: dict[str, Examined] = {}  # TF-Slim data without validation: both splits are in the same shards
     index = known_contents(dataset.directory)
-    with Examiner(dataset.channels, len(dataset.class_names)) as examiner:
+    with Examiner(dataset) as examiner:
         for name, split in ((name, dataset.splits[name]) for name in SPLITS if name in dataset.splits):
             new = [shard for shard in split.shards if shard.file not in examined]
             with tqdm(total=sum(s.examples for s in new), desc=name, unit="record", disable=None) as progress:
@@ -98,24 +98,24 @@ def _check_shard(path: str, expected: int, known: Content | None, examiner: Exam
         for found, fault, label in _examined(path, examiner):
             faults += [fault] if fault else []
             labels.append(NO_LABEL if fault else label)
-            notes.append(note(found.payload))
+            notes.append(note(found.payload, examiner.keys))
             offsets.append(found.offset)
             update()
     except OSError as error:
         faults.append(Fault(path, None, f"the file cannot be read ({error.strerror})"))
     else:
-        faults += _differences(path, expected, known, offsets, {fault.offset for fault in faults})
+        faults += _differences(path, expected, known, offsets, {fault.offset for fault in faults}, examiner.counted_in)
     return Examined(Content(np.array(offsets, np.int64), {}, np.array(notes, NOTE)), np.array(labels, np.int64), faults)
 
 
 def _differences(
-    path: str, expected: int, known: Content | None, offsets: list[int], faulty: set[int]
+    path: str, expected: int, known: Content | None, offsets: list[int], faulty: set[int], counted_in: str
 ) -> Iterator[Fault]:
-    """Faults of a shard that is not as dataset.json and the stored index have it."""
+    """Faults of a shard that is not as the stored index and counted_in, which states the records, have it."""
     if len(offsets) > expected:
-        yield Fault(path, None, f"holds {len(offsets)} records; dataset.json says {expected}")
+        yield Fault(path, None, f"holds {len(offsets)} records; {counted_in} says {expected}")
     if len(offsets) < expected:
-        end = os.path.getsize(path)
+        end, _ = storage.stamp(path)
         yield Fault(path, end, f"it is missing; the file ends after {len(offsets)} of {expected} records")
     if known and (known.offsets.tolist() != offsets or not {offsets[row] for row in known.faults} <= faulty):
         stored = stored_index(os.path.dirname(path))
@@ -124,7 +124,7 @@ def _differences(
 
 def _examined(path: str, examiner: Examiner) -> Iterator[tuple[tfrecord.Found, Fault | None, int | None]]:
     """Each record of a shard in order, its fault, and its label."""
-    records = tfrecord.walk(path)
+    records = tfrecord.walk(path, storage.open_file)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         while block := list(islice(records, 256)):  # all at once would fill the memory
             examined = threads.map(lambda found: examiner.fault(path, found), block)
@@ -137,8 +137,8 @@ def parse_command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shards = "shards with their dataset.json, or TF-Slim's with labels.txt"
-    parser.add_argument("directory", type=expand, metavar="DIR", help=shards)
+    shards = "shards with their dataset.json, or of TF-Slim or TensorFlow Datasets; also in a remote place, gs://…"
+    parser.add_argument("directory", type=expand_data, metavar="DIR", help=shards)
     parser.add_argument("--montage", type=expand, metavar="PNG", help="draw a sheet of labelled samples")
     augment = f"also draw training's inputs of the samples: {', '.join(FAMILIES)}, or FILE.py:NAME"
     parser.add_argument("--augment", metavar="FAMILY", help=augment)
@@ -167,8 +167,10 @@ def main() -> None:
     if is_damaged(args.directory):
         stored = stored_index(args.directory)
         print(f"{stored} is damaged, edited or of another version; it is not used, and training makes it anew")
-    if LABELS_TXT in dataset.names.file and (names := left_out(args.directory)):
+    if os.path.basename(dataset.names.file) == LABELS_TXT and (names := left_out(args.directory)):
         print(f"left out, since their names have no split such as train or test: {printable(', '.join(names))}")
+    if splits := dataset.description.get("left_out"):
+        print(f"left out: the splits {printable(', '.join(splits))}")
     balance, faults, remedy = check(dataset)
     print(describe(balance, dataset.class_names))
     for line in faults:

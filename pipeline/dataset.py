@@ -19,30 +19,35 @@ converter accepts. sample_range are the samples of more than 8 bits that became 
 declare. light_strokes is null unless the training pictures are light strokes on black of one small size, such
 as MNIST's: the share of those that are, and the median of their longer sides in pixels.
 
-A directory of TF-Slim's scripts has labels.txt instead and is read in place. Its splits may also have "part", where
-training and validation share shards ("every" in runs of earlier versions), and "missing", names of shards.
+A directory of TF-Slim's scripts has labels.txt instead, one of TensorFlow Datasets features.json, and both are read in
+place. Their splits may also have "part", where training and validation share shards ("every" in runs of earlier
+versions), and "missing", names of shards. "record" has the keys of records that are not TF-Slim's ("encoded", "label",
+"filename"), and "left_out" the names of other splits.
 """
 
+import contextlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from channels import MOST
 from errors import UserError
-from files import atomic_write, is_text, os_errors_as_user_errors, read_regular
-from pipeline import labels, slim_directory, statistics
+from files import atomic_write, is_remote, is_text, os_errors_as_user_errors
+from pipeline import labels, slim_directory, statistics, storage, tfds_directory
 from pipeline.images import MAX_PIXELS, PictureFormat
 from pipeline.index import Index, StoredExample, known_contents, make_index
 from pipeline.labels import ClassNames, Located
+from pipeline.records import SLIM, RecordKeys
 from pipeline.rewritten import with_copies
 from pipeline.slim_directory import LABELS_TXT
 from pipeline.splits import BY_PICTURE, BY_POSITION, Shard, Split
 from pipeline.statistics import PIXEL_STATS, Statistics
+from pipeline.tfds_directory import FEATURES_JSON, INFO_JSON
 from pipeline.tfrecord import DATASET_JSON
 
 PARTS = {"every": BY_POSITION, "part": BY_PICTURE}  # keys of a split that holds a part of the records of its shards
@@ -63,21 +68,19 @@ class Dataset:
     @classmethod
     @os_errors_as_user_errors()
     def load(cls, directory: str, like: "Dataset | None" = None) -> "Dataset":
-        """Reads dataset.json, or TF-Slim's labels.txt. Raises UserError where both are missing, or one is damaged.
+        """Reads dataset.json, TF-Slim's labels.txt or TFDS's features.json.
 
-        like is the data set of a run: TF-Slim's shards, which do not say how they are read, are then read as by the
-        run, with its channels and its way to hold validation out.
+        like is the data set of a run: shards that do not say how they are read are then read as by the run, with its
+        channels and its way to hold validation out. Raises UserError where all three are missing, or one is damaged.
         """
-        path = Path(directory) / DATASET_JSON
+        path = os.path.join(directory, DATASET_JSON)
         try:
-            description = json.loads(read_regular(path))
+            description = json.loads(storage.read(path))
         except FileNotFoundError:
-            if not (path.parent / LABELS_TXT).exists():
-                raise UserError(
-                    f"{path} is missing; make it with python -m pipeline.convert NAME --out {directory}, "
-                    f"or name another directory of shards with --data (TF-Slim's own have {LABELS_TXT} instead)"
-                ) from None
-            description = slim_directory.describe(Path(directory), like and like.description)
+            describe = _reader(directory)
+            if not describe:
+                raise UserError(why_none(directory)) from None
+            description = describe(directory, like and like.description)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON ({error}); convert the data again") from None
         return cls.of(directory, description)
@@ -96,7 +99,7 @@ class Dataset:
                 part["examples"], shards, part.get("every") or part.get("part"), tuple(part.get("missing", ()))
             )
         class_names, channels = tuple(description["class_names"]), description["channels"]
-        stats = statistics.load(directory, channels, description.get("statistics"))
+        stats = statistics.load(directory, channels, description.get("statistics"), storage.open_file)
         return cls(directory, class_names, channels, MappingProxyType(splits), stats, description)
 
     @property
@@ -136,18 +139,31 @@ class Dataset:
         if not self.size(split):
             have = ", ".join(name for name in self.splits if self.size(name))
             raise UserError(f"{self.directory} has no {split} split; it has {have}")
-        index = make_index(self.directory, self.splits[split], on_error)
-        if os.path.exists(os.path.join(self.directory, DATASET_JSON)):
+        index = make_index(self.directory, self.splits[split], on_error, self.keys, self.counted_in)
+        if storage.exists(os.path.join(self.directory, DATASET_JSON)):
             return index
-        return with_copies(index, self.directory, split, self.channels)  # of TF-Slim
+        return with_copies(index, self.directory, split, self.channels)  # of other programs
+
+    @property
+    def keys(self) -> RecordKeys:
+        """The names of the features of a record."""
+        record = self.description.get("record")
+        return RecordKeys(record["encoded"], record["label"], record.get("filename")) if record else SLIM
+
+    @property
+    def counted_in(self) -> str | None:
+        """The file that states how many records each shard holds; None for none, as in TF-Slim's directories."""
+        names = (DATASET_JSON, INFO_JSON) if "record" in self.description else (DATASET_JSON,)
+        return next((name for name in names if storage.exists(os.path.join(self.directory, name))), None)
 
     @property
     def names(self) -> ClassNames:
         """The names of the classes, and the file that they are from."""
-        for name in (DATASET_JSON, LABELS_TXT):
-            path = os.path.join(self.directory, name)
-            if os.path.exists(path):
-                break
+        path = os.path.join(self.directory, DATASET_JSON)
+        if not storage.exists(path):
+            path = os.path.join(self.directory, LABELS_TXT)
+            if self.keys != SLIM:
+                path = tfds_directory.names_file(self.directory, self.keys.label)
         return ClassNames(self.class_names, path)
 
     def check_labels(self, split: str) -> None:
@@ -174,9 +190,8 @@ class Dataset:
     def copy_description(self, run: "str | Path") -> None:
         """Writes dataset.json and the statistics of each pixel into a run directory, where they are missing."""
         contents = {DATASET_JSON: (json.dumps(self.description, indent=2) + "\n").encode()}
-        pixel_statistics = Path(self.directory) / PIXEL_STATS
-        if pixel_statistics.exists():
-            contents[PIXEL_STATS] = pixel_statistics.read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            contents[PIXEL_STATS] = storage.read(os.path.join(self.directory, PIXEL_STATS))
         for name in (name for name in contents if not (Path(run) / name).exists()):
             with atomic_write(Path(run) / name) as partial:
                 partial.write_bytes(contents[name])
@@ -201,8 +216,26 @@ class Selection:
 
 
 def has_dataset(directory: str) -> bool:
-    """Whether a directory holds a data set: a converted one, or TF-Slim's."""
-    return any(os.path.exists(os.path.join(directory, name)) for name in (DATASET_JSON, LABELS_TXT))
+    """Whether a directory holds a data set: a converted one, TF-Slim's, or one of TensorFlow Datasets."""
+    return storage.exists(os.path.join(directory, DATASET_JSON)) or _reader(directory) is not None
+
+
+def why_none(directory: str) -> str:
+    """What is missing in a directory that holds no data set, and what to do."""
+    if mistake := tfds_directory.parents_mistake(directory):
+        return mistake
+    others = f"TF-Slim's own have {LABELS_TXT} instead, those of TensorFlow Datasets {FEATURES_JSON}"
+    path = os.path.join(directory, DATASET_JSON)
+    if is_remote(directory):
+        return f"{path} is missing ({others}); correct the name, or convert to a local disk and copy that"
+    remedy = f"make it with python -m pipeline.convert NAME --out {directory}"
+    return f"{path} is missing; {remedy}, or name another directory of shards with --data ({others})"
+
+
+def _reader(directory: str) -> Callable | None:
+    """What describes a directory without dataset.json; None for one that holds no data set."""
+    readers = {LABELS_TXT: slim_directory.describe, FEATURES_JSON: tfds_directory.describe}
+    return next((read for name, read in readers.items() if storage.exists(os.path.join(directory, name))), None)
 
 
 def _mistake(dataset: object) -> str | None:
@@ -225,6 +258,11 @@ def _mistake(dataset: object) -> str | None:
         return "light_strokes must have a longer_side in pixels, or be null"
     if not isinstance(dataset.get("statistics"), dict | None):
         return "statistics must be an object or null"
+    record = dataset.get("record", {"encoded": "", "label": ""})
+    if not isinstance(record, dict) or not all(is_text(record.get(key)) for key in ("encoded", "label")):
+        return "record must have the keys of the picture, encoded, and of the label"
+    if not isinstance(record.get("filename", ""), str | None):
+        return "record has a filename that is none"
     if not isinstance(splits, dict) or not all(map(_is_split, splits.values())):
         return "each of splits must have the number of its examples and a list of shards, files beside it, that add up"
     files = [shard["file"] for part in splits.values() if not PARTS.keys() & part for shard in part["shards"]]

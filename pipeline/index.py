@@ -1,4 +1,4 @@
-"""Records: their content, a tf.train.Example with TF-Slim's keys, and their places in the shards of a split.
+"""Records: their content, a tf.train.Example, and their places in the shards of a split.
 
 Byte offsets and corrupt records are found once and stored beside the shards.
 """
@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from errors import UserError
-from files import atomic_write, check_unpacked, open_regular
-from pipeline import images, tfrecord
-from pipeline.records import NO_NOTE, NOTE, describe_features, note
+from files import absolute, atomic_write, check_unpacked, is_remote, open_regular
+from pipeline import images, storage, tfrecord
+from pipeline.records import NO_NOTE, NOTE, SLIM, RecordKeys, describe_features, note
 from pipeline.splits import BY_POSITION, Split, members
 from tfcompat import tf
 
@@ -48,34 +48,33 @@ class StoredExample(NamedTuple):
         return images.stored_pixels(self.encoded, channels)
 
 
-def parse(payload: bytes) -> StoredExample:
+def parse(payload: bytes, keys: RecordKeys) -> StoredExample:
     """Parses the payload of a record. Raises InvalidExample where it is no labelled picture."""
     try:
         features = tf.train.Example.FromString(payload).features.feature
     except DecodeError:
         raise InvalidExample("it is no tf.train.Example") from None
-    labels = features["image/class/label"].int64_list.value
-    encoded = features["image/encoded"].bytes_list.value
+    labels, encoded = features[keys.label].int64_list.value, features[keys.encoded].bytes_list.value
     if len(labels) != 1:
-        raise InvalidExample(f"it has no image/class/label that is one int64; {describe_features(payload)}")
+        raise InvalidExample(f"it has no {keys.label} that is one int64; {describe_features(payload)}")
     if len(encoded) != 1:
-        raise InvalidExample(f"it has no image/encoded, one file as bytes; {describe_features(payload)}", labels[0])
-    names = features["image/filename"].bytes_list.value or [b""]
-    size = tuple((features[f"image/{side}"].int64_list.value or [0])[0] for side in ("height", "width"))
-    return StoredExample(encoded[0], labels[0], names[0].decode(errors="backslashreplace"), size)
+        raise InvalidExample(f"it has no {keys.encoded}, one file as bytes; {describe_features(payload)}", labels[0])
+    names = (keys.filename and features[keys.filename].bytes_list.value) or [b""]
+    height, width = ((features[side].int64_list.value or [0])[0] for side in keys.size) if keys.size else (0, 0)
+    return StoredExample(encoded[0], labels[0], names[0].decode(errors="backslashreplace"), (height, width))
 
 
-def read_example(path: str, offset: int) -> StoredExample:
+def read_example(path: str, offset: int, keys: RecordKeys) -> StoredExample:
     """Reads the record at a byte offset of a shard. Raises InvalidExample, or OSError where that fails."""
-    found = tfrecord.read_at(path, offset)
+    found = tfrecord.read_at(path, offset, storage.open_file)
     if found.payload is None:
         raise InvalidExample(found.fault)
-    return parse(found.payload)
+    return parse(found.payload, keys)
 
 
-def parse_tensor(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def parse_tensor(serialized: tf.Tensor, keys: RecordKeys) -> tuple[tf.Tensor, tf.Tensor]:
     """Parses a serialized example, a scalar string: the encoded picture, a scalar string, and its label, int64."""
-    types = {"image/encoded": tf.string, "image/class/label": tf.int64}
+    types = {keys.encoded: tf.string, keys.label: tf.int64}
     features = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in types.items()}
     parsed = tf.io.parse_single_example(serialized, features)
     return tuple(parsed[key] for key in types)
@@ -88,6 +87,7 @@ class Index(NamedTuple):
     shards: np.ndarray  # int32 [examples], index into files
     offsets: np.ndarray  # int64 [examples], byte offset of the record in its file
     replaced: np.ndarray  # bool [examples], whether the record is corrupt and another record replaces it
+    keys: RecordKeys  # of all of them
     lost: str = ""  # how many records are lost at the ends of damaged shards, beside these; '' for none
 
     def take(self, rows: np.ndarray) -> "Index":
@@ -110,18 +110,19 @@ class Index(NamedTuple):
 
     def example(self, row: int) -> StoredExample:
         """Reads and parses a record."""
-        return read_example(*self.place(row))
+        return read_example(*self.place(row), self.keys)
 
     def pictures(self, rows: Sequence[int], channels: int) -> list[np.ndarray]:
         """The pictures of some records as they are stored, uint8 [H, W, channels]."""
         return [self.example(row).pixels(channels) for row in rows]
 
 
-def make_index(directory: str, part: Split, on_error: str) -> Index:
-    """Finds the records of a split, each checked against its CRCs once, and compares their number with dataset.json.
+def make_index(directory: str, part: Split, on_error: str, keys: RecordKeys, counted_in: str | None) -> Index:
+    """Finds the records of a split, each checked against its CRCs once.
 
-    on_error='skip' replaces a corrupt record by another one, the same each time, so that the order of the others does
-    not change; 'stop' raises UserError for it, as for shards that are missing, cut short or of another length.
+    counted_in is the file that states their number, with which it is compared; None for none. on_error='skip' replaces
+    a corrupt record by another one, the same each time, so that the order of the others does not change; 'stop' raises
+    UserError for it, as for shards that are missing, cut short or of another length.
     """
     if on_error not in ("stop", "skip"):
         raise UserError(f"--on-error is {on_error!r}; it must be stop or skip")
@@ -130,10 +131,13 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
     names = [shard.file for shard in part.shards]
     files = [os.path.join(directory, name) for name in names]
     offsets, notes, faults = [], [], {}
-    contents = scan(directory, names)
+    contents = scan(directory, names, keys)
     for path, content, (_, expected) in zip(files, contents, part.shards, strict=True):
         start, found = sum(map(len, offsets)), content.offsets
-        missing, counts = expected - len(found), f"{len(found)} records, dataset.json says {expected}"
+        missing, counts = (
+            expected - len(found),
+            f"{len(found)} records, {counted_in or tfrecord.DATASET_JSON} says {expected}",
+        )
         if missing < 0 or (missing and not content.faults and on_error == "stop"):
             skip = "" if missing < 0 else ", or continue without the missing ones: --on-error skip"
             raise UserError(f"{path} holds {counts}; convert the data again{skip}")
@@ -142,10 +146,10 @@ def make_index(directory: str, part: Split, on_error: str) -> Index:
         faults.update(dict.fromkeys(range(start + len(found), start + expected), f"{path} ends after {counts}"))
         offsets.append(np.concatenate([found, np.full(missing, -1, np.int64)]))
         if part.part:
-            notes.append(np.concatenate([content.notes, np.array([NO_NOTE] * missing, NOTE)]))
+            notes.append(content.padded(expected))
     shards = np.repeat(np.arange(len(files), dtype=np.int32), list(map(len, offsets)))
-    lost = "" if os.path.exists(os.path.join(directory, tfrecord.DATASET_JSON)) else _lost(names, contents)
-    index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool), lost)
+    lost = "" if counted_in else _lost(names, contents)
+    index = Index(files, shards, np.concatenate(offsets), np.zeros(len(shards), bool), keys, lost)
     if not part.part:
         return _replaced(index, faults, on_error, directory)
     rows = np.flatnonzero(members(part, np.concatenate(notes)))
@@ -221,57 +225,71 @@ class Content(NamedTuple):
     faults: dict[int, str]  # position of a corrupt record: the reason
     notes: np.ndarray  # NOTE [records]
 
+    def padded(self, expected: int) -> np.ndarray:
+        """The notes of a shard that should hold `expected` records: NOTE [expected], those that are missing empty."""
+        return np.concatenate([self.notes, np.array([NO_NOTE] * (expected - len(self.notes)), NOTE)])
 
-def scan(directory: str, names: list[str]) -> list[Content]:
+
+class Entry(NamedTuple):
+    """A shard in the stored index."""
+
+    stamp: tuple[int, int]  # size and modification time
+    keys: str  # of the features that the notes are of
+    content: Content
+
+
+def scan(directory: str, names: list[str], keys: RecordKeys) -> list[Content]:
     """The records of shards. Every CRC is verified when a shard is new, or has changed in size or modification time.
 
     The result is stored as INDEX_NPZ in the directory or, where that cannot be written, in the user's cache. Raises
     UserError for a shard that is missing or cannot be read.
     """
     try:
-        stamps = {name: _stamp(directory, name) for name in names}
+        found = storage.stamps([os.path.join(directory, name) for name in names])
+        stamps = dict(zip(names, found, strict=True))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; convert the data again") from None
     index = _load(directory)
-    new = [name for name in names if index.get(name, (None,))[0] != stamps[name]]
+    new = [name for name in names if name not in index or index[name][:2] != (stamps[name], _text(keys))]
     if new:
         size = sum(stamps[name][0] for name in new)
         with tqdm(total=size, desc="checking shards", unit="B", unit_scale=True, disable=None, delay=1) as progress:
             for name in new:
-                index[name] = stamps[name], _walk(os.path.join(directory, name))
+                index[name] = Entry(stamps[name], _text(keys), _walk(os.path.join(directory, name), keys))
                 progress.update(stamps[name][0])
         _save(directory, index)
-    return [index[name][1] for name in names]
+    return [index[name].content for name in names]
 
 
-def _stamp(directory: str, name: str) -> tuple[int, int]:
-    status = os.stat(os.path.join(directory, name))
-    return status.st_size, status.st_mtime_ns
+def _text(keys: RecordKeys) -> str:
+    return f"{keys.encoded} {keys.label}"
 
 
 def known_contents(directory: str) -> dict[str, Content]:
     """The entries of the stored index for shards that have not changed since."""
-    index = {n: entry for n, entry in _load(directory).items() if os.path.exists(os.path.join(directory, n))}
-    return {name: content for name, (stamp, content) in index.items() if stamp == _stamp(directory, name)}
+    index, there = _load(directory), set(storage.list_files(directory))
+    names = [name for name in index if name in there]
+    stamps = storage.stamps([os.path.join(directory, name) for name in names])
+    return {name: index[name].content for name, stamp in zip(names, stamps, strict=True) if index[name].stamp == stamp}
 
 
 def add_fault(directory: str, name: str, offset: int, fault: str) -> None:
     """Marks a record as corrupt whose CRCs are right, but whose picture does not decode."""
     index = _load(directory)
     if name in index:
-        content = index[name][1]
+        content = index[name].content
         content.faults[int(np.searchsorted(content.offsets, offset))] = fault
         _save(directory, index)
 
 
-def _walk(path: str) -> Content:
+def _walk(path: str, keys: RecordKeys) -> Content:
     offsets, faults, notes = [], {}, []
     try:
-        for found in tfrecord.walk(path):
+        for found in tfrecord.walk(path, storage.open_file):
             if found.fault:
                 faults[len(offsets)] = found.fault
             offsets.append(found.offset)
-            notes.append(note(found.payload))
+            notes.append(note(found.payload, keys))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     return Content(np.array(offsets, np.int64), faults, np.array(notes, NOTE))
@@ -279,14 +297,15 @@ def _walk(path: str) -> Content:
 
 def stored_index(directory: str) -> Path:
     """The path of INDEX_NPZ."""
-    if os.access(directory, os.W_OK):
+    if not is_remote(directory) and os.access(directory, os.W_OK):
         return Path(directory) / INDEX_NPZ
-    key = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:16]
+    place = absolute(directory) if is_remote(directory) else os.path.realpath(directory)
+    key = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
     return Path(pooch.os_cache("slimgraph")) / "index" / key / INDEX_NPZ
 
 
-def _load(directory: str) -> dict[str, tuple[tuple[int, int], Content]]:
-    """Shard name to stamp and content; {} where there is no index as _save writes it."""
+def _load(directory: str) -> dict[str, Entry]:
+    """The entries by the names of shards; {} where there is no index as _save writes it."""
     try:
         return _read(stored_index(directory))
     except Exception:  # missing; or what zipfile, zlib and NumPy's parser raise
@@ -298,7 +317,7 @@ def is_damaged(directory: str) -> bool:
     return os.path.lexists(stored_index(directory)) and not _load(directory)
 
 
-def _read(path: Path) -> dict[str, tuple[tuple[int, int], Content]]:
+def _read(path: Path) -> dict[str, Entry]:
     with open_regular(path) as file, np.load(file) as stored:
         check_unpacked(stored.zip)
         arrays = dict(stored)
@@ -310,8 +329,9 @@ def _read(path: Path) -> dict[str, tuple[tuple[int, int], Content]]:
     faults = (arrays[key].tolist() for key in ("fault_shards", "fault_positions", "faults"))
     for shard, position, fault in zip(*faults, strict=True):
         contents[shard].faults[position] = fault
-    entries = zip(map(tuple, arrays["stamps"].tolist()), contents, strict=True)
-    return dict(zip(arrays["names"].tolist(), entries, strict=True))
+    names = arrays["names"].tolist()
+    keys = arrays["keys"].tolist() if "keys" in arrays else [_text(SLIM)] * len(names)  # of an earlier version
+    return dict(zip(names, map(Entry, map(tuple, arrays["stamps"].tolist()), keys, contents), strict=True))
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:
@@ -323,11 +343,12 @@ def _digest(arrays: dict[str, np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def _save(directory: str, index: dict[str, tuple[tuple[int, int], Content]]) -> None:
-    stamps, contents = zip(*index.values(), strict=True)
+def _save(directory: str, index: dict[str, Entry]) -> None:
+    stamps, keys, contents = zip(*index.values(), strict=True)
     faults = [(i, *fault) for i, content in enumerate(contents) for fault in content.faults.items()]
     arrays = {
         "names": np.array(list(index), np.str_),
+        "keys": np.array(keys, np.str_),
         "stamps": np.array(stamps, np.int64).reshape(-1, 2),
         "counts": np.array([len(content.offsets) for content in contents], np.int64),
         "offsets": np.concatenate([content.offsets for content in contents]),

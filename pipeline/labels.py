@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import tfrecord
+from pipeline import storage, tfrecord
 from pipeline.index import Content
 from pipeline.records import NO_LABEL, TEXT_KEYS, Fault, text_hash
 from tfcompat import tf
@@ -127,7 +127,7 @@ def _describe(
             break
         row -= len(shard.content.offsets)
     offset, label = int(shard.content.offsets[row]), int(shard.content.notes["label"][row])
-    payload = tfrecord.read_at(shard.path, offset).payload or b""
+    payload = tfrecord.read_at(shard.path, offset, storage.open_file).payload or b""
     value = tf.train.Example.FromString(payload).features.feature[f"image/class/{key}"].bytes_list.value
     text = value[0].decode("utf-8", "backslashreplace") if value else ""
     return Fault(

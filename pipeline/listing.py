@@ -22,7 +22,9 @@ from pipeline.images import EXTENSIONS
 from pipeline.table_files import column_names, find_picture, open_table
 
 LISTING = ".source.csv.gz"
-ARRAYS = ("mnist", "fashion_mnist", "cifar10", "signs")  # sources whose files hold many pictures each
+ARRAYS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "signs")  # sources whose files hold many pictures each
+SHARDS = {"webdataset": (".tar", ".txt"), "parquet": (".parquet",)}  # sources in archives, and the files they read
+HASHED = 4 * 2**30  # bytes of archives that are read for a comparison, in seconds; times are compared of larger ones
 NAMED = 3  # examples of each kind of difference
 ROUNDED = 2 * 10**9  # nanoseconds: FAT and zip archives keep times of even seconds
 
@@ -50,6 +52,12 @@ def list_source(name: str, source: Path) -> Listing:
             file = Path(own_code.split(name)[0])
             code = {file.name: _whole(file)} if file.exists() else {}
             return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
+        if name in SHARDS:
+            found = {source.name: _stamp(source.stat())} if source.is_file() else dict(_walk(str(source)))
+            found = {file: entry for file, entry in found.items() if file.endswith(SHARDS[name])}
+            root = source.parent if source.is_file() else source
+            whole = sum(entry.size for entry in found.values()) <= HASHED
+            return {file: _whole(root / file) for file in found} if whole else found
         if source.is_file():
             return {source.name: _whole(source), **dict(_pictures_of_table(source) if name == "csv" else ())}
         if name in ARRAYS:

@@ -13,9 +13,9 @@ import numpy as np
 import own_code
 from config import InputOptions
 from errors import UserError
-from files import moved_places
-from pipeline import listing
-from pipeline.dataset import Dataset, Selection, has_dataset
+from files import is_remote, moved_places
+from pipeline import listing, tfds_directory
+from pipeline.dataset import Dataset, Selection, has_dataset, why_none
 from pipeline.tfrecord import DATASET_JSON
 
 
@@ -27,11 +27,15 @@ def prepare_data(options: InputOptions, run: str) -> Dataset:
     """
     name, directory = options.dataset, options.data
     if not has_dataset(directory):
+        if is_remote(directory) or tfds_directory.parents_mistake(directory):
+            raise UserError(why_none(directory))
         source = f" from {options.source}" if options.source else ""
         print(f"making {directory}: {name}{source}", flush=True)
         make_data(name, directory, options.source)
     before = Dataset.load(run) if os.path.exists(os.path.join(run, DATASET_JSON)) else None
     dataset = Dataset.load(directory, before)
+    if not before and (left_out := dataset.description.get("left_out")):
+        print(f"note: {directory} has other splits, too, which are left out: {', '.join(left_out)}")
     if not dataset.size("train"):
         command = f"python eval.py --ckpt PATH --data {directory}"
         raise UserError(f"there are no training pictures in {directory}; it can only be evaluated: {command}")
@@ -137,7 +141,7 @@ def difference(one: Dataset, other: Dataset) -> str | None:
 
 def find_data(directory: str, run: str) -> str:
     """The directory of a run's data; where it is gone, its place in a project that was moved together with the run."""
-    if has_dataset(directory):
+    if is_remote(directory) or has_dataset(directory):
         return directory
     trained_on = Dataset.load(run)
     for place in filter(has_dataset, moved_places(directory, run)):

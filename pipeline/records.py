@@ -3,6 +3,7 @@
 import base64
 import functools
 import hashlib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import google_crc32c
@@ -24,6 +25,18 @@ OTHER_FORMATS = {
     b"\x1f\x8b": "gzip",
 }
 
+
+@dataclass(frozen=True)
+class RecordKeys:
+    """Names of the features of a record, which differ between TF-Slim's shards and those of TensorFlow Datasets."""
+
+    encoded: str  # the picture's file
+    label: str
+    filename: str | None = None  # None where records name no file; also for the size
+    size: tuple[str, str] | None = None  # height and width
+
+
+SLIM = RecordKeys("image/encoded", "image/class/label", "image/filename", ("image/height", "image/width"))
 TEXT_KEYS = ("text", "synset")  # of image/class
 NO_LABEL = np.iinfo(np.int64).min
 # A label, hashes of the class's names (0 where the record has none), and one of the picture (0 for a corrupt record).
@@ -43,13 +56,13 @@ class Fault(NamedTuple):
         return f"{self.path}: {'' if self.offset is None else f'the record at byte {self.offset}: '}{self.reason}"
 
 
-def note(payload: bytes | None) -> tuple[int, int, int, int]:
+def note(payload: bytes | None, keys: RecordKeys) -> tuple[int, int, int, int]:
     """The NOTE of a record. It is lenient: what makes a record unusable is found when it is read."""
     try:
         features = tf.train.Example.FromString(payload or b"").features.feature
     except DecodeError:
         return NO_NOTE
-    label, encoded = features["image/class/label"].int64_list.value, features["image/encoded"].bytes_list.value
+    label, encoded = features[keys.label].int64_list.value, features[keys.encoded].bytes_list.value
     picture = google_crc32c.value(encoded[0]) or 1 if encoded else 0
     texts = (features.get(f"image/class/{key}") for key in TEXT_KEYS)  # [key] would make those that are missing
     hashes = (text_hash(text.bytes_list.value[0]) if text and text.bytes_list.value else 0 for text in texts)

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import atomic_write, locked, open_regular
-from pipeline import images, tfrecord
+from pipeline import images, storage, tfrecord
 from pipeline.index import Index, InvalidExample, parse, stored_index
+from pipeline.records import SLIM
 from tfcompat import tf
 
 DIRECTORY = ".rewritten"
@@ -77,8 +78,10 @@ def _key(index: Index, channels: int) -> str:
     """Changes where the shards do, or the records of the index."""
     digest = hashlib.sha256(VERSION + bytes([channels]))
     for file in index.files:
-        status = os.stat(file)
-        digest.update(f"{os.path.basename(file)} {status.st_size} {status.st_mtime_ns}\n".encode())
+        size, changed = storage.stamp(file)
+        digest.update(f"{os.path.basename(file)} {size} {changed}\n".encode())
+    if index.keys != SLIM:
+        digest.update(f"{index.keys.encoded} {index.keys.label}\n".encode())
     for array in index.shards, index.offsets:
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -116,8 +119,8 @@ def _rewritten(index: Index, row: int, channels: int) -> bytes | None:
     """The payload of a record with its picture as images.store would have stored it; None where that is no change."""
     path, offset = index.place(row)
     try:
-        payload = tfrecord.read_at(path, offset).payload or b""
-        stored = images.standard(parse(payload).encoded, channels)
+        payload = tfrecord.read_at(path, offset, storage.open_file).payload or b""
+        stored = images.standard(parse(payload, index.keys).encoded, channels)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (InvalidExample, images.ImageError):  # reported when it is read, if TensorFlow cannot decode it either
@@ -126,8 +129,9 @@ def _rewritten(index: Index, row: int, channels: int) -> bytes | None:
         return None
     message = tf.train.Example.FromString(payload)
     features = message.features.feature
-    for key, value in ("encoded", stored.data), ("format", stored.format.encode()):
-        features[f"image/{key}"].bytes_list.value[:] = [value]
-    for key, value in ("height", stored.height), ("width", stored.width):
-        features[f"image/{key}"].int64_list.value[:] = [value]
+    features[index.keys.encoded].bytes_list.value[:] = [stored.data]
+    if index.keys == SLIM:
+        features["image/format"].bytes_list.value[:] = [stored.format.encode()]
+    for key, value in zip(index.keys.size or (), (stored.height, stored.width), strict=False):
+        features[key].int64_list.value[:] = [value]
     return message.SerializeToString(deterministic=True)

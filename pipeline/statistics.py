@@ -3,9 +3,11 @@
 Sums are of integers and exact, so that they do not depend on who added what first. All are on the scale 0 to 255.
 """
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -100,16 +102,22 @@ class Moments:
 
 
 @os_errors_as_user_errors()
-def load(directory: "str | Path", channels: int, stored: Mapping | None = None) -> Statistics:
+def load(
+    directory: "str | Path",
+    channels: int,
+    stored: Mapping | None = None,
+    open_file: Callable[..., BinaryIO] = open_regular,
+) -> Statistics:
     """The statistics of the data set, or run, in a directory. Raises UserError where they are damaged.
 
-    channels are those of its pictures, `stored` the `statistics` of its dataset.json.
+    channels are those of its pictures, `stored` the `statistics` of its dataset.json. open_file(path)
+    opens a file.
     """
-    path = Path(directory) / PIXEL_STATS
+    path = os.path.join(directory, PIXEL_STATS)
     pixels, arrays = None, {}
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError), open_file(path) as file:
         try:
-            with open_regular(path) as file, np.load(file) as archive:
+            with np.load(file) as archive:
                 check_unpacked(archive.zip, MOST_STATS * max(3, channels) // 3)
                 pixels = {key: archive[key].astype(np.float64) for key in ("mean", "deviation", "minimum", "maximum")}
         except Exception as error:  # NumPy raises what zipfile, zlib and its own parser do

@@ -8,7 +8,7 @@ constant: the CRC of data that contain their own CRC would be weak.
 import contextlib
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -49,13 +49,14 @@ def framed(payload: bytes) -> bytes:
     return b"".join([length, crcs[0], payload, crcs[1]])
 
 
-def walk(path: "str | Path") -> Iterator[Found]:
+def walk(path: "str | Path", open_file: Callable[..., BinaryIO] = open_regular) -> Iterator[Found]:
     """The records of a file in order, each checked against its CRCs, up to a damaged length or a truncated record.
 
-    Raises UserError for a file that is something else as a whole, such as one that is compressed.
+    open_file(path, buffering) opens it. Raises UserError for a file that is something else as a whole, such as one that
+    is compressed.
     """
-    with open_regular(path, buffering=2**20) as file:
-        size, offset = os.fstat(file.fileno()).st_size, 0
+    with open_file(path, buffering=2**20) as file:
+        size, offset = file.seek(0, os.SEEK_END), file.seek(0)
         while offset is not None and offset < size:
             found, offset = _read(file, size, offset)
             if found.offset == 0 and offset is None:  # no length: another kind of file
@@ -76,11 +77,12 @@ def _check_format(path: "str | Path", head: bytes) -> None:
         raise UserError(f"{path} is a pointer of Git LFS and holds no records; fetch the file: git lfs pull")
 
 
-def read_at(path: "str | Path", offset: int) -> Found:
+def read_at(path: "str | Path", offset: int, open_file: Callable[..., BinaryIO] = open_regular) -> Found:
     """The record at a byte offset, checked as in `walk`."""
-    with open_regular(path) as file:
+    with open_file(path) as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(offset)
-        return _read(file, os.fstat(file.fileno()).st_size, offset)[0]
+        return _read(file, size, offset)[0]
 
 
 def _read(file: BinaryIO, size: int, offset: int) -> tuple[Found, int | None]:

@@ -46,6 +46,8 @@ def hidden_stderr(*parts: bytes) -> Iterator[None]:
 # TensorFlow turns oneDNN on by default only if the CPU has AVX512_VNNI or newer. On a CPU with AVX2 (Zen 3), training
 # steps of alexnet_v2, and of preact_resnet_20 on 32×32 pictures, take 1.7 times as long without it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# TensorFlow reads 64 MB of a file on gs:// at a time, also for a single record of a few KB.
+os.environ.setdefault("GCS_READAHEAD_BUFFER_SIZE_BYTES", str(2**20))
 # TensorFlow looks for tf.layers and tf.nn.rnn_cell in Keras; only Keras 2 has them.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_type_hints
 
@@ -26,10 +27,11 @@ from config import AT_LEAST_ONE, check_values, flag, optional
 from errors import UserError, unknown
 from files import atomic_directory, atomic_write, expand, is_text, os_errors_as_user_errors
 from pipeline import bands, images, listing, tfrecord
-from pipeline.convert import duplicates
+from pipeline.convert import archives, duplicates
+from pipeline.convert.archives import Place
 from pipeline.convert.duplicates import Duplicate
 from pipeline.convert.pool import Chunk, Pool, Rejected, Settings
-from pipeline.convert.sources import Source, arrays, folders, tables, with_all_splits
+from pipeline.convert.sources import Source, arrays, folders, parquet, tables, webdataset, with_all_splits
 from pipeline.convert.sources.own import own_source
 from pipeline.statistics import Moments
 from pipeline.tfrecord import SPLITS
@@ -37,9 +39,19 @@ from pipeline.tfrecord import SPLITS
 REJECTED_CSV = "rejected.csv"
 FIRST = 8  # pictures that are asked for their number of channels, until one can be read
 DARK = bands.FULL_RANGE // 4  # where all samples are below, pictures come out nearly black
-_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10, arrays.signs)
-_SOURCES += (folders.flowers, folders.folder, tables.csv, folders.imagenet)
-FILE_SOURCES = ("csv",)  # whose --source may be a file
+_SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10)
+_SOURCES += (
+    arrays.cifar100,
+    arrays.signs,
+    folders.flowers,
+    folders.folder,
+    tables.csv,
+    webdataset.webdataset,
+    parquet.parquet,
+    folders.imagenet,
+)
+ARCHIVE_SOURCES = ("folder", "flowers")  # which read archives of folders
+FILE_SOURCES = ("csv", "webdataset", "parquet", *ARCHIVE_SOURCES)  # whose --source may be a file
 SOURCES: dict[str, Callable[..., Source]] = {source.__name__: source for source in _SOURCES}
 
 
@@ -143,7 +155,7 @@ def convert(
     Args:
         name: The kind of source: digits, folder, csv and so on; or your own, FILE.py:NAME.
         out: Directory to make; if it exists, it must be empty.
-        source: The raw files: a directory, or for csv a file. Default: download them, if the source can.
+        source: The raw files: a directory or, where NAME allows it, a file. Default: download, if the source can.
         on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
         label_regex: For folder: finds the class in a file name, as the only group, such as '^(\w+)\.' in cat.0.jpg.
         channels: Store grey (1), RGB (3), or another number of channels up to 16 as they are. Default: as the source
@@ -172,9 +184,9 @@ def convert(
     list_outside = Path(f"{os.path.abspath(out)}.{REJECTED_CSV}")  # for a conversion that fails
     if os.path.lexists(list_outside) and not _is_list(list_outside):
         raise UserError(f"{list_outside} is where pictures that cannot be used would be listed; move it away")
-    with atomic_directory(out) as directory:
+    with atomic_directory(out) as directory, _opened(name, source_path, directory) as place:
         of_source = {} if label_regex is None else {"label_regex": label_regex}
-        data = reader(source_path, pooch.os_cache("slimgraph") / own_code.attribute(name), **of_source)
+        data = reader(place, pooch.os_cache("slimgraph") / own_code.attribute(name), **of_source)
         for class_name in data.class_names:
             if not is_text(class_name):
                 raise UserError(f"the name of the class {class_name!r} is no text in UTF-8; rename it")
@@ -227,6 +239,12 @@ def _first_channels(data: Source) -> int:
     return data.channels
 
 
+def _opened(name: str, source: Path | None, scratch: Path) -> AbstractContextManager[Path | Place | None]:
+    """What the reader gets: the source, or the folder in an archive. `scratch` is for its temporary file."""
+    is_archive = name in ARCHIVE_SOURCES and source is not None and source.is_file()
+    return archives.opened(source, scratch) if is_archive else nullcontext(source)
+
+
 def _split(data: Source, origin: str, on_duplicates: str, directory: Path) -> tuple[Source, list[list[Duplicate]]]:
     """The data with all splits, and the equal pictures in several splits or under several classes that are left.
 
@@ -254,7 +272,8 @@ def _source_path(name: str, out: str, source: str | None) -> Path | None:
         raise UserError(f"--source {source} does not exist")
     if not own_code.is_own(name) and not (path.is_file() and name in FILE_SOURCES):
         if not path.is_dir():
-            raise UserError(f"--source {source} is no directory; unpack an archive; a table is for the csv source")
+            archive = f"archives are for {' and '.join(ARCHIVE_SOURCES)}, tables for csv; unpack others"
+            raise UserError(f"--source {source} is no directory; {archive}")
         if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
             place = f"--out {out} is in --source {source}"
             raise UserError(f"{place} and would become part of it; choose another directory")

@@ -66,6 +66,8 @@ def _tail(example: Example) -> Hashable:
 
 
 def _digest(example: Example) -> Hashable:
+    if known := getattr(example.image, "digest", None):  # where reading it again would be slow
+        return known
     content = example.image.tobytes() if isinstance(example.image, np.ndarray) else example.read()
     return hashlib.blake2b(content, digest_size=16).digest()
 

@@ -45,7 +45,7 @@ def test_the_index_spans_the_shards(write_split):
 def test_shards_are_walked_once_and_again_when_they_change(write_split, monkeypatch):
     split = dataset, _ = write_split([3, 4, 2])
     walked, walk = [], tfrecord.walk
-    monkeypatch.setattr(tfrecord, "walk", lambda path: walked.append(os.path.basename(path)) or walk(path))
+    monkeypatch.setattr(tfrecord, "walk", lambda path, *to: walked.append(os.path.basename(path)) or walk(path, *to))
     first = dataset.index("train")
     assert walked == [shard.file for shard in dataset.splits["train"].shards]
     walked.clear()

@@ -15,7 +15,7 @@ from pipeline.corruption import Reader
 from pipeline.dataset import Dataset, Selection
 from pipeline.images import encode_png
 from pipeline.prepare import prepare_data
-from pipeline.records import note
+from pipeline.records import SLIM, note
 from tfcompat import tf
 
 RANDOM = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_copies_of_a_picture_are_held_out_together(slim):
 def test_pictures_that_share_a_trailer_are_not_copies():
     pictures = [encode_png(RANDOM.integers(0, 256, (6, 6, 3), np.uint8)).data + bytes(5000) for _ in range(9)]
     payloads = [example(image__encoded=[picture], image__class__label=[i % 2]) for i, picture in enumerate(pictures)]
-    assert len({note(payload)[-1] for payload in payloads}) == len(pictures)
+    assert len({note(payload, SLIM)[-1] for payload in payloads}) == len(pictures)
 
 
 def test_an_index_of_another_version_is_made_anew(slim, monkeypatch):

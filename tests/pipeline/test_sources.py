@@ -269,7 +269,8 @@ def test_cifar_100_is_named(ending, tmp_path):
     for name in "train", "test", "meta":
         (tmp_path / f"{name}{ending}").touch()
     with pytest.raises(
-        UserError, match=r"the names of CIFAR-100's files, .*; cifar10 needs cifar-10-binary\.tar\.gz or"
+        UserError,
+        match=r"the names of CIFAR-100's files; .* cifar100 source; cifar10 needs cifar-10-binary\.tar\.gz or",
     ):
         arrays.cifar10(tmp_path, None)
 

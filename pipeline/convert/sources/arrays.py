@@ -145,19 +145,60 @@ def _why_no_cifar(source: Path, prefix: str, files: list[Path]) -> str:
     """The error where files are missing."""
     needed = "cifar-10-binary.tar.gz or cifar-10-python.tar.gz, unpacked"
     if {"train", "test"} <= {path.stem for path in files}:
-        other = f"{source} holds train and test, the names of CIFAR-100's files, which no source reads"
-        return f"{other}; write its pictures into class folders for the folder source; cifar10 needs {needed}"
+        other = f"{source} holds train and test, the names of CIFAR-100's files"
+        return f"{other}; convert them with the cifar100 source; cifar10 needs {needed}"
     return f"{source} holds no {prefix}*.bin or {prefix}* of Python; it must hold the files of {needed}"
 
 
-def _read_cifar(path: Path) -> list[Example]:
-    data = np.frombuffer(read_regular(path), np.uint8)
-    if not data.size or data.size % CIFAR_RECORD:
-        raise UserError(f"{path} has {data.size} bytes, which is no multiple of {CIFAR_RECORD}: it is truncated")
-    rows = data.reshape(-1, CIFAR_RECORD)
-    if rows[:, 0].max() > 9:
-        raise UserError(f"{path} holds the label {rows[:, 0].max()}; the ten classes are 0 to 9")
+def _read_cifar(path: Path, fine: int = 0, classes: int = 10) -> list[Example]:
+    """The examples of a file of a binary version: `fine` bytes, a byte of the label, then the planes of a picture."""
+    data, size = np.frombuffer(read_regular(path), np.uint8), fine + CIFAR_RECORD
+    if not data.size or data.size % size:
+        raise UserError(f"{path} has {data.size} bytes, which is no multiple of {size}: it is truncated")
+    rows = data.reshape(-1, size)[:, fine:]
+    if rows[:, 0].max() >= classes:
+        named = "the ten classes are 0 to 9" if classes == 10 else f"the classes are 0 to {classes - 1}"
+        raise UserError(f"{path} holds the label {rows[:, 0].max()}; {named}")
     return array_examples(f"{path.stem}_", rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+
+
+CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+CIFAR100_CHECKSUM = "md5:eb9058c3a382ffc7106e4002c42a8d85"
+CIFAR100_NAMES = "fine_label_names"  # the key in Python's meta, and the name of a text file beside the binary version
+
+
+def cifar100(source: Path | None, cache: Path) -> Source:
+    """60,000 pictures of 32×32 in 100 classes: train, test and their class names; or downloaded.
+    The Python version (train, test, meta) or the binary version (train.bin, test.bin, fine_label_names.txt) of
+    Krizhevsky, 2009. The classes are the fine ones. A tenth of the training pictures becomes the validation split."""
+    if source is None:
+        files = [Path(name) for name in download(CIFAR100_URL, CIFAR100_CHECKSUM, cache, pooch.Untar())]
+        source = files[0].parent
+    else:
+        files = all_files(source)
+    for names in ("train.bin", "test.bin", f"{CIFAR100_NAMES}.txt"), ("train", "test", "meta"):
+        found = [[path for path in files if path.name == name] for name in names]
+        if double := next((paths for paths in found if len(paths) > 1), None):
+            raise UserError(f"{source} holds {double[0]} and {double[1]}; give the directory of one with --source")
+        if all(found):
+            break
+    else:
+        needed = "train, test and meta of cifar-100-python.tar.gz, unpacked"
+        binary = f"train.bin, test.bin and {CIFAR100_NAMES}.txt of cifar-100-binary.tar.gz"
+        ten = "; for data_batch_* of CIFAR-10 use the cifar10 source"
+        has_ten = any(path.name.startswith("data_batch") for path in files)
+        raise UserError(f"{source} must hold {needed}, or {binary}{ten if has_ten else ''}")
+    (train,), (test,), (meta,) = found
+    if meta.suffix:
+        class_names = read_regular(meta).decode("utf-8", "replace").split()
+        splits = {path.stem: _read_cifar(path, 1, 100) for path in (train, test)}
+    else:
+        class_names = _unpickle(meta, "CIFAR-100").get(CIFAR100_NAMES)
+        splits = {path.name: _read_cifar_pickle(path, "fine_labels", 100) for path in (train, test)}
+    class_names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in class_names or ()]
+    if len(class_names) != 100 or len(set(class_names)) != 100 or not all(isinstance(n, str) for n in class_names):
+        raise UserError(f"{meta} must have the names of 100 fine classes, each once; it has {len(class_names)}")
+    return Source(class_names, 3, splits)
 
 
 _OF_ARRAYS = ("multiarray._reconstruct", "numeric._frombuffer", "numpy.ndarray", "numpy.dtype")
@@ -176,20 +217,30 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module if short == "numpy" else f"numpy._core.{short}", name)
 
 
-def _read_cifar_pickle(path: Path) -> list[Example]:
-    """The examples of a file of the Python version: a pickled dict of data, uint8 [N, 3072], and a list of labels."""
+def _unpickle(path: Path, kind: str) -> dict[str, object]:
+    """The dict in a file of a Python version; Python 2 wrote its keys as bytes. Raises UserError for anything else."""
     try:
         with open_regular(path) as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
-        batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        rows, labels = batch["data"], np.array(batch["labels"])
-        sound = rows.dtype == np.uint8 and rows.shape == (len(labels), CIFAR_RECORD - 1) and labels.dtype.kind in "iu"
+            content = _ArrayUnpickler(file, encoding="bytes").load()
+        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises errors of many types
-        raise UserError(f"{path} is no pickle of CIFAR-10's Python version ({error})") from None
-    if not sound or not rows.size or not 0 <= labels.min() <= labels.max() <= 9:
-        raise UserError(f"{path} does not hold {CIFAR_RECORD - 1} bytes and a label of 0 to 9 for each picture")
+        raise UserError(f"{path} is no pickle of {kind}'s Python version ({error})") from None
+
+
+def _read_cifar_pickle(path: Path, key: str = "labels", classes: int = 10) -> list[Example]:
+    """The examples of a file of a Python version: a pickled dict of data, uint8 [N, 3072], and a list of labels."""
+    kind = f"CIFAR-{classes}"
+    batch = _unpickle(path, kind)
+    try:
+        rows, labels = batch["data"], np.array(batch[key])
+        sound = rows.dtype == np.uint8 and rows.shape == (len(labels), CIFAR_RECORD - 1) and labels.dtype.kind in "iu"
+    except Exception as error:  # of values of other types
+        raise UserError(f"{path} is no pickle of {kind}'s Python version ({error})") from None
+    if not sound or not rows.size or not 0 <= labels.min() <= labels.max() < classes:
+        needed = f"{CIFAR_RECORD - 1} bytes and a label of 0 to {classes - 1} for each picture"
+        raise UserError(f"{path} does not hold {needed}")
     return array_examples(f"{path.stem}_", rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)
 
 

@@ -9,20 +9,23 @@ import pooch
 
 from errors import UserError
 from files import all_files, list_directory, read_regular
+from pipeline.convert import archives
+from pipeline.convert.archives import Place
 from pipeline.convert.sources import Example, Source, download, layout
 from pipeline.images import EXTENSIONS
 
 
-def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> Source:
-    """Pictures in one folder for each class; or all in one folder, with --label-regex.
+def folder(source: Path | Place | None, cache: Path, label_regex: str | None = None) -> Source:
+    """Pictures in one folder for each class, also in a zip or tar; or all in one, with --label-regex.
     The class folders may be in folders whose names mean train, validation and test (layout.split_of). Missing splits
     are split off train: a tenth for validation and, if there is no split at all, a tenth for test."""
     if source is None:
-        raise UserError("the folder source needs --source DIR, with one folder of pictures for each class")
+        raise UserError("the folder source needs --source DIR or an archive, with a folder of pictures for each class")
     parts, ignored = layout.find_splits(source, classes_in_names=label_regex is not None)
     if "train" not in parts:
         found = ", ".join(sorted(directory.name for directory in parts.values()))
-        raise UserError(f"{source} has {found} but no train folder{layout.beside_splits(parts)}")
+        hint = archives.inside(all_files(source)) or layout.beside_splits(parts)
+        raise UserError(f"{source} has {found} but no train folder{hint}")
     label_of = _label_function(label_regex)
     labelled, folders = {}, {}
     for split, directory in parts.items():
@@ -38,7 +41,7 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
         place = source if parts["train"] == source else f"{parts['train']}, the training split,"
         found = f"one {kinds[0]}" if class_names else f"no {kinds[1]}"
         needed = f"{place} holds {found}{kinds[2]}; at least two are needed, each with its pictures"
-        if taken := layout.beside_splits(parts):
+        if taken := archives.inside(all_files(parts["train"])) or layout.beside_splits(parts):
             raise UserError(f"{needed}{taken}")
         convert = "python -m pipeline.convert folder with --label-regex, then train.py with --data and its output"
         raise UserError(f"{needed}; for pictures in one folder, use {convert} directory")
@@ -51,11 +54,15 @@ def folder(source: Path | None, cache: Path, label_regex: str | None = None) -> 
             hint = f"; train has {', '.join(written)}: write them the same, upper and lower case too" if written else ""
             raise UserError(f"{directory} has classes that train lacks: {', '.join(sorted(unknown))}{hint}")
         examples = [Example(str(path.relative_to(source)), numbers[name], path) for name, path in labelled[split]]
+        if isinstance(source, Place):
+            examples = [example._replace(image=example.image.member) for example in examples]
         splits[split] = sorted(examples, key=lambda example: example.label)
     empty = [str(directory) for split, directory in parts.items() if not splits[split]]
     if empty:
         kind = "no pictures" if label_regex else "no pictures in class folders"
-        raise UserError(f"{', '.join(empty)} holds {kind} ({', '.join(sorted(EXTENSIONS))}); fill or remove it")
+        kept = archives.inside([path for split in parts if not splits[split] for path in all_files(parts[split])])
+        allowed = ", ".join(sorted(EXTENSIONS))
+        raise UserError(f"{', '.join(empty)} holds {kind} ({allowed}){kept or '; fill or remove it'}")
     return Source(class_names, 3, splits, dict(sorted(ignored.items())))
 
 
@@ -63,8 +70,8 @@ FLOWERS_URL = "http://download.tensorflow.org/example_images/flower_photos.tgz"
 FLOWERS_CHECKSUM = "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"  # the one that TFDS uses
 
 
-def flowers(source: Path | None, cache: Path) -> Source:
-    """3,670 photographs in five classes, downloaded (229 MB); or a folder like it.
+def flowers(source: Path | Place | None, cache: Path) -> Source:
+    """3,670 photographs in five classes, downloaded (229 MB); or a folder or archive like it.
     TensorFlow's flower_photos: daisies, dandelions, roses, sunflowers and tulips."""
     if source is None:
         download(FLOWERS_URL, FLOWERS_CHECKSUM, cache, pooch.Untar())
@@ -72,7 +79,7 @@ def flowers(source: Path | None, cache: Path) -> Source:
     return folder(source, cache)
 
 
-def _label_function(label_regex: str | None) -> Callable[[Path, Path], str]:
+def _label_function(label_regex: str | None) -> Callable[[Path | Place, Path | Place], str]:
     """The function from the path of a picture and the folder of its split to the name of its class."""
     if not label_regex:
         return lambda path, directory: path.relative_to(directory).parts[0]

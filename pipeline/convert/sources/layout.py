@@ -11,10 +11,10 @@ from files import all_files, list_directory
 from pipeline.images import EXTENSIONS
 from pipeline.tfrecord import SPLIT_NAMES, SPLITS
 
-_WORDS = {**SPLIT_NAMES, "training": "train", "testing": "test"}
-_WORDS |= dict.fromkeys(("dev", "eval", "evaluation"), "validation")
+WORDS = {**SPLIT_NAMES, "training": "train", "testing": "test"}
+WORDS |= dict.fromkeys(("dev", "eval", "evaluation"), "validation")
 _SPLIT = re.compile(  # train, training_set, seg_train, TestImages, val2017; not train_masks
-    rf"(?:(?:seg|data|sets?|images?|imgs?)[\W_]*)*({'|'.join(sorted(_WORDS, key=len, reverse=True))})"
+    rf"(?:(?:seg|data|sets?|images?|imgs?)[\W_]*)*({'|'.join(sorted(WORDS, key=len, reverse=True))})"
     r"(?:[\W_]*(?:data|sets?|images?|imgs?|photos?|pictures?|split|folder|\d{4}))*"
 )
 
@@ -42,7 +42,7 @@ def _ending(path: Path, picture: str) -> str:
 def split_of(name: str) -> str | None:
     """The split that the name of a folder means, such as train for Training, train_set and seg_train; else None."""
     match = _SPLIT.fullmatch(name.lower())
-    return _WORDS[match[1]] if match else None
+    return WORDS[match[1]] if match else None
 
 
 def find_splits(source: Path, classes_in_names: bool) -> tuple[dict[str, Path], Counter]:

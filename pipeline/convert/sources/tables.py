@@ -39,7 +39,7 @@ def csv(source: Path | None, cache: Path) -> Source:
     raise UserError(f"{source} begins with {','.join(header)[:80]!r}; its first line must be {allowed}")
 
 
-def _class_names(labels: set[str]) -> list[str]:
+def class_names_of(labels: set[str]) -> list[str]:
     """The class names in label order: sorted as numbers if all are numbers, else as text."""
     numbers = all(name.isdecimal() and len(name) < 20 for name in labels)  # int() refuses thousands of digits
     return sorted(labels, key=lambda name: (int(name), name)) if numbers else sorted(labels)
@@ -66,7 +66,7 @@ def _paths(table: Table, header: list[str]) -> Source:
             splits.setdefault(split, []).append((name, fields["label"], path))
     if "train" not in splits:
         raise UserError(f"{source} names no training pictures")
-    class_names = _class_names({label for _, label, _ in splits["train"]})
+    class_names = class_names_of({label for _, label, _ in splits["train"]})
     numbers = {name: i for i, name in enumerate(class_names)}
     unknown = {label for rows in splits.values() for _, label, _ in rows}.difference(class_names)
     if unknown:
