@@ -170,7 +170,12 @@ NETS: dict[str, Net] = {
         },
     ),
     **_family(
-        {"arg_scope": densenet.densenet_arg_scope, "heads": ("logits",), "weight_decay": densenet.WEIGHT_DECAY},
+        {
+            "arg_scope": densenet.densenet_arg_scope,
+            "heads": ("logits",),
+            "weight_decay": densenet.WEIGHT_DECAY,
+            "smallest_size": 29,
+        },
         {f"densenet_{depth}": {"function": partial(densenet.densenet, depth=depth)} for depth in densenet.UNITS},
     ),
     **_family(
@@ -243,7 +248,7 @@ NETS: dict[str, Net] = {
                 "weight_decay": nasnet.WEIGHT_DECAY[name],
                 "heads": ("final_layer/FC", f"aux_{body.reductions[1] - 1}/aux_logits/FC"),
                 "auxiliary": (f"aux_{body.reductions[1] - 1}/logits",),
-                "image_size": 331 if name.endswith("large") else 224,
+                **({"image_size": 331, "smallest_size": 307} if name.endswith("large") else {"smallest_size": 211}),
             }
             for name, body in nasnet.BODIES.items()
         },

@@ -30,13 +30,18 @@ def module(net):
 
 NAMES = [name for name, net in NETS.items() if module(net).startswith("nets.")]  # other tests register their own nets
 # A deeper net differs from a shallower one of its family only by a number in a table, and is slow to build.
-DEEP = {name for name in NAMES if name.endswith(("_101", "_152", "_56", "_110", "_164"))}
+DEEP = {name for name in NAMES if name.endswith(("_101", "_152", "_200", "_34", "_169", "_201", "_56", "_110", "_164"))}
+DEEP |= {"inception_v4", "inception_resnet_v2", "nasnet_mobile", "nasnet_large", "pnasnet_large"}
+DEEP |= {f"mobilenet_v2_{width}" for width in ("140", "130", "075", "050")}
+DEEP |= {"mobilenet_v3_small", "mobilenet_v3_large_minimalistic", "mobilenet_v3_small_minimalistic"}
 SHALLOW_AND_DEEP = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
 # Slow tests use one depth of each family.
 ONE_OF_EACH = [
     *("alexnet_2012", "alexnet_half", "alexnet_mnist", "alexnet_v2", "vgg_11", "vgg_16_transfer"),
     *("inception_v1", "googlenet_2014", "resnet_v1_50", "resnet_v2_50", "resnet50_signs"),
     *("preact_resnet_20", "plain_20", "preact_elu", "mobilenet_v1_025", "lenet", "inception_strided", "residual_cnn"),
+    *("inception_v2", "inception_v3", "mobilenet_v2_035", "mobilenet_v3_large", "pnasnet_mobile", "densenet_121"),
+    *("resnet_v1_18", "resnet_v2_18", "overfeat", "cifarnet"),
 ]
 BATCH, CLASSES = 2, 1000
 
@@ -119,6 +124,14 @@ def test_trainable_parameters_with_1000_classes(name):
         ("mobilenet_v1_075", 2_585_560),
         ("mobilenet_v1_050", 1_331_592),
         ("mobilenet_v1_025", 470_072),
+        ("mobilenet_v2", 3_504_872),  # keras.applications and torchvision
+        ("mobilenet_v3_large", 5_483_032),  # torchvision
+        ("mobilenet_v3_small", 2_542_856),
+        ("resnet_v1_18", 11_689_512),  # torchvision's resnet18 and resnet34
+        ("resnet_v1_34", 21_797_672),
+        ("densenet_121", 7_978_856),  # torchvision's
+        ("densenet_169", 14_149_480),
+        ("densenet_201", 20_013_928),
     ],
 )
 def test_published_counts(name, count):
@@ -137,7 +150,7 @@ def test_logits_are_one_row_per_picture(name):
         assert logits.shape.as_list() == [BATCH, CLASSES]
         assert logits.dtype == tf.float32
     assert built.end_points, "no end points"
-    assert all(key.startswith(f"{NETS[name].scope}/") for key in built.end_points)
+    assert all(key.startswith(NETS[name].prefix) for key in built.end_points)
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -203,7 +216,13 @@ def test_each_weight_is_regularized_once_however_many_towers_there_are(name):
     graph = towers(name).graph
     losses = graph.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
     regularized = sorted(n for loss in losses for n in variables_read(loss))
-    assert regularized == sorted(n for n in shapes(graph) if n.endswith("/weights"))
+    kinds = ("/weights",)
+    if "nasnet" in name:  # as in TF-Slim, which regularizes both parts of a separable convolution
+        kinds = ("/weights", "/depthwise_weights", "/pointwise_weights")
+    expected = {n for n in shapes(graph) if n.endswith(kinds)}
+    if name == "cifarnet":
+        expected = {"CifarNet/fc3/weights", "CifarNet/fc4/weights"}
+    assert regularized == sorted(expected)
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -216,7 +235,10 @@ def test_only_the_training_tower_updates_moving_averages(name):
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_weight_decay_is_that_of_the_arg_scope(name):
     with slim.arg_scope(NETS[name].arg_scope(0.5)):
-        slim.conv2d(tf.ones([1, 2, 2, 1]), 3, 1)
+        if name == "cifarnet":  # as in TF-Slim, only dense layers
+            slim.fully_connected(tf.ones([1, 2]), 3)
+        else:
+            slim.conv2d(tf.ones([1, 2, 2, 1]), 3, 1)
     value, loss = run([tf.trainable_variables()[0], tf.losses.get_regularization_loss()])
     np.testing.assert_allclose(loss, 0.5 * (value**2).sum() / 2, rtol=1e-5)  # slim.l2_regularizer divides by 2
 
