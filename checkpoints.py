@@ -159,6 +159,8 @@ def damage(prefix: str) -> str | None:
 IMPORT = "convert it to a checkpoint with python -m nets.weights import"
 SOURCE = "it can only be run; give the checkpoint or the Keras file that it was made from"
 ARRAYS = "python -m nets.weights import reads an .npz of its arrays, named ('conv1|kernel') and laid out as in Keras"
+FROZEN = "a frozen graph"
+_GRAPH = re.compile(rb"\n[\x80-\xff]*[\x00-\x7f]\n")  # the first bytes of a GraphDef: a node, its length, its name
 UNPACK = "unpack it, and give the checkpoint in it"
 
 
@@ -177,12 +179,15 @@ def foreign(path: str) -> str | None:
         (start[257:262] == b"ustar", f"a tar archive; {UNPACK}"),
         (start[4:8] == b"TFL3", f"a TFLite model; {SOURCE}"),
         (suffix == ".onnx", f"an ONNX model; {SOURCE}"),
-        (os.path.basename(path) == "saved_model.pb", "the graph of a SavedModel; give its directory"),
-        (suffix in (".pb", ".pbtxt"), f"a frozen graph; {SOURCE}"),
         (re.match(rb"\x80[\x02-\x05]", start), f"a Python pickle, as PyTorch writes it; {ARRAYS}"),
         (start[8:10] == b'{"', f"a safetensors file; {ARRAYS}"),
         (text.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page; the download failed: get the file again"),
         (text.startswith(b"version https://git-lfs"), "a pointer of Git LFS; run git lfs pull"),
+        (
+            os.path.basename(path) == "saved_model.pb" or (suffix == ".pb" and start.startswith(b"\x08\x01\x12")),
+            "the graph of a SavedModel; give its directory",
+        ),
+        (suffix in (".pb", ".pbtxt") or _GRAPH.match(start), f"{FROZEN}; {IMPORT}"),
     )
     return next((kind for found, kind in kinds if found), None)
 
@@ -262,6 +267,12 @@ def check_restorable(
             f"python -m nets.weights inspect {prefix} shows what it holds and which net it fits"
         )
     return found
+
+
+def check_new(out: "str | os.PathLike") -> None:
+    """Raises UserError for the name of a directory that TensorFlow cannot write a checkpoint into."""
+    if escape(str(out)) != str(out) or "\\" in str(out):
+        raise UserError(f"--out {str(out)!r} contains one of * ? [ \\, which TensorFlow reads as wildcards: rename it")
 
 
 def write_checkpoint(values: Mapping[str, np.ndarray], prefix: Path) -> None:

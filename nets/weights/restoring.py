@@ -36,6 +36,17 @@ def _first_kernel(shapes: Shapes) -> str | None:
     return next((name for name, shape in shapes.items() if len(shape) == 4 and name.endswith("/weights")), None)
 
 
+def absent_heads(stored: Shapes, net: Net) -> tuple[str, ...]:
+    """Scopes of the net's auxiliary heads of which a checkpoint has nothing: frozen graphs and Keras leave them out."""
+    scopes = [f"{net.prefix}{name.removesuffix('/logits')}/" for name in net.auxiliary]
+    return tuple(scope for scope in scopes if not any(name.startswith(scope) for name in stored))
+
+
+def may_be_fresh(stored: Shapes, net: Net) -> tuple[str, ...]:
+    """Beginnings of the names of variables that need not be restored from a checkpoint."""
+    return (*net.new_scopes, *absent_heads(stored, net))
+
+
 class Restorer(NamedTuple):
     """Restores variables from a checkpoint, of which some may be adapted to other pictures."""
 
@@ -58,7 +69,8 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
     """
     variables = {variable.op.name: variable for variable in slim.get_model_variables()}
     wanted, stored = {name: variable.shape.as_list() for name, variable in variables.items()}, shapes_of(prefix)
-    found = compare(stored, wanted, net.new_scopes)
+    fresh = may_be_fresh(stored, net)
+    found = compare(stored, wanted, fresh)
     kernels = [name for name in found.mismatched if _differ_in_channels(stored[name], wanted[name])]
     adapted = {}
     for name in kernels if adapt_channels else ():
@@ -68,7 +80,7 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
         print(f"adapted {name} from {weights.shape[2]} to {channels} channels: {adapt_channels}")
     print(f"weights from {prefix}:\n{describe(found, wanted)}", flush=True)
     try:
-        check_restorable(prefix, variables, net.new_scopes, net.scope)
+        check_restorable(prefix, variables, fresh, net.scope)
     except UserError as error:
         if not kernels or adapt_channels:
             raise
@@ -116,12 +128,13 @@ def describe(found: Comparison, wanted: Shapes) -> str:
     for title, names in zip(("restored", "fresh", "missing", "differing", "unused"), found, strict=True):
         values = sum(int(np.prod(wanted[name])) for name in names if name in wanted)
         amount = f", {values:,} values" if values else ""
-        listed = f": {_listed(names)}" if names and title != "restored" else ""
-        lines.append(f"  {title:<10}{len(names):>5} variables{amount}{listed}")
+        which = f": {listed(names)}" if names and title != "restored" else ""
+        lines.append(f"  {title:<10}{len(names):>5} variables{amount}{which}")
     return "\n".join(lines)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in a line: up to six, or how many there are of each kind."""
     if len(names) <= 6:
         return ", ".join(names)
     # Optimizer slots and averages have the names of their variables as scopes: the last part says enough.
@@ -140,7 +153,7 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
     names = (
         [net_name] if net_name else [name for name, net in nets.NETS.items() if net.scope in scopes or not net.scope]
     )
-    found = {name: _compared(stored, nets.find(name)) for name in names}
+    found = {name: compared(stored, nets.find(name)) for name in names}
     if not any(one.restored for one, _ in found.values()):
         known = ", ".join(sorted({nets.find(name).scope for name in names or nets.NETS}))
         held = ", ".join(sorted(scopes)[:8])
@@ -164,12 +177,16 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[str, list[int]]]:
+def compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[str, list[int]]]:
+    """What of a net can be restored from stored variables, and the shapes that it needs for their classes and channels.
+
+    Its heads, and auxiliary heads that are not stored at all, may be fresh.
+    """
     wanted = dict(net.variable_shapes(head_width(stored, net) or 1000))
     kernel = _first_kernel(wanted)
     if kernel in stored and _differ_in_channels(stored[kernel], wanted[kernel]):
         wanted[kernel] = stored[kernel]  # of a net for pictures of other channels
-    return compare(stored, wanted, net.new_scopes), wanted
+    return compare(stored, wanted, may_be_fresh(stored, net)), wanted
 
 
 def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> list[str]:
