@@ -29,6 +29,8 @@ _ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # left by a sa
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints of TensorFlow 2: which variable belongs to which object
 
+AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average, its EMA weights
+
 Shapes = Mapping[str, list[int]]  # variable names to shapes
 
 
@@ -124,6 +126,20 @@ def shapes_of(prefix: str) -> dict[str, list[int]]:
         return dict(tf.train.NewCheckpointReader(prefix).get_variable_to_shape_map())
     except Exception as error:  # DataLossError, ValueError, NotFoundError: the binding does not translate them all
         raise UserError(f"{prefix} cannot be read as a checkpoint ({_first_line(error)})") from None
+
+
+def averages(stored: Shapes, scope: str = "") -> list[str]:
+    """The names of the variables under a scope whose moving averages a checkpoint holds."""
+    return [name.removesuffix(AVERAGE) for name in stored if name.startswith(scope) and name.endswith(AVERAGE)]
+
+
+def sources(stored: Shapes, ema: bool) -> dict[str, str]:
+    """The names of variables, each with the name of its value in a checkpoint.
+
+    With ema, that is the moving average where there is one, as in ExponentialMovingAverage.variables_to_restore.
+    """
+    own = {name: name for name in stored if not (ema and name.endswith(AVERAGE))}
+    return own | ({name: f"{name}{AVERAGE}" for name in averages(stored)} if ema else {})
 
 
 def step_of(prefix: str) -> int | None:
@@ -246,7 +262,7 @@ def check_restorable(
     unless it may be fresh; or if a restored one has another type or values that are not finite, which a ReLU can turn
     into plausible outputs.
     """
-    stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
+    stored, reader, net = shapes_of(prefix), tf.train.NewCheckpointReader(prefix), net or "the net"
     wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
     found, types = compare(stored, wanted, may_be_fresh), reader.get_variable_to_dtype_map()
     if not (found.restored or found.mismatched):

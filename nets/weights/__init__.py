@@ -11,7 +11,7 @@ from checkpoints import write_checkpoint
 from nets.weights.frozen_graphs import import_frozen
 from nets.weights.keras_files import export_keras, import_keras
 from nets.weights.published import fetch
-from nets.weights.restoring import Restorer, head_width, input_channels, inspect, restorer
+from nets.weights.restoring import Restorer, absent_heads, head_width, input_channels, inspect, restorer
 
-__all__ = ["Restorer", "export_keras", "fetch", "head_width", "import_frozen", "import_keras"]
+__all__ = ["Restorer", "absent_heads", "export_keras", "fetch", "head_width", "import_frozen", "import_keras"]
 __all__ += ["input_channels", "inspect", "restorer", "write_checkpoint"]

@@ -16,7 +16,17 @@ import pytest
 from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS, weights
-from nets.weights import export_keras, fetch, head_width, input_channels, inspect, published, restorer, write_checkpoint
+from nets.weights import (
+    export_keras,
+    fetch,
+    head_width,
+    input_channels,
+    inspect,
+    published,
+    restorer,
+    restoring,
+    write_checkpoint,
+)
 from nets.weights.__main__ import main
 from tfcompat import slim, tf
 
@@ -276,3 +286,44 @@ def test_a_mistake_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path), "--net", "lenett"])
     with pytest.raises(UserError, match=r"did you mean lenet\?"):
         main()
+
+
+def shaped(directory, name):
+    """A checkpoint of zeros in the shapes of a published one."""
+    shapes = NETS[name].variable_shapes(1001)
+    return checkpoint(directory, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [
+        pytest.param("mobilenet_v2_035", None, marks=pytest.mark.slow),
+        ("nasnet_mobile", ["nasnet_mobile"]),
+        pytest.param("pnasnet_large", ["pnasnet_large"], marks=pytest.mark.slow),
+    ],
+)
+def test_inspect_builds_the_nets_that_it_may_be(tmp_path, monkeypatch, name, built):
+    prefix, compared, tried = shaped(tmp_path, name), restoring.compared, []
+
+    def remembering(stored, net):
+        tried.extend(key for key, each in NETS.items() if each is net)
+        return compared(stored, net)
+
+    monkeypatch.setattr(restoring, "compared", remembering)
+    assert f"\nfits {name}\n" in inspect(prefix)
+    assert tried == (built or [key for key in NETS if key.startswith("mobilenet_v2")])
+
+
+def test_a_checkpoint_of_scoped_names_is_no_reason_to_build_nets_without_scope(tmp_path, monkeypatch):
+    monkeypatch.setattr(restoring, "compared", lambda stored, net: pytest.fail(f"{net} is built"))
+    with pytest.raises(UserError, match="has nothing of any net"):
+        inspect(checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)}))
+
+
+def test_the_error_for_a_net_without_scope_names_it(tmp_path):
+    prefix = checkpoint(tmp_path, {"conv0/weights": np.zeros([3, 3, 3, 32], np.float32)})
+    with tf.Graph().as_default():
+        tf.get_variable("conv0/weights", [3, 3, 3, 32], collections=[tf.GraphKeys.MODEL_VARIABLES])
+        tf.get_variable("conv1/weights", [1], collections=[tf.GraphKeys.MODEL_VARIABLES])
+        with pytest.raises(UserError, match="does not fit the net: conv1/weights is missing"):
+            restorer(prefix, NETS["nasnet_mobile"])
