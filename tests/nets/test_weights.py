@@ -223,6 +223,61 @@ def test_fetched_weights_restore(archive, tmp_path):
     assert fetch("lenet") == prefix
 
 
+LAYOUTS = {  # names in an archive, of the checkpoint and of what lies beside it
+    "mobilenet_v2": ("./m_1.0_224.ckpt", ["m_1.0_224.ckpt.meta", "m_1.0_224_frozen.pb", "._m_1.0_224.ckpt.index"]),
+    "nasnet": ("model.ckpt", ["model.ckpt.meta", "checkpoint"]),
+    "mobilenet_v3": (
+        "v3/ema/model-540000",
+        ["v3/ema/model-540000.meta", "v3/pristine/model.ckpt-540000.index", "v3/v3.pb"],
+    ),
+}
+
+
+def packed(archive, monkeypatch, checkpoints, others=()):
+    """Packs V2 checkpoints under these names, and other files, into the published archive."""
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, prefix in checkpoints:
+            for suffix in (".data-00000-of-00001", ".index"):
+                tar.add(f"{prefix}{suffix}", f"{name}{suffix}")
+        for name in others:
+            tar.add(__file__, name)
+    entry = published.PUBLISHED["lenet"]._replace(checksum=None)
+    monkeypatch.setitem(published.PUBLISHED, "lenet", entry)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_archives_of_other_layouts(archive, tmp_path, monkeypatch, layout):
+    (tmp_path / "new").mkdir()
+    name, others = LAYOUTS[layout]
+    packed(archive, monkeypatch, [(name, checkpoint(tmp_path / "new", values()))], others)
+    prefix = fetch("lenet")
+    assert pathlib.Path(prefix).name == pathlib.Path(name).name
+    found = sorted(path.name.removeprefix(pathlib.Path(name).name) for path in pathlib.Path(prefix).parent.iterdir())
+    assert found == [".data-00000-of-00001", ".index"]
+    for variable, value in restored(prefix, 10).items():
+        np.testing.assert_array_equal(value, values()[variable], err_msg=variable)
+
+
+def test_an_archive_of_several_checkpoints_is_an_error(archive, tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    prefix = checkpoint(tmp_path / "new", values())
+    packed(archive, monkeypatch, [("model.ckpt-1", prefix), ("model.ckpt-2", prefix)])
+    with pytest.raises(UserError, match=r"several checkpoints: model\.ckpt-1, model\.ckpt-2"):
+        fetch("lenet")
+
+
+def test_the_addresses_of_published_weights():
+    of = {name: entry.url.rpartition("/")[2] for name, entry in published.PUBLISHED.items()}
+    assert of["inception_resnet_v2"] == "inception_resnet_v2_2016_08_30.tar.gz"
+    assert of["mobilenet_v2_035"] == "mobilenet_v2_0.35_224.tgz"
+    assert of["mobilenet_v3_large_minimalistic"] == "v3-large-minimalistic_224_1.0_float.tgz"
+    assert of["pnasnet_large"] == "pnasnet-5_large_2017_12_13.tar.gz"
+    lengths = {"md5": 32, "sha256": 64, "sha384": 96}
+    for entry in published.PUBLISHED.values():
+        kind, _, digest = (entry.checksum or "").partition(":")
+        assert len(digest) == lengths.get(kind, 0)
+
+
 def test_a_download_with_a_wrong_checksum_is_an_error(archive, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-10] + b"0123456789")
     with pytest.raises(UserError, match=r"could not be downloaded.*hash"):
