@@ -17,7 +17,7 @@ from pathlib import Path
 import errors
 import nets
 import own_code
-from checkpoints import locate
+from checkpoints import averages, locate, shapes_of
 from files import expand
 from nets.weights import export_keras, fetch, import_frozen, import_keras, inspect
 from nets.weights.frozen_graphs import is_graph
@@ -62,7 +62,10 @@ def main() -> None:
         print(*lines, sep="\n", end="\n" * bool(lines))
         print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
     elif args.command == "export":
-        call = export_keras(locate(args.ckpt, "CKPT"), args.net, args.out)
+        prefix = locate(args.ckpt, "CKPT")
+        call = export_keras(prefix, args.net, args.out)
+        if averages(shapes_of(prefix)):
+            print("the raw weights are written; the checkpoint also holds EMA weights")
         print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
     else:
         print(inspect(fetch(args.name), PUBLISHED[args.name].net))
