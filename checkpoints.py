@@ -29,6 +29,8 @@ _ORPHAN = re.compile(rf"{re.escape(NAME)}-\d+\..*tempstate\d+$")  # left by a sa
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints of TensorFlow 2: which variable belongs to which object
 
+AVERAGE = "/ExponentialMovingAverage"  # ends the name of a variable's moving average, its EMA weights
+
 Shapes = Mapping[str, list[int]]  # variable names to shapes
 
 
@@ -126,6 +128,20 @@ def shapes_of(prefix: str) -> dict[str, list[int]]:
         raise UserError(f"{prefix} cannot be read as a checkpoint ({_first_line(error)})") from None
 
 
+def averages(stored: Shapes, scope: str = "") -> list[str]:
+    """The names of the variables under a scope whose moving averages a checkpoint holds."""
+    return [name.removesuffix(AVERAGE) for name in stored if name.startswith(scope) and name.endswith(AVERAGE)]
+
+
+def sources(stored: Shapes, ema: bool) -> dict[str, str]:
+    """The names of variables, each with the name of its value in a checkpoint.
+
+    With ema, that is the moving average where there is one, as in ExponentialMovingAverage.variables_to_restore.
+    """
+    own = {name: name for name in stored if not (ema and name.endswith(AVERAGE))}
+    return own | ({name: f"{name}{AVERAGE}" for name in averages(stored)} if ema else {})
+
+
 def step_of(prefix: str) -> int | None:
     """The step that a checkpoint was saved at: its global_step, else the number at the end of its name, else None."""
     reader = tf.train.NewCheckpointReader(prefix)
@@ -159,6 +175,8 @@ def damage(prefix: str) -> str | None:
 IMPORT = "convert it to a checkpoint with python -m nets.weights import"
 SOURCE = "it can only be run; give the checkpoint or the Keras file that it was made from"
 ARRAYS = "python -m nets.weights import reads an .npz of its arrays, named ('conv1|kernel') and laid out as in Keras"
+FROZEN = "a frozen graph"
+_GRAPH = re.compile(rb"\n[\x80-\xff]*[\x00-\x7f]\n")  # the first bytes of a GraphDef: a node, its length, its name
 UNPACK = "unpack it, and give the checkpoint in it"
 
 
@@ -177,12 +195,15 @@ def foreign(path: str) -> str | None:
         (start[257:262] == b"ustar", f"a tar archive; {UNPACK}"),
         (start[4:8] == b"TFL3", f"a TFLite model; {SOURCE}"),
         (suffix == ".onnx", f"an ONNX model; {SOURCE}"),
-        (os.path.basename(path) == "saved_model.pb", "the graph of a SavedModel; give its directory"),
-        (suffix in (".pb", ".pbtxt"), f"a frozen graph; {SOURCE}"),
         (re.match(rb"\x80[\x02-\x05]", start), f"a Python pickle, as PyTorch writes it; {ARRAYS}"),
         (start[8:10] == b'{"', f"a safetensors file; {ARRAYS}"),
         (text.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page; the download failed: get the file again"),
         (text.startswith(b"version https://git-lfs"), "a pointer of Git LFS; run git lfs pull"),
+        (
+            os.path.basename(path) == "saved_model.pb" or (suffix == ".pb" and start.startswith(b"\x08\x01\x12")),
+            "the graph of a SavedModel; give its directory",
+        ),
+        (suffix in (".pb", ".pbtxt") or _GRAPH.match(start), f"{FROZEN}; {IMPORT}"),
     )
     return next((kind for found, kind in kinds if found), None)
 
@@ -241,7 +262,7 @@ def check_restorable(
     unless it may be fresh; or if a restored one has another type or values that are not finite, which a ReLU can turn
     into plausible outputs.
     """
-    stored, reader = shapes_of(prefix), tf.train.NewCheckpointReader(prefix)
+    stored, reader, net = shapes_of(prefix), tf.train.NewCheckpointReader(prefix), net or "the net"
     wanted = {name: variable.shape.as_list() for name, variable in variables.items()}
     found, types = compare(stored, wanted, may_be_fresh), reader.get_variable_to_dtype_map()
     if not (found.restored or found.mismatched):
@@ -262,6 +283,12 @@ def check_restorable(
             f"python -m nets.weights inspect {prefix} shows what it holds and which net it fits"
         )
     return found
+
+
+def check_new(out: "str | os.PathLike") -> None:
+    """Raises UserError for the name of a directory that TensorFlow cannot write a checkpoint into."""
+    if escape(str(out)) != str(out) or "\\" in str(out):
+        raise UserError(f"--out {str(out)!r} contains one of * ? [ \\, which TensorFlow reads as wildcards: rename it")
 
 
 def write_checkpoint(values: Mapping[str, np.ndarray], prefix: Path) -> None:

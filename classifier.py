@@ -19,7 +19,7 @@ import config as configuration
 import nets
 import own_code
 from channels import USUAL
-from checkpoints import check_restorable, locate, shapes_of, step_of
+from checkpoints import averages, check_restorable, locate, shapes_of, sources, step_of
 from config import CheckpointOptions, Config
 from engine.evaluation import Evaluation, averaged, with_mirror_images
 from engine.metrics import class_logits, evaluate, per_example
@@ -27,7 +27,7 @@ from engine.session import session_config
 from errors import UserError, unknown
 from files import expand, expand_data, os_errors_as_user_errors
 from nets import Net
-from nets.weights import head_width, input_channels
+from nets.weights import absent_heads, head_width, input_channels
 from pipeline.batches import evaluation_batches
 from pipeline.corruption import Reader
 from pipeline.dataset import Dataset, Selection
@@ -40,7 +40,6 @@ from run_directory import CONFIG_JSON, OWN_CODE, load_config, resolve, run_of
 from sizes import PictureSize
 from tfcompat import op_determinism, tf
 
-AVERAGE = "ExponentialMovingAverage"
 Files = "str | os.PathLike | Iterable[str | os.PathLike]"
 
 
@@ -65,7 +64,7 @@ class Classifier:
         cls,
         path: "str | os.PathLike",
         *,
-        ema: bool = False,
+        ema: bool | None = None,
         net: str | None = None,
         image_size: PictureSize | tuple[int, int] | str | None = None,
         preprocessing: str | None = None,
@@ -75,12 +74,13 @@ class Classifier:
     ) -> "Classifier":
         """Finds and checks a checkpoint; `restore` reads its weights.
 
-        path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights. image_size,
-        of the net's input, is a number, a pair (height, width), or text such as 224x320; it and batch_size are
-        by default the run's, or the net's own and 64. A checkpoint without run directory needs net, its name in
-        NETS; preprocessing is its family, and data are shards that name the classes. For a run, data are other
-        shards of its classes to evaluate on. allow_code runs the copy of the user's own net or preprocessing in
-        the run directory, where own_code.admit does not run the file itself.
+        path is a run directory, a checkpoint prefix, or a file of the V1 format. ema uses the EMA weights; by default
+        those of a checkpoint without run directory that holds any, as published ones do. image_size, of the net's
+        input, is a number, a pair (height, width), or text such as 224x320; it and batch_size are by default the run's,
+        or the net's own and 64. A checkpoint without run directory needs net, its name in NETS; preprocessing is its
+        family, and data are shards that name the classes. For a run, data are other shards of its classes to evaluate
+        on. allow_code runs the copy of the user's own net or preprocessing in the run directory, where own_code.admit
+        does not run the file itself.
 
         Raises UserError for a checkpoint that cannot be read, and arguments that are missing or contradict the run.
         """
@@ -89,8 +89,11 @@ class Classifier:
         given: dict[str, Any] = {"net": net, "image_size": image_size, "preprocessing": preprocessing}
         config, trained_size = _options(path, run, {**given, "data": data, "batch_size": batch_size}, allow_code)
         record, inputs, stored = nets.find(config.network.net), config.input, shapes_of(prefix)
-        if ema and not any(name.endswith(f"/{AVERAGE}") for name in stored):
+        held = averages(stored, record.prefix)
+        if ema and not held:
             raise UserError(f"--ema: {prefix} holds no EMA weights; train with --ema-decay 0.999 to keep them")
+        ema = bool(run is None and held) if ema is None else ema
+        stored = {name: stored[source] for name, source in sources(stored, ema).items()}
         width = head_width(stored, record)
         dataset = Dataset.load(run or data) if run or data else _numbered(prefix, config.network.net, record, width)
         if run is None:  # data may be grey, and the net for colours
@@ -113,8 +116,11 @@ class Classifier:
     @classmethod
     def of(cls, options: CheckpointOptions) -> "Classifier":
         """Loads the checkpoint that the options of a command name. Raises UserError as `load`."""
-        keys = ("ema", "net", "image_size", "preprocessing", "data", "batch_size", "allow_code")
-        return cls.load(options.ckpt, **{key: getattr(options, key) for key in keys if hasattr(options, key)})
+        if options.ema and options.no_ema:
+            raise UserError("--ema and --no-ema exclude each other; give one of them")
+        keys = ("net", "image_size", "preprocessing", "data", "batch_size", "allow_code")
+        given = {key: getattr(options, key) for key in keys if hasattr(options, key)}
+        return cls.load(options.ckpt, ema=options.ema or (False if options.no_ema else None), **given)
 
     @cached_property
     def step(self) -> int | None:
@@ -123,10 +129,21 @@ class Classifier:
 
     @property
     def title(self) -> str:
-        """Checkpoint and step, and the training's picture size where another one is used."""
+        """Checkpoint and step, EMA weights that nobody asked for, and the training's picture size where it differs."""
         size = self.preprocessor.size
         other = f", at {size} px, trained at {self.trained_size} px" if self.trained_size not in (None, size) else ""
+        if self.ema and self.run is None:
+            count = len(averages(self._stored, self.net.prefix))
+            other = f", EMA weights of {count} variables (--no-ema for the raw ones){other}"
         return f"{self.checkpoint}, step {self.step}{other}"
+
+    @cached_property
+    def _stored(self) -> dict[str, list[int]]:
+        return shapes_of(self.checkpoint)
+
+    @cached_property
+    def _absent(self) -> tuple[str, ...]:
+        return absent_heads(self._stored, self.net)
 
     @contextlib.contextmanager
     def graph(self) -> Iterator[tf.Graph]:
@@ -143,13 +160,15 @@ class Classifier:
     def build(self, images: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """Builds the net in evaluation mode, on preprocessed pictures [N, H, W, C].
 
-        Returns logits [N, classes] of the main head, "", and of auxiliary heads by their names; and the end points,
-        among them the main head's "logits". Raises UserError where the pictures are too small.
+        Returns logits [N, classes] of the main head, "", and by name of the auxiliary heads that the checkpoint has;
+        and the end points, among them the main head's "logits". Raises UserError where the pictures are too small.
         """
         logits, end_points = self.net.build(images, self.outputs, False, 0.0)
+        end_points = {name: point for name, point in end_points.items() if not name.startswith(self._absent)}
         heads = {"": logits}
         for name in self.net.auxiliary:
-            heads[name.removesuffix("/logits")] = end_points[f"{self.net.prefix}{name}"]
+            if f"{self.net.prefix}{name}" in end_points:
+                heads[name.removesuffix("/logits")] = end_points[f"{self.net.prefix}{name}"]
         first = int(self.background)
         heads = {name: class_logits(head[:, first:]) for name, head in heads.items()}
         return heads, {"logits": heads[""], **end_points}
@@ -162,7 +181,9 @@ class Classifier:
     def restore(self, session: tf.Session) -> None:
         """Restores the variables of the session's graph. Raises UserError where the checkpoint does not fit them."""
         with session.graph.as_default():
-            names = {f"{v.op.name}/{AVERAGE}" if self.ema else v.op.name: v for v in tf.global_variables()}
+            stored = sources(self._stored, self.ema)
+            names = {stored.get(v.op.name, v.op.name): v for v in tf.global_variables()}
+            names = {name: v for name, v in names.items() if not name.startswith(self._absent)}
             check_restorable(self.checkpoint, names)
             tf.train.Saver(names).restore(session, self.checkpoint)
 

@@ -70,6 +70,9 @@ class NetworkOptions:
     init_from: Annotated[str | None, PLACE, optional("CKPT")] = None
     """Initial weights: a checkpoint, a run directory, or a name that python -m nets.weights fetch knows, such as
     vgg_16. The head starts fresh where the classes differ. Default: fresh variables."""
+    ema: bool = True
+    """Start from the EMA weights of --init-from, where it has any and is no run, as TF-Slim's MobileNet v2. --no-ema:
+    from the raw weights, as always from a run."""
     adapt_channels: Annotated[Literal["mean", "zeros"] | None, optional("{mean,zeros}")] = None
     """For pictures with other channels than --init-from has weights for. mean: each channel of the first convolution
     gets the mean weight, scaled so that the response to grey stays; zeros: the first three channels are RGB and keep
@@ -246,6 +249,8 @@ class CheckpointOptions:
     """Run directory, checkpoint prefix, or a single file of the V1 format."""
     ema: bool = False
     """Use the EMA weights, of a run with --ema-decay."""
+    no_ema: bool = False
+    """Use the raw weights of a checkpoint without run directory. Default: its EMA weights, where it has any."""
     net: Annotated[str | None, optional("NAME")] = None
     """For a checkpoint without run directory: the net, such as vgg_16; docs/nets.md lists them."""
     image_size: Annotated[PictureSize | None, Interval(ge=1, le=4096), SIZE, optional("N|HxW")] = None

@@ -37,7 +37,7 @@ from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
 from pipeline.corruption import Reader
 from pipeline.prepare import training_selection, validation_selection
-from run_directory import RunPlan, exclusive, prepare, resolve, with_own_code
+from run_directory import RunPlan, exclusive, prepare, resolve, run_of, with_own_code
 from tfcompat import batch_norm, dropout, op_determinism, slim, tf
 
 
@@ -207,11 +207,13 @@ def build_validation(
 def build_savers(plan: RunPlan, initial: str | None) -> dict:
     """What gives the variables their values and saves them: initializers, initial_saver and saver of a Model."""
     variables, weights = tf.global_variables(), slim.get_model_variables()
+    network = plan.config.network
+    ema = initial and network.ema and not run_of(initial)
     others = [v for v in variables if v not in weights]
     with tf.name_scope("checkpoints"):
         return {
             "initializers": [tf.variables_initializer(weights), tf.variables_initializer(others)],
-            "initial_saver": restorer(initial, plan.net, plan.config.network.adapt_channels) if initial else None,
+            "initial_saver": restorer(initial, plan.net, network.adapt_channels, ema) if initial else None,
             "saver": tf.train.Saver(variables, max_to_keep=None),
         }
 

@@ -37,7 +37,10 @@ RUNS = {
     "mobilenet_head": (
         "flowers_mobilenet",
         "flowers",
-        ["--train-only", "Logits", "--total-steps", "20", "--warmup-steps", "2", "--init-from", "{weights}"],
+        [
+            *("--net", "mobilenet_v1_025", "--preprocessing", "inception_crop", "--init-from", "{weights}"),
+            *("--train-only", "Logits", "--total-steps", "20", "--warmup-steps", "2"),
+        ],
     ),
     "all_options": (
         "digits",

@@ -244,7 +244,7 @@ OTHER_VALUES = {
     "keep_checkpoints": 9, "source": "/other", "data": "/other", "run_dir": "/other", "compute_threads": 9,
     "overfit_batches": 9, "train_only": ("fc8",), "freeze": ("fc8",), "batch_norm_updates": "all",
     "head": "sigmoid", "decay_biases": True, "label_smoothing": 0.5, "nesterov": True, "clip_norm": 9.0,
-    "ema_decay": 0.5, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
+    "ema_decay": 0.5, "ema": False, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
     "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
     "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True, "norms_by": "variable",
     "allow_code": True,

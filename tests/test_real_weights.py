@@ -10,9 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from classifier import Classifier
 from engine.metrics import evaluate, per_example, summarize
 from nets import NETS
-from nets.weights import import_keras
+from nets.weights import import_frozen, import_keras
 from pipeline.batches import evaluation_batches
 from pipeline.convert import convert
 from pipeline.dataset import Dataset
@@ -64,6 +65,18 @@ def answers(prefix, data, preprocessing):
     images, logits = (np.concatenate(parts) for parts in zip(*fetched, strict=True))
     assert (result.examples, len(images)) == (150, 150)
     return images, logits, result
+
+
+GRAPH = DATA / "weights/retrained_graph.pb"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not GRAPH.exists(), reason=f"needs {GRAPH}, which is not published here")
+def test_a_frozen_graph_of_the_published_weights(made, tmp_path):
+    import_frozen(GRAPH, "mobilenet_v1", tmp_path / "weights")
+    classifier = Classifier.load(tmp_path / "weights", net="mobilenet_v1", preprocessing="inception_crop", data=made[1])
+    summary = classifier.evaluate().summary
+    assert (summary.examples, round(summary.top1 * 150), round(summary.top5 * 150)) == (150, 137, 148)
 
 
 def test_answers_are_keras_answers(made, tmp_path):

@@ -1,11 +1,12 @@
-"""Inspect checkpoints, convert Keras files, fetch published weights.
+"""Inspect checkpoints, convert Keras files and frozen graphs, fetch published weights.
 
     python -m nets.weights inspect CKPT [--net NAME]          which net it fits, what is unused, what is missing
-    python -m nets.weights import FILE --net NAME --out DIR   Keras weights into a checkpoint with TF-Slim's names
+    python -m nets.weights import FILE --net NAME --out DIR   weights into a checkpoint with TF-Slim's names
     python -m nets.weights export CKPT --net NAME --out FILE  the reverse: FILE.weights.h5 for keras.applications
     python -m nets.weights fetch NAME                         published weights into the cache; --init-from NAME also
                                                               fetches them
 
+FILE has Keras weights, or is a frozen graph (.pb), whose constants are the net's variables.
 CKPT is a run directory, a directory with one checkpoint, a prefix, or a single V1 file (vgg_16.ckpt).
 """
 
@@ -16,9 +17,10 @@ from pathlib import Path
 import errors
 import nets
 import own_code
-from checkpoints import locate
+from checkpoints import averages, locate, shapes_of
 from files import expand
-from nets.weights import export_keras, fetch, import_keras, inspect
+from nets.weights import export_keras, fetch, import_frozen, import_keras, inspect
+from nets.weights.frozen_graphs import is_graph
 from nets.weights.published import PUBLISHED
 
 
@@ -29,12 +31,14 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     inspecting = commands.add_parser("inspect", help="what a checkpoint holds, and which net it fits")
-    importing = commands.add_parser("import", help="a Keras file into a checkpoint with TF-Slim's names")
+    importing = commands.add_parser(
+        "import", help="a Keras file or a frozen graph into a checkpoint with TF-Slim's names"
+    )
     exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
     fetching = commands.add_parser("fetch", help="published weights into the cache")
     for command in (inspecting, exporting):
         command.add_argument("ckpt", type=expand, metavar="CKPT", help="directory, prefix, or V1 file")
-    kinds = ".h5, .weights.h5, .keras, .npz, or a checkpoint of Keras's"
+    kinds = ".h5, .weights.h5, .keras, .npz, a checkpoint of Keras's, or .pb"
     importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
     for command in (inspecting, importing, exporting):
         is_needed = command is not inspecting
@@ -50,12 +54,18 @@ def main() -> None:
     if args.command == "inspect":
         print(inspect(locate(args.ckpt, "CKPT"), args.net))
     elif args.command == "import":
-        unused = import_keras(Path(args.file), args.net, Path(args.out))
-        for name, reason in unused.items():
-            print(f"not used: {name}: {reason}")
+        if is_graph(args.file):
+            lines = import_frozen(args.file, args.net, args.out)
+        else:
+            unused = import_keras(Path(args.file), args.net, Path(args.out))
+            lines = [f"not used: {name}: {reason}" for name, reason in unused.items()]
+        print(*lines, sep="\n", end="\n" * bool(lines))
         print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
     elif args.command == "export":
-        call = export_keras(locate(args.ckpt, "CKPT"), args.net, args.out)
+        prefix = locate(args.ckpt, "CKPT")
+        call = export_keras(prefix, args.net, args.out)
+        if averages(shapes_of(prefix)):
+            print("the raw weights are written; the checkpoint also holds EMA weights")
         print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
     else:
         print(inspect(fetch(args.name), PUBLISHED[args.name].net))

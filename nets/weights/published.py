@@ -1,11 +1,12 @@
 """Published weights: their addresses, and downloading them into the cache as checkpoints.
 
-TF-Slim's archives hold a V1 checkpoint, which is one file. Keras's .h5 files are converted after the download.
-TF-Slim never published checksums. The SHA-256 sums here are those that other projects pin for the same addresses
-(OpenVINO's model zoo, Nix and Yocto recipes); the MD5 sums are Keras's own. Without a checksum, only the checkpoint's
-own CRCs are checked.
+TF-Slim's archives hold a V1 checkpoint, which is one file, or a V2 one among other files. Keras's .h5 files are
+converted after the download. TF-Slim never published checksums. The sums here are those that other projects pin for the
+same addresses: SHA-256 and SHA-384 by OpenVINO's model zoo, Nix and Yocto recipes; the MD5 of inception_resnet_v2 by a
+converter to Keras. The other MD5 sums are Keras's own. Without a checksum, only the checkpoint's own CRCs are checked.
 """
 
+import re
 import shutil
 import sys
 import tarfile
@@ -23,12 +24,22 @@ pooch.get_logger().setLevel("WARNING")  # by default it prints checksums to copy
 
 _SLIM = "http://download.tensorflow.org/models/{net}_{}.tar.gz"
 _MOBILENET = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/mobilenet_v1_{}_224.tgz"
+_MOBILENET_V2 = "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_{}_224.tgz"
+_MOBILENET_V3 = "https://storage.googleapis.com/mobilenet_v3/checkpoints/v3-{}_224_1.0_float.tgz"
+_NASNET = "https://storage.googleapis.com/download.tensorflow.org/models/{}.tar.gz"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/{}_weights_tf_dim_ordering_tf_kernels.h5"
 _KERAS_MOBILENET = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_{}_224_tf.h5"
 _ROWS = {  # the address, its variable part, and the checksum
     "vgg_16": (_SLIM, "2016_08_28", None),
     "vgg_19": (_SLIM, "2016_08_28", None),
     "inception_v1": (_SLIM, "2016_08_28", "sha256:7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6"),
+    "inception_v2": (
+        *(_SLIM, "2016_08_28"),
+        "sha384:c0b2efbae8fc5e237ae67637dca3f311d4b4f7da576b56067e83d95c398a2fccd50baff9cc0de64335f4d7b78e1adb07",
+    ),
+    "inception_v3": (_SLIM, "2016_08_28", None),
+    "inception_v4": (_SLIM, "2016_09_09", None),
+    "inception_resnet_v2": (_SLIM, "2016_08_30", "md5:9e0f18e1259acf943e30690460d96123"),
     "resnet_v1_50": (_SLIM, "2016_08_28", "sha256:91a0dc25289e7ef648df304b15f06c43ce6f4446d08eb0168479dd2295101c73"),
     "resnet_v1_101": (_SLIM, "2016_08_28", "sha256:5d813fcf5e56e7c9c2483d73b46644394cdbb31f9f4bf7140fb2809f7aa11a19"),
     "resnet_v1_152": (_SLIM, "2016_08_28", "sha256:c89b549ada486d9c0db6d90e874a1a652d899f9b541ae9c430fee8251572181d"),
@@ -39,6 +50,26 @@ _ROWS = {  # the address, its variable part, and the checksum
     "mobilenet_v1_075": (_MOBILENET, "0.75", "sha256:bf61b3ce7ca2d045bb35fa6ab9a68732e3531291266db4a8c7715227d7425657"),
     "mobilenet_v1_050": (_MOBILENET, "0.5", "sha256:0eb9be8d18dcf9466a2a2d2157e71c83cd70dc168255d76d72bfe965318db725"),
     "mobilenet_v1_025": (_MOBILENET, "0.25", "sha256:eee166d4d1de004e2ee5de19a4f5045574d764ef59569dc284545f805a295074"),
+    "mobilenet_v2_140": (
+        *(_MOBILENET_V2, "1.4"),
+        "sha384:fd257f73e8ee5280328903afa6bbd646dcf4e8ae7c090e3424cf05d973c0940fe02ee220a3a5a20ea51cb9caacbf4961",
+    ),
+    "mobilenet_v2_130": (_MOBILENET_V2, "1.3", None),
+    "mobilenet_v2": (_MOBILENET_V2, "1.0", "sha256:318084bc1b63d6d7b854553e09cdf77078b1c0168be27c59a0d44253b5ed49dc"),
+    "mobilenet_v2_075": (_MOBILENET_V2, "0.75", None),
+    "mobilenet_v2_050": (_MOBILENET_V2, "0.5", None),
+    "mobilenet_v2_035": (_MOBILENET_V2, "0.35", None),
+    "mobilenet_v3_large": (_MOBILENET_V3, "large", None),
+    "mobilenet_v3_small": (
+        *(_MOBILENET_V3, "small"),
+        "sha256:e60ad9f450f892ae56f8b9122ffc750d88940d9e6b63f6dc70649179fb3a9065",
+    ),
+    "mobilenet_v3_large_minimalistic": (_MOBILENET_V3, "large-minimalistic", None),
+    "mobilenet_v3_small_minimalistic": (_MOBILENET_V3, "small-minimalistic", None),
+    "nasnet_mobile": (_NASNET, "nasnet-a_mobile_04_10_2017", None),
+    "nasnet_large": (_NASNET, "nasnet-a_large_04_10_2017", None),
+    "pnasnet_mobile": (_NASNET, "pnasnet-5_mobile_2017_12_13", None),
+    "pnasnet_large": (_NASNET, "pnasnet-5_large_2017_12_13", None),
     "keras_vgg_16": (_KERAS, "vgg16/vgg16", "md5:64373286793e3c8b2b4e3219cbf3544b"),
     "keras_vgg_19": (_KERAS, "vgg19/vgg19", "md5:cbe5617147190e668d6c5d5026f83318"),
     "keras_resnet50": (_KERAS, "resnet/resnet50", "md5:2cb95161c43110f7111970584f804107"),
@@ -102,12 +133,11 @@ def _unpacked(archive: Path, directory: Path) -> Path:
     if not directory.is_dir():
         try:
             with atomic_directory(directory) as partial, tarfile.open(archive) as tar:
-                for member in tar.getmembers():
+                for member in _checkpoint_of(tar.getmembers()):
                     member.name = Path(member.name).name  # without the archive's folders
-                    if member.isfile() and ".ckpt" in member.name:
-                        if member.size > MOST_BYTES:
-                            raise tarfile.TarError(f"{member.name} is larger than {MOST_BYTES >> 30} GiB")
-                        tar.extract(member, partial, filter="data")
+                    if member.size > MOST_BYTES:
+                        raise tarfile.TarError(f"{member.name} is larger than {MOST_BYTES >> 30} GiB")
+                    tar.extract(member, partial, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch it again") from None
     for path in sorted(directory.iterdir()):
@@ -115,3 +145,18 @@ def _unpacked(archive: Path, directory: Path) -> Path:
             return path.with_suffix("") if path.suffix == ".index" else path
     shutil.rmtree(directory)
     raise UserError(f"{archive} holds no checkpoint (NAME.ckpt, or NAME.ckpt.index and .data)")
+
+
+def _checkpoint_of(members: list[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
+    """The files of the only checkpoint among an archive's members, or of the only one in a folder `ema`.
+
+    MobileNet v3's archives hold EMA weights under the variables' own names in `ema`, and a training in `pristine`.
+    Raises TarError for several checkpoints; none is an empty list.
+    """
+    files = [member for member in members if member.isfile() and not Path(member.name).name.startswith("._")]
+    prefixes = [member.name.removesuffix(".index") for member in files if member.name.endswith((".index", ".ckpt"))]
+    prefixes = [prefix for prefix in prefixes if "ema" in Path(prefix).parts] or prefixes
+    if len(prefixes) > 1:
+        raise tarfile.TarError(f"it holds several checkpoints: {', '.join(prefixes)}")
+    parts = re.compile(rf"{re.escape(prefixes[0])}(\.index|\.data-\d+-of-\d+)?$") if prefixes else None
+    return [member for member in files if parts and parts.match(member.name)]

@@ -2,15 +2,17 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 import nets
 from channels import USUAL
-from checkpoints import Comparison, Shapes, check_restorable, compare, shapes_of
+from checkpoints import Comparison, Shapes, averages, check_restorable, compare, shapes_of, sources
 from errors import UserError
 from nets import Net
+from sizes import sides
 from tfcompat import slim, tf
 
 
@@ -36,6 +38,21 @@ def _first_kernel(shapes: Shapes) -> str | None:
     return next((name for name, shape in shapes.items() if len(shape) == 4 and name.endswith("/weights")), None)
 
 
+def absent_heads(stored: Shapes, net: Net) -> tuple[str, ...]:
+    """Scopes of the net's auxiliary heads of which a checkpoint has nothing: frozen graphs and Keras leave them out."""
+    scopes = [f"{net.prefix}{name.removesuffix('/logits')}/" for name in net.auxiliary]
+    return tuple(scope for scope in scopes if not _has(stored, scope))
+
+
+def _has(stored: Shapes, beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in stored)
+
+
+def may_be_fresh(stored: Shapes, net: Net) -> tuple[str, ...]:
+    """Beginnings of the names of variables that need not be restored from a checkpoint."""
+    return (*net.new_scopes, *absent_heads(stored, net))
+
+
 class Restorer(NamedTuple):
     """Restores variables from a checkpoint, of which some may be adapted to other pictures."""
 
@@ -49,26 +66,33 @@ class Restorer(NamedTuple):
             variable.load(value, session)
 
 
-def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restorer:
+def restorer(prefix: str, net: Net, adapt_channels: str | None = None, ema: bool = False) -> Restorer:
     """A restorer of the variables of the current graph's net from a checkpoint.
 
     adapt_channels, 'mean' or 'zeros', fits the first convolution to the number of channels of the pictures, as
-    `adapted_kernel`. Prints which variables are restored. Raises UserError if the checkpoint has nothing of the net, or
-    lacks variables that are not in the net's head, or where there is nothing to adapt.
+    `adapted_kernel`. With ema, variables whose moving averages are in the checkpoint get these. Prints which variables
+    are restored. Raises UserError if the checkpoint has nothing of the net, or lacks variables that are not in the
+    net's heads, or where there is nothing to adapt.
     """
     variables = {variable.op.name: variable for variable in slim.get_model_variables()}
-    wanted, stored = {name: variable.shape.as_list() for name, variable in variables.items()}, shapes_of(prefix)
-    found = compare(stored, wanted, net.new_scopes)
+    wanted, held = {name: variable.shape.as_list() for name, variable in variables.items()}, shapes_of(prefix)
+    source = sources(held, ema)
+    stored = {name: held[key] for name, key in source.items()}
+    fresh = may_be_fresh(stored, net)
+    found = compare(stored, wanted, fresh)
     kernels = [name for name in found.mismatched if _differ_in_channels(stored[name], wanted[name])]
     adapted = {}
     for name in kernels if adapt_channels else ():
-        channels, weights = wanted[name][2], tf.train.load_variable(prefix, name)
+        channels, weights = wanted[name][2], tf.train.load_variable(prefix, source[name])
         adapted[variables.pop(name)] = adapted_kernel(weights, channels, adapt_channels)
         found.mismatched.remove(name)
         print(f"adapted {name} from {weights.shape[2]} to {channels} channels: {adapt_channels}")
-    print(f"weights from {prefix}:\n{describe(found, wanted)}", flush=True)
+    count = sum(source[name] != name for name in found.restored)
+    average = f", EMA weights of {count} variables (--no-ema for the raw ones)" if count else ""
+    print(f"weights from {prefix}{average}:\n{describe(found, wanted)}", flush=True)
     try:
-        check_restorable(prefix, variables, net.new_scopes, net.scope)
+        named = {source.get(name, name): variable for name, variable in variables.items()}
+        check_restorable(prefix, named, fresh, net.scope)
     except UserError as error:
         if not kernels or adapt_channels:
             raise
@@ -78,7 +102,7 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
         ) from None
     if adapt_channels and not adapted:
         raise UserError(f"--adapt-channels {adapt_channels}: no convolution of {prefix} needs it; leave it out")
-    return Restorer(tf.train.Saver({name: variables[name] for name in found.restored}), adapted)
+    return Restorer(tf.train.Saver({source[name]: variables[name] for name in found.restored}), adapted)
 
 
 def _differ_in_channels(stored: list[int], wanted: list[int]) -> bool:
@@ -116,12 +140,13 @@ def describe(found: Comparison, wanted: Shapes) -> str:
     for title, names in zip(("restored", "fresh", "missing", "differing", "unused"), found, strict=True):
         values = sum(int(np.prod(wanted[name])) for name in names if name in wanted)
         amount = f", {values:,} values" if values else ""
-        listed = f": {_listed(names)}" if names and title != "restored" else ""
-        lines.append(f"  {title:<10}{len(names):>5} variables{amount}{listed}")
+        which = f": {listed(names)}" if names and title != "restored" else ""
+        lines.append(f"  {title:<10}{len(names):>5} variables{amount}{which}")
     return "\n".join(lines)
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in a line: up to six, or how many there are of each kind."""
     if len(names) <= 6:
         return ", ".join(names)
     # Optimizer slots and averages have the names of their variables as scopes: the last part says enough.
@@ -130,46 +155,87 @@ def _listed(names: list[str]) -> str:
     return ", ".join([*listed, *(["…"] if len(kinds) > 5 else [])])
 
 
+_USED = "used where it is in no run directory; --no-ema for the raw ones, and in a run --ema for these"
+
+
 def inspect(prefix: str, net_name: str | None = None) -> str:
     """The report on a checkpoint, for one net or for the registered net that it fits best.
 
     Raises UserError if it holds nothing of the net, or of any net.
     """
-    stored = shapes_of(prefix)
+    held = shapes_of(prefix)
+    stored = {name: held[source] for name, source in sources(held, ema=True).items()}
     scopes = {name.split("/")[0] for name in stored}
-    names = (
-        [net_name] if net_name else [name for name, net in nets.NETS.items() if net.scope in scopes or not net.scope]
-    )
-    found = {name: _compared(stored, nets.find(name)) for name in names}
+    names = [net_name] if net_name else [name for name, net in nets.NETS.items() if _may_be(net, stored, scopes)]
+    # First the nets whose heads are there; of equal ones the first is the first in the registry.
+    names.sort(key=lambda name: sum(not _has(stored, head) for head in nets.find(name).new_scopes))
+    found = {}
+    for name in names:
+        one, _ = found[name] = compared(stored, nets.find(name))
+        if one.restored and not (one.missing or one.mismatched or any(fresh in stored for fresh in one.fresh)):
+            break  # the others cannot fit better, and to build one takes seconds
     if not any(one.restored for one, _ in found.values()):
-        known = ", ".join(sorted({nets.find(name).scope for name in names or nets.NETS}))
-        held = ", ".join(sorted(scopes)[:8])
-        raise UserError(f"{prefix} has nothing of {net_name or 'any net'}: it holds the scopes {held}, not {known}")
+        known = ", ".join(sorted({nets.find(name).scope for name in names or nets.NETS} - {""}))
+        there = ", ".join(sorted(scopes)[:8])
+        raise UserError(f"{prefix} has nothing of {net_name or 'any net'}: it holds the scopes {there}, not {known}")
     failures = {name: (one.mismatched, one.missing, one.fresh, one.unused) for name, (one, _) in found.items()}
     best = min(found, key=lambda name: [len(part) for part in failures[name]])
     net, (one, wanted) = nets.find(best), found[best]
     form = "V2" if os.path.exists(prefix + ".index") else "V1"
-    count = sum(int(np.prod(shape)) for shape in stored.values())
+    count = sum(int(np.prod(shape)) for shape in held.values())
+    averaged = set(averages(held)) & set(wanted)
     fits = not (one.missing or one.mismatched)
     lines = [
-        f"{prefix}: {form} checkpoint, {len(stored)} variables, {count:,} values",
+        f"{prefix}: {form} checkpoint, {len(held)} variables, {count:,} values",
         f"{'fits' if fits else 'does not fit'} {best}",
         describe(one, wanted),
+        *([f"  EMA weights of {len(averaged)} of {len(wanted)} variables: {_USED}"] if averaged else []),
         *(f"    {name} is {stored[name]} there and {wanted[name]} in the net" for name in one.mismatched[:5]),
         *_advice(prefix, best, stored, fits, whole=fits and not one.fresh),
     ]
-    others = [name for name in found if name != best]
+    others = [name for name in names if name != best]
     if others:
-        lines.append(f"also under the scope {net.scope}: {', '.join(others)}; --net NAME compares with one of them")
+        where = f"under the scope {net.scope}" if net.scope else "with names like these"
+        lines.append(f"also {where}: {', '.join(others)}; --net NAME compares with one of them")
     return "\n".join(lines)
 
 
-def _compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[str, list[int]]]:
+def _may_be(net: Net, stored: Shapes, scopes: set[str]) -> bool:
+    """Whether a checkpoint may be a net's: by its scope, or by its first variable if its names have none."""
+    if net.scope:
+        return net.scope in scopes
+    name, shape = _first_variable(net)
+    return name in stored and (stored[name] == shape or _differ_in_channels(stored[name], shape))
+
+
+def _first_variable(net: Net) -> tuple[str, list[int]]:
+    """Name and shape of the first variable that a net makes. The rest of it, which takes seconds, is not built."""
+
+    class Found(Exception):
+        pass
+
+    def stop(getter: Callable, name: str, shape: Sequence[int], **options: object) -> None:
+        raise Found(name, list(shape))
+
+    with tf.Graph().as_default(), tf.variable_scope(tf.get_variable_scope(), custom_getter=stop):
+        images = tf.placeholder(tf.float32, [1, *sides(net.image_size), net.channels])
+        try:
+            net.build(images, 1000, is_training=False, weight_decay=0.0)
+        except Found as found:
+            return found.args
+    raise ValueError(f"{net} has no variables")
+
+
+def compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[str, list[int]]]:
+    """What of a net can be restored from stored variables, and the shapes that it needs for their classes and channels.
+
+    Its heads, and auxiliary heads that are not stored at all, may be fresh.
+    """
     wanted = dict(net.variable_shapes(head_width(stored, net) or 1000))
     kernel = _first_kernel(wanted)
     if kernel in stored and _differ_in_channels(stored[kernel], wanted[kernel]):
         wanted[kernel] = stored[kernel]  # of a net for pictures of other channels
-    return compare(stored, wanted, net.new_scopes), wanted
+    return compare(stored, wanted, may_be_fresh(stored, net)), wanted
 
 
 def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> list[str]:

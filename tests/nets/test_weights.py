@@ -16,7 +16,17 @@ import pytest
 from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS, weights
-from nets.weights import export_keras, fetch, head_width, input_channels, inspect, published, restorer, write_checkpoint
+from nets.weights import (
+    export_keras,
+    fetch,
+    head_width,
+    input_channels,
+    inspect,
+    published,
+    restorer,
+    restoring,
+    write_checkpoint,
+)
 from nets.weights.__main__ import main
 from tfcompat import slim, tf
 
@@ -213,6 +223,61 @@ def test_fetched_weights_restore(archive, tmp_path):
     assert fetch("lenet") == prefix
 
 
+LAYOUTS = {  # names in an archive, of the checkpoint and of what lies beside it
+    "mobilenet_v2": ("./m_1.0_224.ckpt", ["m_1.0_224.ckpt.meta", "m_1.0_224_frozen.pb", "._m_1.0_224.ckpt.index"]),
+    "nasnet": ("model.ckpt", ["model.ckpt.meta", "checkpoint"]),
+    "mobilenet_v3": (
+        "v3/ema/model-540000",
+        ["v3/ema/model-540000.meta", "v3/pristine/model.ckpt-540000.index", "v3/v3.pb"],
+    ),
+}
+
+
+def packed(archive, monkeypatch, checkpoints, others=()):
+    """Packs V2 checkpoints under these names, and other files, into the published archive."""
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, prefix in checkpoints:
+            for suffix in (".data-00000-of-00001", ".index"):
+                tar.add(f"{prefix}{suffix}", f"{name}{suffix}")
+        for name in others:
+            tar.add(__file__, name)
+    entry = published.PUBLISHED["lenet"]._replace(checksum=None)
+    monkeypatch.setitem(published.PUBLISHED, "lenet", entry)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_archives_of_other_layouts(archive, tmp_path, monkeypatch, layout):
+    (tmp_path / "new").mkdir()
+    name, others = LAYOUTS[layout]
+    packed(archive, monkeypatch, [(name, checkpoint(tmp_path / "new", values()))], others)
+    prefix = fetch("lenet")
+    assert pathlib.Path(prefix).name == pathlib.Path(name).name
+    found = sorted(path.name.removeprefix(pathlib.Path(name).name) for path in pathlib.Path(prefix).parent.iterdir())
+    assert found == [".data-00000-of-00001", ".index"]
+    for variable, value in restored(prefix, 10).items():
+        np.testing.assert_array_equal(value, values()[variable], err_msg=variable)
+
+
+def test_an_archive_of_several_checkpoints_is_an_error(archive, tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    prefix = checkpoint(tmp_path / "new", values())
+    packed(archive, monkeypatch, [("model.ckpt-1", prefix), ("model.ckpt-2", prefix)])
+    with pytest.raises(UserError, match=r"several checkpoints: model\.ckpt-1, model\.ckpt-2"):
+        fetch("lenet")
+
+
+def test_the_addresses_of_published_weights():
+    of = {name: entry.url.rpartition("/")[2] for name, entry in published.PUBLISHED.items()}
+    assert of["inception_resnet_v2"] == "inception_resnet_v2_2016_08_30.tar.gz"
+    assert of["mobilenet_v2_035"] == "mobilenet_v2_0.35_224.tgz"
+    assert of["mobilenet_v3_large_minimalistic"] == "v3-large-minimalistic_224_1.0_float.tgz"
+    assert of["pnasnet_large"] == "pnasnet-5_large_2017_12_13.tar.gz"
+    lengths = {"md5": 32, "sha256": 64, "sha384": 96}
+    for entry in published.PUBLISHED.values():
+        kind, _, digest = (entry.checksum or "").partition(":")
+        assert len(digest) == lengths.get(kind, 0)
+
+
 def test_a_download_with_a_wrong_checksum_is_an_error(archive, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-10] + b"0123456789")
     with pytest.raises(UserError, match=r"could not be downloaded.*hash"):
@@ -276,3 +341,44 @@ def test_a_mistake_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["weights", "inspect", str(tmp_path), "--net", "lenett"])
     with pytest.raises(UserError, match=r"did you mean lenet\?"):
         main()
+
+
+def shaped(directory, name):
+    """A checkpoint of zeros in the shapes of a published one."""
+    shapes = NETS[name].variable_shapes(1001)
+    return checkpoint(directory, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [
+        pytest.param("mobilenet_v2_035", None, marks=pytest.mark.slow),
+        ("nasnet_mobile", ["nasnet_mobile"]),
+        pytest.param("pnasnet_large", ["pnasnet_large"], marks=pytest.mark.slow),
+    ],
+)
+def test_inspect_builds_the_nets_that_it_may_be(tmp_path, monkeypatch, name, built):
+    prefix, compared, tried = shaped(tmp_path, name), restoring.compared, []
+
+    def remembering(stored, net):
+        tried.extend(key for key, each in NETS.items() if each is net)
+        return compared(stored, net)
+
+    monkeypatch.setattr(restoring, "compared", remembering)
+    assert f"\nfits {name}\n" in inspect(prefix)
+    assert tried == (built or [key for key in NETS if key.startswith("mobilenet_v2")])
+
+
+def test_a_checkpoint_of_scoped_names_is_no_reason_to_build_nets_without_scope(tmp_path, monkeypatch):
+    monkeypatch.setattr(restoring, "compared", lambda stored, net: pytest.fail(f"{net} is built"))
+    with pytest.raises(UserError, match="has nothing of any net"):
+        inspect(checkpoint(tmp_path, {"Elsewhere/weights": np.zeros([2], np.float32)}))
+
+
+def test_the_error_for_a_net_without_scope_names_it(tmp_path):
+    prefix = checkpoint(tmp_path, {"conv0/weights": np.zeros([3, 3, 3, 32], np.float32)})
+    with tf.Graph().as_default():
+        tf.get_variable("conv0/weights", [3, 3, 3, 32], collections=[tf.GraphKeys.MODEL_VARIABLES])
+        tf.get_variable("conv1/weights", [1], collections=[tf.GraphKeys.MODEL_VARIABLES])
+        with pytest.raises(UserError, match="does not fit the net: conv1/weights is missing"):
+            restorer(prefix, NETS["nasnet_mobile"])
