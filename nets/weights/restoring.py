@@ -59,7 +59,8 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None) -> Restor
     variables = {variable.op.name: variable for variable in slim.get_model_variables()}
     wanted, stored = {name: variable.shape.as_list() for name, variable in variables.items()}, shapes_of(prefix)
     found = compare(stored, wanted, net.new_scopes)
-    kernels = [name for name in found.mismatched if _differ_in_channels(stored[name], wanted[name])]
+    first = _first_kernel(wanted)
+    kernels = [first] if first in found.mismatched and _differ_in_channels(stored[first], wanted[first]) else []
     adapted = {}
     for name in kernels if adapt_channels else ():
         channels, weights = wanted[name][2], tf.train.load_variable(prefix, name)
