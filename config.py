@@ -370,7 +370,7 @@ def check_paths(config: Config) -> None:
 def check_warmup(schedule: ScheduleOptions) -> None:
     """Raises UserError where warm-up is as long as the training."""
     if schedule.warmup_steps >= schedule.total_steps:
-        warmup = f"--warmup-steps is {schedule.warmup_steps}, as such or by --warmup-epochs"
+        warmup = f"--warmup-steps is {schedule.warmup_steps} (your own, the preset's, or by --warmup-epochs)"
         raise UserError(f"{warmup}; it must be below the {schedule.total_steps} steps of the training")
 
 

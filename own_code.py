@@ -111,7 +111,7 @@ def load(name: str, kind: str) -> object:
     module = _modules[file, content]
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
-        raise UserError(f"{file} has no {attribute}; it has {', '.join(names) or 'no functions'}")
+        raise UserError(f"{file} has no {attribute!r}; it has {', '.join(names) or 'no functions'}")
     return getattr(module, attribute)
 
 

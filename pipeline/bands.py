@@ -62,17 +62,28 @@ def read(data: bytes, to: PictureFormat) -> Read | None:
 
 def channels_of(data: bytes) -> int | None:
     """The number of channels of an array, or of a TIFF that is neither grey nor in colour, transparent or not;
-    None for other pictures, and for damaged ones. Raises UserError where the layout of an array is not clear."""
+    None for other pictures, and for damaged ones. Raises UserError where the layout of an array, or of a TIFF of
+    several pages, is not clear."""
     try:
         if data.startswith(TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as file:
-                page = file.pages[0]
+                page, pages = file.pages[0], _full_pages(list(file.pages))
+            if (
+                page.samplesperpixel == 1 < len(pages) <= MOST
+                and len({(each.shape, each.dtype) for each in pages}) == 1
+            ):
+                raise UserError(
+                    f"it has {len(pages)} pages of one sample each: --channels {len(pages)} reads them as channels, "
+                    "--channels 3 or 1 the first page alone"
+                )
             if page.samplesperpixel in USUAL or page.photometric not in (GREY, RGB):
                 return None
             return None if page.samplesperpixel <= 4 and _has_transparency(data) else page.samplesperpixel
         if not data.startswith(NPY):
             return None
         shape = _array_header(data, PictureFormat(max_pixels=2**62))[0]
+    except UserError:
+        raise
     except Exception:  # as in _read_tiff; the picture is rejected later, with the reason
         return None
     if len(shape) == 3 and shape[0] != shape[2] and shape[0] <= MOST:
@@ -196,7 +207,7 @@ def _pages(pages: list[tifffile.TiffPage], to: PictureFormat) -> list[tifffile.T
     Raises ImageError for another number of channels, and where samples are no channels.
     """
     first, channels = pages[0], 3 if to.channels in USUAL else to.channels
-    full = [page for page in pages if not page.subfiletype & (REDUCED | MASK)] if first.samplesperpixel == 1 else []
+    full = _full_pages(pages) if first.samplesperpixel == 1 else []
     if len(full) == channels > 1 and len({(page.shape, page.dtype) for page in full}) == 1:
         pages = full
     else:
@@ -212,6 +223,11 @@ def _pages(pages: list[tifffile.TiffPage], to: PictureFormat) -> list[tifffile.T
             raise ImageError(f"not supported: a TIFF of volumes, {page.imagedepth} deep")
         _check_size(page.imagelength, page.imagewidth, to)
     return pages
+
+
+def _full_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
+    """The pages that are pictures of their own, neither smaller versions nor masks of others."""
+    return [page for page in pages if not page.subfiletype & (REDUCED | MASK)]
 
 
 def _samples(page: tifffile.TiffPage, to: PictureFormat) -> np.ndarray:

@@ -74,7 +74,7 @@ class PictureFormat(NamedTuple):
 def check_channels(found: int, channels: int) -> None:
     """Raises ImageError for a picture with another number of channels than its data set."""
     if found != channels:
-        raise ImageError(f"has {found} channel{'s' * (found != 1)}; this data set has {channels}")
+        raise ImageError(f"has {found} channel{'s' * (found != 1)}; {channels} are needed")
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def test_the_thumbnail_of_a_large_picture_is_in_colour(place, tmp_path):
 def test_a_picture_of_another_number_is_an_error_of_its_own(place, tmp_path):
     cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((9, 9, 3), np.uint8))
     (found,) = Classifier.load(place / "run").predict(tmp_path)
-    assert found.error == "has 3 channels; this data set has 5"
+    assert found.error == "has 3 channels; 5 are needed"
 
 
 @pytest.mark.parametrize("format", export.FORMATS)
@@ -253,6 +253,18 @@ def test_without_the_option_the_error_names_it(place, rgb_weights, tmp_path):
     with pytest.raises(UserError, match=r"is \[3, 3, 3, 4\], .*for 3 channels, and the data 5: --adapt-channels mean"):
         train(fine_tuning(place, rgb_weights[0], tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_only_the_first_convolution_is_adapted(tmp_path, capsys):
+    """A narrower net's depthwise kernels differ in the same axis, but are no weights for other pictures."""
+    narrow, wide = NETS["mobilenet_v1_025"], NETS["mobilenet_v1_050"]
+    values = {name: np.zeros(shape, np.float32) for name, shape in narrow.variable_shapes(2).items()}
+    write_checkpoint(values, tmp_path / "narrow.ckpt")
+    with tf.Graph().as_default():
+        wide.build(tf.zeros([1, 32, 32, 3]), 2, False, 0.0)
+        with pytest.raises(UserError, match="does not fit"):
+            restorer(str(tmp_path / "narrow.ckpt"), wide, "mean")
+    assert "adapted" not in capsys.readouterr().out
 
 
 def test_there_must_be_something_to_adapt(rgb_weights):

@@ -315,7 +315,7 @@ def test_epochs_become_steps_once():
     half = asked.replace(train_examples=630)
     assert in_steps(half, 1259).schedule.total_steps == round(30 * 630 / 64)
     assert in_steps(asked.replace(overfit_batches=2), 1259).schedule.total_steps == 60
-    with pytest.raises(UserError, match=r"--warmup-steps is 20, .* below the 20 steps"):
+    with pytest.raises(UserError, match=r"--warmup-steps is 20 .* below the 20 steps"):
         in_steps(Config.of(total_epochs=1, warmup_epochs=1), 1259)
     with pytest.raises(UserError, match="falls on the steps"):
         in_steps(Config.of(schedule="step", decay_at_epochs=(1, 1.001)), 1259)

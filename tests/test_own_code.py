@@ -255,7 +255,7 @@ def test_a_net_that_is_none_says_what_is_wrong(tmp_path, logits, reason):
     [
         ("def mine(:\n", "mine", r"mine.py, line 1: SyntaxError"),
         ("import not_there\n", "mine", r"line 1: ModuleNotFoundError.*install it, or keep the code in one file"),
-        ("def other(): pass\n", "mine", "has no mine; it has other"),
+        ("def other(): pass\n", "mine", "has no 'mine'; it has other"),
         ("mine = 3\n", "mine", "is a int; it must be a function"),
         ("def mine(inputs, num_classes, is_training, scope): return 3\n", "mine", "must return a pair"),
         ("def mine(inputs): return 3\n", "mine", "TypeError"),

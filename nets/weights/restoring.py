@@ -80,7 +80,8 @@ def restorer(prefix: str, net: Net, adapt_channels: str | None = None, ema: bool
     stored = {name: held[key] for name, key in source.items()}
     fresh = may_be_fresh(stored, net)
     found = compare(stored, wanted, fresh)
-    kernels = [name for name in found.mismatched if _differ_in_channels(stored[name], wanted[name])]
+    first = _first_kernel(wanted)
+    kernels = [first] if first in found.mismatched and _differ_in_channels(stored[first], wanted[first]) else []
     adapted = {}
     for name in kernels if adapt_channels else ():
         channels, weights = wanted[name][2], tf.train.load_variable(prefix, source[name])

@@ -38,6 +38,7 @@ from pipeline.tfrecord import SPLITS
 
 REJECTED_CSV = "rejected.csv"
 FIRST = 8  # pictures that are asked for their number of channels, until one can be read
+BLACK = 2  # of 255: a mean below it, or as near to white, is that of pictures without content
 DARK = bands.FULL_RANGE // 4  # where all samples are below, pictures come out nearly black
 _SOURCES = (arrays.digits, arrays.mnist, arrays.fashion_mnist, arrays.cifar10)
 _SOURCES += (
@@ -158,8 +159,8 @@ def convert(
         source: The raw files: a directory or, where NAME allows it, a file. Default: download, if the source can.
         on_error: If pictures cannot be used: stop after all are checked, or skip; either way rejected.csv lists them.
         label_regex: For folder: finds the class in a file name, as the only group, such as '^(\w+)\.' in cat.0.jpg.
-        channels: Store grey (1), RGB (3), or another number of channels up to 16 as they are. Default: as the source
-            has it, or its first picture, if that is an array or a TIFF of bands.
+        channels: 1: grey; 3: RGB; 2 or 4 to 16: all channels as they are, also of a TIFF with a page for each. Default:
+            as the source has it, or its first picture, if that is an array or a TIFF of bands.
         short_side: Shrink larger pictures, so that the shorter side has N pixels.
         max_pixels: Reject a picture whose header has more pixels.
         sample_range: Samples of more than 8 bits that become 0 and 255, such as 0 10000. Default: as the files declare,
@@ -175,7 +176,9 @@ def convert(
     options = dict(locals())
     check_values(options, get_type_hints(convert, include_extras=True))
     if sample_range and not (sample_range[0] < sample_range[1] and np.isfinite(sample_range).all()):
-        raise UserError(f"--sample-range is {' '.join(map(str, sample_range))}; the first must be below the second")
+        raise UserError(
+            f"--sample-range is {sample_range[0]:g} {sample_range[1]:g}; the first must be below the second"
+        )
     name = own_code.named(name)
     reader = find_source(name)
     if label_regex is not None and name != "folder":
@@ -290,7 +293,8 @@ def command(name: str, source: str | None, out: str, options: dict[str, object])
     """The words of the command line of a conversion."""
     words = [*(["--source", source] if source else []), "--out", out]
     for key, value in options.items():
-        words += [flag(key), *map(str, value if isinstance(value, tuple | list) else [value])]
+        values = [f"{each:g}" for each in value] if isinstance(value, tuple | list) else [str(value)]
+        words += [flag(key), *values]
     return ["python", "-m", "pipeline.convert", name, *words]
 
 
@@ -304,11 +308,14 @@ def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, l
         path = list_inside if skip and not missing else list_outside
         with atomic_write(path) as partial, partial.open("w", newline="", errors="surrogateescape") as file:
             csv.writer(file).writerows([Rejected._fields, *rejected])
+    stored = sum(part["examples"] for part in totals.splits.values())
     if rejected and not skip:
-        advice = f"repair or remove them, or leave them out: {shlex.join([*command, '--on-error', 'skip'])}"
+        leave_out = f", or leave them out: {shlex.join([*command, '--on-error', 'skip'])}" if stored else ""
+        advice = f"repair or remove them{leave_out}"
         first = f"the first is {rejected[0].file}: {rejected[0].reason}"
         listed = f"All are listed in {list_outside}"
-        raise UserError(f"{len(rejected)} of the pictures cannot be used, {first}. {listed}; {advice}")
+        whole = len(rejected) + stored
+        raise UserError(f"{len(rejected)} of {whole} pictures cannot be used, {first}. {listed}; {advice}")
     if totals.highest is not None and totals.highest < DARK:
         remedy = shlex.join([*command, "--sample-range", "0", str(10 ** len(str(totals.highest)))])
         raise UserError(
@@ -316,6 +323,15 @@ def _check(totals: _Totals, command: list[str], skip: bool, list_inside: Path, l
             f"{round(totals.highest * 255 / bands.FULL_RANGE)} of 255 at most, they would be nearly black. Name the "
             f"values that become 0 and 255, such as: {remedy}; or 0 {bands.FULL_RANGE} to keep them so"
         )
+    if totals.settings.pictures.sample_range and totals.moments.count:
+        mean = totals.moments.channel_statistics()["mean"]
+        if max(mean) < BLACK or min(mean) > 255 - BLACK:
+            given = " ".join(f"{each:g}" for each in totals.settings.pictures.sample_range)
+            colour = f"{'black' if max(mean) < BLACK else 'white'} (mean {np.mean(mean):.1f} of 255)"
+            raise UserError(
+                f"with --sample-range {given} the training pictures come out {colour}; name the lowest and the highest "
+                "value of the samples"
+            )
     if missing:
         raise UserError(
             f"{missing}; {len(rejected)} {'was' if len(rejected) == 1 else 'were'} rejected"

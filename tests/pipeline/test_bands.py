@@ -183,14 +183,14 @@ def test_a_turned_tiff_of_bands_is_stored_upright():
 JPEG = images.encode_jpeg(EIGHT[..., :3].copy()).data
 COMPRESSION = b"\x03\x01\x03\0\x01\0\0\0"  # the tag before its value: 8 for deflate, 5 for LZW
 REFUSED = {
-    "jpeg": (JPEG, 5, "^has 3 channels; this data set has 5$"),
-    "grey png": (images.encode_png(EIGHT[..., 0]).data, 2, "^has 1 channel; this data set has 2$"),
+    "jpeg": (JPEG, 5, "^has 3 channels; 5 are needed$"),
+    "grey png": (images.encode_png(EIGHT[..., 0]).data, 2, "^has 1 channel; 2 are needed$"),
     "cmyk": (tiff(EIGHT[..., :4], photometric="separated"), 4, "a TIFF of 4 samples that are SEPARATED, no bands"),
-    "npy": (npy(EIGHT), 4, "^has 5 channels; this data set has 4$"),
-    "npy for RGB": (npy(EIGHT), 3, "^has 5 channels; this data set has 3$"),
-    "grey npy for RGB": (npy(EIGHT[..., 0]), 3, "^has 1 channel; this data set has 3$"),
-    "tiff": (tiff(EIGHT), 6, "^has 5 channels; this data set has 6$"),
-    "pages": (tiff(planes(EIGHT), planarconfig=None), 4, "^has 1 channel; this data set has 4$"),
+    "npy": (npy(EIGHT), 4, "^has 5 channels; 4 are needed$"),
+    "npy for RGB": (npy(EIGHT), 3, "^has 5 channels; 3 are needed$"),
+    "grey npy for RGB": (npy(EIGHT[..., 0]), 3, "^has 1 channel; 3 are needed$"),
+    "tiff": (tiff(EIGHT), 6, "^has 5 channels; 6 are needed$"),
+    "pages": (tiff(planes(EIGHT), planarconfig=None), 4, "^has 1 channel; 4 are needed$"),
     "channels first": (npy(planes(EIGHT)), 5, r"channels seem to come first; save it as \[H, W, C\]: .*moveaxis"),
     "small, channels first": (npy(np.zeros((5, 9, 8), np.uint8)), 5, "with the channels first; save it as"),
     "volume": (npy(np.zeros((2, 3, 4, 5), np.uint8)), 5, r"its shape is \(2, 3, 4, 5\); it must be \[H, W\]"),
@@ -279,7 +279,7 @@ def test_statistics_of_sixteen_channels_are_loaded_again(tmp_path):
 def test_a_picture_of_another_number_is_rejected_and_a_jpeg_in_a_shard_is_named(tmp_path):
     raw = write(tmp_path / "raw", noise)
     (tmp_path / "raw" / "a" / "x.jpg").write_bytes(JPEG)
-    with pytest.raises(UserError, match=r"the first is a/x.jpg: has 3 channels; this data set has 5\. All are"):
+    with pytest.raises(UserError, match=r"the first is a/x.jpg: has 3 channels; 5 are needed\. All are"):
         convert("folder", str(tmp_path / "out"), raw)
     done = convert("folder", str(tmp_path / "out"), raw, "skip")
     assert (done.rejected, done.channels) == (1, 5)
@@ -310,6 +310,23 @@ def test_samples_that_would_come_out_nearly_black_name_the_option(tmp_path):
     convert("folder", str(tmp_path / "dark"), raw, sample_range=(0.0, 65535.0))
 
 
+@pytest.mark.parametrize(("sample_range", "colour"), [((0.0, 1e6), "black"), ((-1e6, 0.0), "white")])
+def test_a_range_that_makes_pictures_black_or_white_is_refused(sample_range, colour, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for i in range(4):
+            np.save(tmp_path / "raw" / name / f"{i}.npy", RANDOM.integers(0, 4000, (20, 20, 5), np.uint16))
+    with pytest.raises(UserError, match=rf"training pictures come out {colour} \(mean "):
+        convert("folder", str(tmp_path / "out"), str(tmp_path / "raw"), sample_range=sample_range)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tiff_of_several_pages_needs_the_number():
+    with pytest.raises(UserError, match=r"5 pages of one sample each: --channels 5 reads them .* the first page alone"):
+        bands.channels_of(tiff(planes(EIGHT), planarconfig=None))
+    assert bands.channels_of(tiff(EIGHT[..., 0])) is None
+
+
 @pytest.mark.parametrize("sample_range", [(1.0, 1.0), (2.0, 1.0), (0.0, float("nan")), (0.0, float("inf"))])
 def test_a_range_must_be_one(sample_range, tmp_path):
     with pytest.raises(UserError, match=r"--sample-range is .*; the first must be below the second"):
@@ -330,7 +347,7 @@ def test_the_layout_of_an_array_is_not_guessed(tmp_path):
     [
         (npy(EIGHT), 5), (npy(EIGHT[..., 0]), 1), (npy(EIGHT[..., :3]), 3), (tiff(EIGHT), 5), (tiff(EIGHT[..., :4]), 4),
         (tiff(DEEP[..., :2]), 2), (tiff(EIGHT[..., :3], photometric="rgb"), None), (JPEG, None), (b"II*\0", None),
-        (tiff(EIGHT[..., 0], planarconfig=None), None), (tiff(planes(EIGHT), planarconfig=None), None), (b"", None),
+        (tiff(EIGHT[..., 0], planarconfig=None), None), (b"", None),
         (tiff(EIGHT[..., :2], extrasamples=["unassalpha"]), None), (npy(planes(EIGHT)), None),
     ],
 )  # fmt: skip
@@ -345,5 +362,5 @@ def test_arrays_of_an_own_source_may_have_sixteen_channels():
     np.testing.assert_array_equal(images.store_array(pixels, FIVE).pixels, pixels)
     assert images.store_array(pixels, FIVE._replace(short_side=8)).pixels.shape[2] == 5
     for wrong, channels in ((pixels, 3), (pixels[..., :3], 5)):
-        with pytest.raises(ImageError, match=rf"has {wrong.shape[2]} channels; this data set has {channels}"):
+        with pytest.raises(ImageError, match=rf"has {wrong.shape[2]} channels; {channels} are needed"):
             images.store_array(wrong, PictureFormat(channels))
