@@ -189,6 +189,35 @@ def test_unusable_cifar_files(change, message, cifar_files, tmp_path):
         convert("cifar10", str(tmp_path / "out"), str(cifar_files))
 
 
+@pytest.mark.parametrize(
+    ("name", "copy", "message"),
+    [
+        ("data_batch_1.bin", "data_batch_1_old.bin", "are both data_batch_1; remove"),
+        ("data_batch_1.bin", "data_batch_1 (copy).bin", "are both data_batch_1; remove"),
+        ("data_batch_1.bin", "../more/data_batch_1.bin", "are both data_batch_1; remove"),
+        ("test_batch.bin", "test_batch_first1000.bin", "are both test_batch; remove"),
+        ("data_batch_1.bin", "data_batch_3 (1).bin", "none of data_batch_1 to data_batch_5; rename"),
+        ("data_batch_1.bin", "data_batch_6.bin", "none of data_batch_1 to data_batch_5; rename"),
+    ],
+)
+def test_copies_of_cifar_files_are_named(name, copy, message, cifar_files):
+    (cifar_files / copy).parent.mkdir(exist_ok=True)
+    (cifar_files / copy).write_bytes((cifar_files / name).read_bytes())
+    with pytest.raises(UserError, match=message) as error:
+        arrays.cifar10(cifar_files.parent, None)
+    named = [name, pathlib.Path(copy).name] if "both" in message else [copy]
+    assert all(f"/{each}" in str(error.value) for each in named)
+
+
+def test_the_name_of_cifars_test_file_may_go_on(cifar_files):
+    expected = arrays.cifar10(cifar_files, None).splits["train"]
+    (cifar_files / "test_batch.bin").rename(cifar_files / "test_batch_first1000.bin")
+    (cifar_files / "data_batch_1").touch()  # of the Python version, beside the binary one
+    data = arrays.cifar10(cifar_files, None)
+    assert [e.filename for e in data.splits["train"]] == [e.filename for e in expected]
+    assert data.splits["test"][3].filename == "test_batch_first1000_00003.png"
+
+
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as the strings of Python 2."""
 

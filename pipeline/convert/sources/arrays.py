@@ -126,19 +126,37 @@ def cifar10(source: Path | None, cache: Path) -> Source:
     else:
         files = all_files(source)
     splits = {}
-    for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
-        paths = sorted(path for path in files if path.name.startswith(prefix))
+    for split, prefix in ("train", "data_batch"), ("test", "test_batch"):
+        paths = [path for path in files if path.name.startswith(prefix)]
         if binary := [path for path in paths if path.suffix == ".bin"]:
-            splits[split] = [example for path in binary for example in _read_cifar(path)]
+            paths, read = binary, _read_cifar
         elif pickled := [path for path in paths if not path.suffix]:
-            splits[split] = [example for path in pickled for example in _read_cifar_pickle(path)]
+            paths, read = pickled, _read_cifar_pickle
         else:
             raise UserError(_why_no_cifar(source, prefix, files))
-        names = {path.stem for path in paths}
-        missing = [f"data_batch_{i}" for i in range(1, 6) if f"data_batch_{i}" not in names] if split == "train" else []
+        numbered = _numbered_batches(paths, prefix)
+        splits[split] = [example for number in sorted(numbered) for example in read(numbered[number])]
+        missing = [f"data_batch_{i}" for i in range(1, 6) if str(i) not in numbered] if split == "train" else []
         if missing:
             print(f"note: {source} lacks {', '.join(missing)}, each of 10,000 training pictures; the others are read")
     return Source(CIFAR_CLASSES, 3, splits)
+
+
+def _numbered_batches(paths: list[Path], prefix: str) -> dict[str, Path]:
+    """{number: file} of data_batch_1 to data_batch_5; of test_batch, whose name may go on, {'': file}.
+
+    Raises UserError for two files of a number, and for other names: they may be copies, whose pictures would be twice.
+    """
+    numbered: dict[str, Path] = {}
+    for path in paths:
+        number = "" if prefix == "test_batch" else path.stem.removeprefix(f"{prefix}_")[:1]
+        if first := numbered.get(number):
+            raise UserError(f"{first} and {path} are both {prefix}{number and f'_{number}'}; remove or rename one")
+        numbered[number] = path
+    for number, path in numbered.items():
+        if prefix != "test_batch" and (number not in tuple("12345") or path.stem != f"{prefix}_{number}"):
+            raise UserError(f"{path} is none of {prefix}_1 to {prefix}_5; rename or remove it")
+    return numbered
 
 
 def _why_no_cifar(source: Path, prefix: str, files: list[Path]) -> str:
