@@ -24,6 +24,7 @@ from pipeline.table_files import column_names, find_picture, open_table
 LISTING = ".source.csv.gz"
 ARRAYS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "signs")  # sources whose files hold many pictures each
 SHARDS = {"webdataset": (".tar", ".txt"), "parquet": (".parquet",)}  # sources in archives, and the files they read
+CLASS_FILES = "classnames.txt", "classes.txt", "labels.txt"  # beside webdataset's shards: the names of classes
 HASHED = 4 * 2**30  # bytes of archives that are read for a comparison, in seconds; times are compared of larger ones
 NAMED = 3  # examples of each kind of difference
 ROUNDED = 2 * 10**9  # nanoseconds: FAT and zip archives keep times of even seconds
@@ -53,9 +54,12 @@ def list_source(name: str, source: Path) -> Listing:
             code = {file.name: _whole(file)} if file.exists() else {}
             return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
         if name in SHARDS:
-            found = {source.name: _stamp(source.stat())} if source.is_file() else dict(_walk(str(source)))
-            found = {file: entry for file, entry in found.items() if file.endswith(SHARDS[name])}
             root = source.parent if source.is_file() else source
+            if source.is_file():
+                beside = [root / file for file in CLASS_FILES if name == "webdataset"]
+                found = {file.name: _stamp(file.stat()) for file in [source, *beside] if file.is_file()}
+            else:
+                found = {file: entry for file, entry in _walk(str(source)) if file.lower().endswith(SHARDS[name])}
             whole = sum(entry.size for entry in found.values()) <= HASHED
             return {file: _whole(root / file) for file in found} if whole else found
         if source.is_file():
