@@ -24,6 +24,8 @@ BY_PRODUCTS |= {"__pycache__", "lost+found", "system volume information"}
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
 
+MOST_LEVELS = 100  # folders in folders, below the limit of recursion
+
 
 def expand(path: "str | os.PathLike") -> str:
     """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
@@ -272,12 +274,14 @@ def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple
 def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[Path] | None = None) -> list[Path]:
     """All files in a directory and its subfolders, sorted. `parents` are the real paths of the folders above it.
 
-    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
-    parents.
+    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, is a link to one of its parents,
+    or has more than MOST_LEVELS of them.
     """
     real = os.path.realpath(str(directory))
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
+    if len(parents) > MOST_LEVELS:
+        raise UserError(f"{directory} has more than {MOST_LEVELS} folders above it; move or remove it")
     folders, files = list_directory(directory, left_out)
     below = (path for folder in folders for path in all_files(folder, (*parents, real), left_out=left_out))
     return sorted([*files, *below])
