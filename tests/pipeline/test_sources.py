@@ -263,6 +263,29 @@ def test_cifar_as_python_pickles_it(protocol, cifar_files, cifar_pickles):
             np.testing.assert_array_equal(one.image, two.image)
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_cifar_labels_as_keras_has_them(protocol, cifar_files, cifar_pickles, monkeypatch):
+    expected, raw = arrays.cifar10(cifar_files, None), cifar_pickles(protocol)
+    for path in raw.glob("*_batch*"):
+        batch = pickle.loads(path.read_bytes())
+        path.write_bytes(pickle.dumps({**batch, b"labels": np.array(batch[b"labels"])[:, None]}, protocol))
+    assert [e.label for e in arrays.cifar10(raw, None).splits["train"]] == [e.label for e in expected.splits["train"]]
+    monkeypatch.setattr(arrays, "MOST_PICKLE", 1000)
+    with pytest.raises(UserError, match=r"data_batch_1 is no pickle .*\(it is larger than 1,000 bytes\)"):
+        arrays.cifar10(raw, None)
+
+
+def encoded(times):
+    """A pickle of text that is encoded as hexadecimal digits again and again, each time twice as long."""
+    text, name = b"U\x01A", b"X\x03\0\0\0hex"
+    for _ in range(times):
+        text = b"c_codecs\nencode\n(" + text + name + b"tR"
+    return b"\x80\x02}U\x04data" + text + b"s."
+
+
+NESTED = functools.reduce(lambda found, _: [found] * 10, range(9), 1)  # a billion labels in some bytes
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil",)
@@ -278,6 +301,11 @@ class Evil:
         ),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "a label of 0 to 9"),
         (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [0]}), "does not hold 3072 bytes"),
+        (encoded(34), r"\(it would encode other than text as latin1\)"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": NESTED}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0.0]}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": np.zeros((1, 2), int)}), "no flat list"),
         (pickle.dumps([1]), "is no pickle of CIFAR-10"),
         (pickle.dumps({"data": np.zeros((9, 3072), np.uint8)})[:-2000], "is no pickle of CIFAR-10"),
         (b"", "is no pickle of CIFAR-10"),
