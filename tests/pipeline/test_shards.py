@@ -355,6 +355,22 @@ def test_a_split_without_labels_is_left_out_and_counted(write, tmp_path):
     assert done.splits == {"train": 16, "validation": 2, "test": 2}
 
 
+def test_one_value_for_many_rows_is_not_unpacked_for_all(write, tmp_path, monkeypatch):
+    part = {"image": [{"bytes": bytes(2**20), "path": None}] * 64, "label": [0, 1] * 32}
+    path = write("train.parquet", part, FEATURES)
+    assert path.stat().st_size < 2**17
+    module, read = sys.modules["pipeline.convert.sources.parquet"], []
+    monkeypatch.setattr(module, "BATCH_BYTES", 2**22)
+    batches = module._batches
+    monkeypatch.setattr(module, "_batches", lambda *a: (read.append(b.num_rows) or b for b in batches(*a)))
+    assert [len(e.read()) for e in parquet(path, None).splits["train"][::30]] == [2**20] * 3
+    assert max(read) <= 4
+    monkeypatch.setattr(members, "MOST_UNPACKED", 2**25)
+    monkeypatch.setattr(members, "MOST_RATIO", 20)
+    with pytest.raises(UserError, match=r"train\.parquet has [\d,]+ bytes and unpacks to [\d,]+ or more"):
+        parquet(path, None)
+
+
 NO_BYTES = [{"bytes": None, "path": "1.png"}] * 6
 UNUSABLE = {
     "no pictures": (
@@ -362,6 +378,14 @@ UNUSABLE = {
         FEATURES,
         r"columns label \(int64\), text \(string\).*found: none",
     ),
+    "plain binary": (
+        {"image": [b"x"] * 6, "thumb": [{"bytes": b"x", "path": None}] * 6},
+        FEATURES,
+        r"the column image is binary; it must be a struct of bytes and path",
+        {"image": None},
+    ),
+    "bytes as lists": ({"image": [{"bytes": [1]}] * 6}, FEATURES, r"the bytes in .* image are list<", {"image": None}),
+    "bytes as text": ({"image": [{"bytes": "x"}] * 6}, FEATURES, r"the bytes in .* are string; th", {"image": None}),
     "path only": ({"image": NO_BYTES}, FEATURES, r"train\.parquet/0 holds only the path '1\.png' in the column image"),
     "null": ({"image": [None] * 6}, FEATURES, r"train\.parquet/0 holds null in the column image"),
     "no labels": ({"label": None}, None, r"must have one of labels"),
@@ -387,8 +411,9 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_unusable_columns(kind, write, tmp_path):
-    columns, features, message = UNUSABLE[kind]
-    write("train.parquet", {k: v for k, v in rows(**columns).items() if v is not None}, features)
+    columns, features, message, *types = UNUSABLE[kind]
+    found = {k: v for k, v in rows(**columns).items() if v is not None}
+    write("train.parquet", found, features, types=types[0] if types else None)
     with pytest.raises(UserError, match=message):
         convert("parquet", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
