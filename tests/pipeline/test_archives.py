@@ -101,9 +101,12 @@ def test_a_changed_archive_is_seen(pets, tmp_path):
     archive = pathlib.Path(shutil.make_archive(str(tmp_path / "pets"), "zip", pets))
     before = listing.list_source("folder", archive)
     assert [len(entry.state) for entry in before.values()] == [64]
+    other = archive.rename(tmp_path / "pets (1).zip")
+    assert listing.differences(before, listing.list_source("folder", other), "folder") is None
+    other.rename(archive)
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("outer/train/cat/new.png", png())
-    assert "1 changed (pets.zip)" in listing.differences(before, listing.list_source("folder", archive))
+    assert "1 changed (pets.zip)" in listing.differences(before, listing.list_source("folder", archive), "folder")
 
 
 # Damaged and hostile archives

@@ -239,7 +239,7 @@ def test_class_names_beside_one_tar_are_listed(tmp_path):
     assert before.keys() == {"0.TAR", "classnames.txt"}
     (tmp_path / "classnames.txt").write_text("dog\ncat\n")
     now = listing.list_source("webdataset", tmp_path / "0.TAR")
-    assert listing.differences(before, now) == "1 changed (classnames.txt)"
+    assert listing.differences(before, now, "webdataset") == "1 changed (classnames.txt)"
     assert listing.list_source("webdataset", tmp_path).keys() == {"0.TAR", "classnames.txt", "notes.txt"}
 
 
@@ -249,7 +249,12 @@ def test_changes_of_shards_are_seen(tmp_path, monkeypatch):
     before = listing.list_source("webdataset", tmp_path)
     assert [(name, entry.is_timed) for name, entry in before.items()] == [("0.tar", False)]
     (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes().replace(b"0001.png", b"0009.png"))
-    assert "1 changed (0.tar)" in listing.differences(before, listing.list_source("webdataset", tmp_path))
+    assert "1 changed (0.tar)" in listing.differences(before, listing.list_source("webdataset", tmp_path), "webdataset")
+    before = listing.list_source("webdataset", tmp_path)
+    (tmp_path / "0.tar").rename(tmp_path / "test-0.tar")  # another split
+    now = listing.list_source("webdataset", tmp_path)
+    assert listing.differences(before, now, "webdataset") == "1 new (test-0.tar), 1 gone (0.tar)"
+    (tmp_path / "test-0.tar").rename(tmp_path / "0.tar")
     monkeypatch.setattr(listing, "HASHED", 100)
     assert listing.list_source("webdataset", tmp_path / "0.tar")["0.tar"].is_timed
 

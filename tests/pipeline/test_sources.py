@@ -860,13 +860,13 @@ def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
     assert set(before) == {"table.csv", "a/0.png", "a/1.png"}
     table.write_text("label,Path\ndog,a/0.png\ndog,a/1.png\n")  # of the same size
     os.utime(tmp_path / "a/0.png", (0, 0))
-    assert listing.differences(before, listing.list_source("csv", table)) == "2 changed (a/0.png, table.csv)"
+    assert listing.differences(before, listing.list_source("csv", table), "csv") == "2 changed (a/0.png, table.csv)"
     os.utime(tmp_path / "a/1.png", (0, 0))  # all: a copy
     now = listing.list_source("csv", table)
-    assert listing.differences(before, now) == "1 changed (table.csv)"
+    assert listing.differences(before, now, "csv") == "1 changed (table.csv)"
     assert listing.written_anew(before, now)
     table.write_bytes(b"path\n\0\xff")
-    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
+    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table), "csv")
 
 
 @pytest.mark.parametrize(

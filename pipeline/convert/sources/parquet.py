@@ -16,7 +16,7 @@ from pipeline.convert.sources import Example, Source
 from pipeline.convert.sources.shards import find_shards, label_numbers
 from pipeline.decoders import ImageError
 
-BATCH, BATCH_BYTES = 64, 2**28  # the most pictures of a file, and of their bytes, that are in memory
+BATCH, BATCH_BYTES = 64, 2**26  # the most pictures of a file, and of their bytes, that are in memory
 LABELS = "label", "labels", "fine_label"  # in this order; CIFAR-100 has fine_label and coarse_label
 
 
