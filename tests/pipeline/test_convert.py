@@ -598,7 +598,7 @@ def test_damaged_pictures_are_skipped_and_counted_on_request(raw, tmp_path, read
     for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
         extension, data = DAMAGED[kind]
         (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
-    with pytest.raises(UserError, match="2 of 13 pictures"):
+    with pytest.raises(UserError, match="2 of 14 pictures"):
         convert("folder", str(tmp_path / "out"), str(raw))
     dataset = converted("folder", str(tmp_path / "out"), str(raw), on_error="skip")
     rows = rejected(tmp_path / "out" / "rejected.csv")
