@@ -18,7 +18,9 @@ from classifier import Classifier
 from errors import UserError
 from nets import new
 from pipeline.convert import convert
+from pipeline.preprocess import Preprocessor
 from presets import parse_command_line
+from sizes import Size
 from tfcompat import tf
 from train import train
 
@@ -305,3 +307,54 @@ def test_the_template_trains_as_it_is(home, monkeypatch):
     assert "fresh_net/unit3/conv2/weights" in weights("run")
     with pytest.raises(UserError, match="exists"):
         new.main()
+
+
+WRONG = {
+    "tf.cast(images, tf.float64)": r"my.py:own: its normalize returned float64 \[16, 18, 3\]; .* float32 \[16, 18, 3\]",
+    "images[..., :1]": r"returned float32 \[16, 18, 1\]; it must return float32 \[16, 18, 3\]",
+    "tf.transpose(images, [1, 0, 2])": r"returned float32 \[18, 16, 3\]",
+    "tf.reduce_mean(images)": r"returned float32 \[\]",
+    "None": "its normalize returned NoneType; it must return float32",
+    "images / 0": r"my.py, line 2: ZeroDivisionError: ",
+    "exit(3)": r"my.py, line 2: it calls sys.exit\(3\); raise an error instead",
+}
+
+
+@pytest.mark.parametrize("body", WRONG)
+def test_own_preprocessing_with_another_result_is_refused(body, tmp_path):
+    file = tmp_path / "my.py"
+    code = body.replace("images / 0", "images / (0 // 0)")
+    file.write_text(f"def own(to, images):\n    return {code}\nfrom tfcompat import tf\n")
+    to = Preprocessor(own_code.named(f"{file}:own"), Size(16, 18), 3)
+    with tf.Graph().as_default(), pytest.raises(UserError, match=WRONG[body]):
+        to.normalize(tf.zeros([16, 18, 3]))
+
+
+def test_the_steps_of_an_own_family_are_checked(tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "from pipeline.preprocess import Family, center_crop\nfrom tfcompat import tf\n"
+        "def normal(to, images): return images / 255.0\n"
+        "def small(to, picture): return tf.zeros([8, 8])\n"
+        "def half(to, picture, key): return tf.zeros([to.height, 8, to.channels])\n"
+        "own, good = Family(small, normal, half), Family(center_crop, normal)\n"
+    )
+    encoded = tf.placeholder(tf.string, [])
+    to = Preprocessor(own_code.named(f"{file}:own"), 16, 3)
+    with pytest.raises(UserError, match=r"its cut returned float32 \[8, 8\]; it must return float32 \[\?, \?, 3\]"):
+        to.evaluate(to.picture(encoded))
+    with pytest.raises(UserError, match=r"its augment returned float32 \[16, 8, 3\]; .* \[16, 16, 3\]"):
+        to.train(to.picture(encoded), tf.zeros([2], tf.int64))
+    to = Preprocessor(own_code.named(f"{file}:good"), 16, 3)
+    assert to.crops(to.picture(encoded)).shape == [10, 16, 16, 3]
+    assert to.describe()["cut"] == "center_crop"
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(3)", "def own(*_, **__): exit(3)"])
+def test_own_code_that_exits_is_named(code, tmp_path):
+    (tmp_path / "my.py").write_text(code)
+    exits = r"my.py, line 1: it calls sys.exit\(3\)"
+    with pytest.raises(UserError, match=exits):
+        convert(f"{tmp_path}/my.py:own", str(tmp_path / "out"))
+    with pytest.raises(UserError, match=exits):
+        nets.own.own_net(own_code.named(f"{tmp_path}/my.py:own"))

@@ -24,7 +24,7 @@ def own_source(name: str) -> Callable[..., Source]:
     def read(source: Path | None, cache: Path) -> Source:
         try:
             data = function(source, cache)
-        except Exception as error:
+        except own_code.FAILURES as error:
             raise own_code.mistake(file, error) from error
         if not isinstance(data, Source):
             kind = type(data).__name__
