@@ -31,13 +31,17 @@ def expand(path: "str | os.PathLike") -> str:
     """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
 
     Raises UserError where there is no such directory: a new directory called ~ or ~user is never meant; and for a
-    remote place, since only shards are read from there.
+    remote place, since only shards are read from there; also for one that lacks a slash, such as gs:/bucket.
     """
     if is_remote(path):
         raise UserError(
             f"{path} is a remote place, from which only --data, the directory of shards, is read; name a local file or "
             "directory here, and copy to or from it, such as with gcloud storage cp or aws s3 cp"
         )
+    slip = re.match(r"(?i)(gs|s3|s3a|hdfs|file|https?):/", path) if isinstance(path, str) else None
+    if slip and not os.path.lexists(slip[0]):
+        meant = f"{slip[1].lower()}://{path[slip.end() :]}"
+        raise UserError(f"{path} would be a local file; did you mean {meant}? Else give ./{path}")
     expanded = os.path.expanduser(os.fspath(path))
     first = expanded.split(os.sep)[0]
     if first == "~":
