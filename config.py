@@ -290,7 +290,7 @@ def checked_size(value: Any) -> Any:
     try:
         return as_size(value)
     except ValueError as error:
-        raise UserError(f"--image-size is {value[:80]!r}; {error}") from None
+        raise UserError(f"--image-size is {str(value)[:80]!r}; {error}") from None
 
 
 def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: Callable[[str], str] = flag) -> None:
@@ -394,8 +394,10 @@ def load(path: str) -> Config:
     if unknown_keys:
         raise UserError(f"{path} has keys that this version does not know: {sorted(unknown_keys)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    if isinstance(values.get("image_size"), tuple):
-        values["image_size"] = as_size(values["image_size"])
+    try:
+        values |= {"image_size": as_size(values["image_size"])} if "image_size" in values else {}
+    except ValueError as error:
+        raise UserError(f"mend or restore {path}: image_size is {str(values['image_size'])[:80]!r}; {error}") from None
     check_values(values, HINTS, lambda key: f"mend or restore {path}: {key}")
     # Runs from before that option have no such key.
     return Config.of(**{"batch_norm_updates": "trained", **values})

@@ -24,18 +24,24 @@ BY_PRODUCTS |= {"__pycache__", "lost+found", "system volume information"}
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 MOST_BYTES = 2**31  # four times the largest picture that is accepted: 64 million pixels of 16 bits and four channels
 
+MOST_LEVELS = 100  # folders in folders, below the limit of recursion
+
 
 def expand(path: "str | os.PathLike") -> str:
     """The path with a leading ~ or ~user replaced by the home directory: a shell leaves it in --out=~/data.
 
     Raises UserError where there is no such directory: a new directory called ~ or ~user is never meant; and for a
-    remote place, since only shards are read from there.
+    remote place, since only shards are read from there; also for one that lacks a slash, such as gs:/bucket.
     """
     if is_remote(path):
         raise UserError(
             f"{path} is a remote place, from which only --data, the directory of shards, is read; name a local file or "
             "directory here, and copy to or from it, such as with gcloud storage cp or aws s3 cp"
         )
+    slip = re.match(r"(?i)(gs|s3|s3a|hdfs|file|https?):/", path) if isinstance(path, str) else None
+    if slip and not os.path.lexists(slip[0]):
+        meant = f"{slip[1].lower()}://{path[slip.end() :]}"
+        raise UserError(f"{path} would be a local file; did you mean {meant}? Else give ./{path}")
     expanded = os.path.expanduser(os.fspath(path))
     first = expanded.split(os.sep)[0]
     if first == "~":
@@ -272,12 +278,14 @@ def list_directory(directory: Path, left_out: list[Path] | None = None) -> tuple
 def all_files(directory: Path, parents: tuple[str, ...] = (), *, left_out: list[Path] | None = None) -> list[Path]:
     """All files in a directory and its subfolders, sorted. `parents` are the real paths of the folders above it.
 
-    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, or is a link to one of its
-    parents.
+    `left_out` is that of list_directory. Raises UserError if a folder cannot be read, is a link to one of its parents,
+    or has more than MOST_LEVELS of them.
     """
     real = os.path.realpath(str(directory))
     if real in parents:
         raise UserError(f"{directory} is a link to a folder that contains it; remove the link")
+    if len(parents) > MOST_LEVELS:
+        raise UserError(f"{directory} has more than {MOST_LEVELS} folders above it; move or remove it")
     folders, files = list_directory(directory, left_out)
     below = (path for folder in folders for path in all_files(folder, (*parents, real), left_out=left_out))
     return sorted([*files, *below])

@@ -30,6 +30,7 @@ from files import atomic_write, expand, open_regular
 CODE = "code"  # directory with the copies in a run directory
 CODE_JSON = "code.json"  # there; the SHA-256 of each copy
 MOST_BYTES = 2**20  # of a file of code
+FAILURES = (Exception, SystemExit)  # of a user's code; sys.exit() in it must not end a command without a word
 _allowed: dict[str, bytes] = {}  # absolute path to the content that may run
 _modules: dict[tuple[str, bytes], ModuleType] = {}
 
@@ -120,12 +121,12 @@ def _run(file: str, content: bytes) -> ModuleType:
     module.__file__ = file
     try:
         exec(compile(content, file, "exec"), module.__dict__)
-    except Exception as error:
+    except FAILURES as error:
         raise mistake(file, error) from error
     return module
 
 
-def mistake(file: str, error: Exception) -> UserError:
+def mistake(file: str, error: BaseException) -> UserError:
     """The error for an exception in a user's file: names its last line there, with --allow-code or without."""
     if isinstance(error, UserError):
         return error
@@ -136,6 +137,8 @@ def mistake(file: str, error: Exception) -> UserError:
     advice = ""
     if isinstance(error, ModuleNotFoundError):
         advice = "; install it, or keep the code in one file: files beside it are not imported"
+    if isinstance(error, SystemExit):
+        return UserError(f"{place}: it calls sys.exit({error.code!r}); raise an error instead, such as a ValueError")
     return UserError(f"{place}: {type(error).__name__}: {str(error)[:500]}{advice}")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from numbers import Integral
 from typing import Any, NamedTuple
 
 
@@ -21,16 +22,20 @@ PictureSize = int | Size  # an int is height and width of a square
 def as_size(value: Any) -> Any:
     """A PictureSize of a number, a pair (height, width), or text such as 224x320; a pair of equal sides as one number.
 
-    Values of other types are returned as they are, for the check of their option. Raises ValueError for other text.
+    NumPy's integers become Python's. Raises ValueError for other text and other types; None is returned as it is.
     """
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,9})(?:[x×X]([0-9]{1,9}))?", value.strip())
         if match is None:
             raise ValueError("it must be a number of pixels, such as 224, or HEIGHTxWIDTH, such as 224x320")
         value = tuple(map(int, match.groups(default=match[1])))
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return value[0] if value[0] == value[1] else Size(*value)
-    return value
+    sides_ = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
+    if value is not None and not all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides_):
+        raise ValueError("it must be a number of pixels, or height and width, such as 224 or 224x320")
+    if value is None:
+        return None
+    height, width = int(sides_[0]), int(sides_[-1])
+    return height if height == width else Size(height, width)
 
 
 def size_argument(text: str) -> PictureSize:

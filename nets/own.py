@@ -47,7 +47,7 @@ def _checked(function: Callable, name: str, file: str) -> Callable:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         try:
             result = function(inputs, num_classes, is_training=is_training, scope=scope)
-        except Exception as error:
+        except own_code.FAILURES as error:
             raise own_code.mistake(file, error) from error
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
             raise UserError(

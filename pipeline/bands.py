@@ -13,6 +13,7 @@ import re
 import cv2
 import numpy as np
 import tifffile
+from PIL import Image
 
 from channels import MOST, USUAL
 from errors import UserError
@@ -21,10 +22,13 @@ from pipeline.decoders import (
     MAXIMUM,
     MINIMUM,
     UPRIGHT,
+    WHITE_IS_ZERO,
     ImageError,
     PictureFormat,
     check_channels,
+    check_numbers,
     converted,
+    opaque,
     orientation,
     read_header,
     scaled,
@@ -35,6 +39,7 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 FULL_RANGE = 2**16 - 1
 GREY, RGB = 1, 2  # values of a TIFF's PhotometricInterpretation; in grey, 0 is black
 SEPARATE = 2  # of PlanarConfiguration: the channels lie in planes
+ASSOCIATED, UNASSOCIATED = 1, 2  # values of ExtraSamples for transparency: colours multiplied by it, or not
 REDUCED, MASK = 1, 4  # bits of NewSubfileType: pages that are no pictures of their own
 ORIENTATION = 274  # a tag
 PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type: RGB; grey and RGB with transparency
@@ -52,10 +57,10 @@ def read(data: bytes, to: PictureFormat) -> Read | None:
     if data.startswith(NPY):
         return _eight_bits(read_array(data, to), to)
     if data.startswith(TIFF):
-        return _read_tiff(data, to) if to.channels not in USUAL or _needs_range(data, to) else None
+        return _read_tiff(data, to) if to.channels not in USUAL or _is_misread(data, to) else None
     if data.startswith(PNG) and data[24:25] == b"\x10":  # bytes 24 and 25 are the bit depth and the colour type
         channels = PNG_CHANNELS.get(data[25])
-        if channels and (to.channels not in USUAL or (channels == 3 and to.sample_range)):
+        if channels and (to.channels not in USUAL or to.sample_range):
             return _read_png(data, to, channels)
     return None
 
@@ -63,7 +68,7 @@ def read(data: bytes, to: PictureFormat) -> Read | None:
 def channels_of(data: bytes) -> int | None:
     """The number of channels of an array, or of a TIFF that is neither grey nor in colour, transparent or not;
     None for other pictures, and for damaged ones. Raises UserError where the layout of an array, or of a TIFF of
-    several pages, is not clear."""
+    several pages, is not clear, and where a TIFF does not declare what a sample beyond grey or RGB is."""
     try:
         if data.startswith(TIFF):
             with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -78,7 +83,16 @@ def channels_of(data: bytes) -> int | None:
                 )
             if page.samplesperpixel in USUAL or page.photometric not in (GREY, RGB):
                 return None
-            return None if page.samplesperpixel <= 4 and _has_transparency(data) else page.samplesperpixel
+            if _has_grey_planes(page) or not (page.samplesperpixel <= 4 and _is_read_by_pillow(data)):
+                return page.samplesperpixel
+            if _is_transparent(page):
+                return None
+            usual = page.samplesperpixel - 1
+            raise UserError(
+                f"it has {'RGB' if usual == 3 else 'grey'} and one sample more, and does not declare what that is (its "
+                f"tag ExtraSamples names no transparency): --channels {page.samplesperpixel} stores all samples, "
+                f"--channels {usual} leaves that one out; both are options of python -m pipeline.convert"
+            )
         if not data.startswith(NPY):
             return None
         shape = _array_header(data, PictureFormat(max_pixels=2**62))[0]
@@ -94,7 +108,17 @@ def channels_of(data: bytes) -> int | None:
     return shape[2] if len(shape) == 3 else 1
 
 
-def _has_transparency(data: bytes) -> bool:
+def _is_transparent(page: tifffile.TiffPage) -> bool:
+    """Whether the last sample is declared as transparency."""
+    return bool(page.extrasamples) and page.extrasamples[-1] in (ASSOCIATED, UNASSOCIATED)
+
+
+def _has_grey_planes(page: tifffile.TiffPage) -> bool:
+    """Whether a page has several planes of grey, all of which Pillow would fill with the first."""
+    return page.photometric in (WHITE_IS_ZERO, GREY) and page.samplesperpixel > 1 and page.planarconfig == SEPARATE
+
+
+def _is_read_by_pillow(data: bytes) -> bool:
     """Whether Pillow takes the last of 2 or 4 samples for transparency, or passes over it."""
     try:
         return bool(read_header(data, 2**62))
@@ -156,6 +180,7 @@ def _eight_bits(values: np.ndarray, to: PictureFormat, declared: tuple[object, o
             unknown = f"its samples are {values.dtype.name}, and no range is declared, so black and white are unknown"
             raise ImageError(f"{unknown}; {GIVE_RANGE}, or save it as uint8 or uint16")
         highest, ends = int(values.max()), (0, FULL_RANGE)
+    check_numbers(values)
     pixels = np.empty(values.shape, np.uint8)
     try:
         low, high = (np.broadcast_to(np.ravel(end).astype(float), values.shape[2:]) for end in ends)
@@ -168,12 +193,14 @@ def _eight_bits(values: np.ndarray, to: PictureFormat, declared: tuple[object, o
     return np.ascontiguousarray(converted(pixels, to.channels)), highest
 
 
-def _needs_range(data: bytes, to: PictureFormat) -> bool:
-    """Whether a TIFF is in colour with samples that the given range scales: Pillow would scale them by 65535."""
+def _is_misread(data: bytes, to: PictureFormat) -> bool:
+    """Whether Pillow would read a TIFF wrongly: planes of grey, and samples in colour that the given range scales,
+    which it would scale by 65535."""
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages[0]
-        return bool(to.sample_range) and page.photometric == RGB and np.max(page.bitspersample) > 8
+        deep_colour = page.photometric == RGB and np.max(page.bitspersample) > 8
+        return _has_grey_planes(page) or bool(to.sample_range and deep_colour)
     except Exception:  # as in _read_tiff; Pillow says what is wrong
         return False
 
@@ -197,7 +224,11 @@ def _read_tiff(data: bytes, to: PictureFormat) -> Read:
             raise ImageError(f"not supported: a TIFF with the compression {name}; {advice}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ImageError(f"damaged or truncated: its samples cannot be decoded ({reason})") from None
-    pixels, highest = _eight_bits(values, to, None if None in (low, high) else (low, high))
+    declared = None if None in (low, high) else (low, high)
+    if to.channels in USUAL and values.shape[2] == 4:
+        pixels, highest = _without_fourth(values, pages[0], to)
+    else:
+        pixels, highest = _eight_bits(values, to, declared)
     return np.ascontiguousarray(UPRIGHT.get(turn, UPRIGHT[1])(pixels)), highest
 
 
@@ -211,7 +242,8 @@ def _pages(pages: list[tifffile.TiffPage], to: PictureFormat) -> list[tifffile.T
     if len(full) == channels > 1 and len({(page.shape, page.dtype) for page in full}) == 1:
         pages = full
     else:
-        check_channels(first.samplesperpixel, channels)
+        if not (to.channels in USUAL and first.photometric == RGB and first.samplesperpixel == 4):
+            check_channels(first.samplesperpixel, channels)
         pages = [first]
     for page in pages:
         if page.photometric not in (GREY, RGB):
@@ -237,9 +269,32 @@ def _samples(page: tifffile.TiffPage, to: PictureFormat) -> np.ndarray:
     return np.moveaxis(values, 0, -1) if in_planes else np.atleast_3d(values)
 
 
+def _without_fourth(values: np.ndarray, page: tifffile.TiffPage, to: PictureFormat) -> Read:
+    """As `read`, of RGB and one sample more: over white, where that is transparency; else without it, as Pillow does.
+
+    Raises ImageError for transparency that cannot be used together with a range.
+    """
+    if not _is_transparent(page):
+        return _eight_bits(values[..., :3], to)
+    if page.extrasamples[-1] == ASSOCIATED or values.dtype != np.uint16:
+        kind = "associated (premultiplied)" if page.extrasamples[-1] == ASSOCIATED else values.dtype.name
+        advice = "save it without transparency, or --channels 4 stores it as a channel"
+        raise ImageError(f"not supported: --sample-range for a TIFF with {kind} transparency; {advice}")
+    return _over_white(values, to)
+
+
+def _over_white(values: np.ndarray, to: PictureFormat) -> Read:
+    """As `read`, of grey or RGB and transparency, uint16 [H, W, 2 or 4]: the range concerns the colours alone."""
+    colours, highest = _eight_bits(values[..., :-1], to._replace(channels=values.shape[2] - 1))
+    opacity = scaled(values[..., -1:], (0, FULL_RANGE))
+    transparent = Image.fromarray(np.concatenate([colours, opacity], 2))
+    return converted(np.asarray(opaque(transparent.convert("RGBA")).convert("RGB")), to.channels), highest
+
+
 def _read_png(data: bytes, to: PictureFormat, channels: int) -> Read:
-    """A PNG of 16 bits, of which Pillow would give 8, with its transparency as a channel."""
-    check_channels(channels, 3 if to.channels in USUAL else to.channels)
+    """A PNG of 16 bits, of which Pillow would give 8; with transparency as a channel, or grey or RGB over white."""
+    if to.channels not in USUAL:
+        check_channels(channels, to.channels)
     header = read_header(data, to.max_pixels)
     try:
         header.load()  # names damages that OpenCV passes over
@@ -249,6 +304,9 @@ def _read_png(data: bytes, to: PictureFormat, channels: int) -> Read:
         raise ImageError(f"damaged or truncated: its pixels cannot be decoded ({error})") from None
     if channels == 2:  # OpenCV has repeated the grey
         values = values[..., [0, 3]]
-    check_channels(values.shape[2], channels)  # a transparent colour makes one more
-    pixels, highest = _eight_bits(values, to)
+    if to.channels in USUAL:  # a transparent colour makes one channel more
+        pixels, highest = (_over_white if values.shape[2] in (2, 4) else _eight_bits)(values, to)
+    else:
+        check_channels(values.shape[2], channels)
+        pixels, highest = _eight_bits(values, to)
     return np.ascontiguousarray(UPRIGHT[orientation(header)](pixels)), highest

@@ -51,7 +51,6 @@ from pipeline.tfds_directory import FEATURES_JSON, INFO_JSON
 from pipeline.tfrecord import DATASET_JSON
 
 PARTS = {"every": BY_POSITION, "part": BY_PICTURE}  # keys of a split that holds a part of the records of its shards
-MOST_RECORDS = 2**23  # of a shard, which is closed at 128 MB; a larger number is a mistake and would fill the memory
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _is_split(part: object) -> bool:
     for shard in part["shards"]:
         if not isinstance(shard, dict) or not _is_whole(shard.get("examples")) or not is_text(shard.get("file")):
             return False
-        if shard["examples"] > MOST_RECORDS or not re.fullmatch(r"(?!\.\.?$)[^/\0]+", shard["file"]):
+        if shard["examples"] > tfds_directory.MOST_RECORDS or not re.fullmatch(r"(?!\.\.?$)[^/\0]+", shard["file"]):
             return False
     missing = part.get("missing", [])
     if not isinstance(missing, list) or not all(map(is_text, missing)):

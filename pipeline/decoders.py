@@ -77,6 +77,12 @@ def check_channels(found: int, channels: int) -> None:
         raise ImageError(f"has {found} channel{'s' * (found != 1)}; {channels} are needed")
 
 
+def check_numbers(values: np.ndarray) -> None:
+    """Raises ImageError for samples that are all NaN, such as an empty tile of a map."""
+    if values.dtype.kind == "f" and np.isnan(values).all():
+        raise ImageError("all its samples are NaN, no numbers")
+
+
 @contextlib.contextmanager
 def no_warnings() -> Iterator[None]:
     """Silences Python's warnings, such as Pillow's about metadata, which name no file."""
@@ -168,12 +174,12 @@ def orientation(header: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def decode(data: bytes, header: Image.Image, to: PictureFormat) -> np.ndarray:
-    """Decodes the first frame: uint8 [H, W, C], upright. Raises ImageError.
+def decode(data: bytes, header: Image.Image, to: PictureFormat) -> tuple[np.ndarray, int | None]:
+    """Decodes the first frame: uint8 [H, W, C], upright; and the highest sample, as bands.read. Raises ImageError.
 
     Transparency is laid over white for grey and RGB; for 2 and 4 channels it is the last one.
     """
-    channels = to.channels
+    channels, highest = to.channels, None
     if channels not in USUAL:
         check_channels(len(header.getbands()) if header.mode != "P" else 3, channels)
         if header.mode not in ("LA", "RGBA"):
@@ -184,7 +190,8 @@ def decode(data: bytes, header: Image.Image, to: PictureFormat) -> np.ndarray:
             image = header
             if channels in USUAL:
                 image = _eight_bits(data, header, to.sample_range)
-                image = _opaque(image.convert("RGBA")) if image.has_transparency_data else image
+                highest = None if to.sample_range else _highest(data, header, image)
+                image = opaque(image.convert("RGBA")) if image.has_transparency_data else image
                 image = image if image.mode == "L" else image.convert("RGB")
             pixels = np.asarray(image)
         except ImageError:
@@ -192,7 +199,21 @@ def decode(data: bytes, header: Image.Image, to: PictureFormat) -> np.ndarray:
         except Exception as error:  # as in read_header
             reason = said[0] if said else error
             raise ImageError(f"damaged or truncated: its pixels cannot be decoded ({reason})") from None
-    return np.ascontiguousarray(UPRIGHT[orientation(header)](converted(pixels, channels)))
+    return np.ascontiguousarray(UPRIGHT[orientation(header)](converted(pixels, channels))), highest
+
+
+def _highest(data: bytes, header: Image.Image, image: Image.Image) -> int | None:
+    """The highest sample of a PNG or TIFF of 16 bits that declares no range, above a multiple of 256 by 255 in colour,
+    where Pillow has dropped the lower bits; None for other pictures. image is what _eight_bits makes of it."""
+    tags = getattr(header, "tag_v2", {})
+    bits = data[24] if header.format == "PNG" else np.ravel(tags.get(BITS, 8))[0]
+    inverted_or_declared = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO or (MINIMUM in tags and MAXIMUM in tags)
+    if bits != 16 or header.format not in ("PNG", "TIFF") or inverted_or_declared:
+        return None
+    if header.mode == "I" or header.mode.startswith("I;16"):
+        return int(np.asarray(header).max()) if np.ravel(tags.get(SAMPLE_FORMAT, 1))[0] == 1 else None
+    colours = {"LA": 1, "RGB": 3, "RGBA": 3}.get(image.mode, 0)
+    return int(np.asarray(image)[..., :colours].max()) * 256 + 255 if colours else None
 
 
 def converted(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -226,6 +247,7 @@ def _scaled(header: Image.Image, sample_range: tuple[float, float] | None) -> np
     """Deep grey samples as uint8 [H, W]. Raises ImageError where no range is declared or given."""
     tags = getattr(header, "tag_v2", {})
     values = np.asarray(header)
+    check_numbers(values)
     bits, unsigned = np.ravel(tags.get(BITS, 16))[0], np.ravel(tags.get(SAMPLE_FORMAT, 1))[0] == 1
     if header.mode == "I" and unsigned and bits == 32:
         values = values.view(np.uint32)
@@ -257,7 +279,7 @@ def scaled(values: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
     return np.rint(np.nan_to_num(bytes_)).astype(np.uint8)
 
 
-def _opaque(rgba: Image.Image) -> Image.Image:
+def opaque(rgba: Image.Image) -> Image.Image:
     """Lays a picture over white; over black if all that is visible is nearly white, such as a light drawing."""
     over_white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     low, high = rgba.getchannel("A").getextrema()

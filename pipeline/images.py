@@ -107,13 +107,13 @@ def store(data: bytes, to: PictureFormat = PictureFormat()) -> StoredImage:  # n
         return encode_png(_shrunk(found[0], to.short_side))._replace(highest=found[1])
     header = read_header(data, to.max_pixels)
     is_jpeg = header.format in ("JPEG", "MPO")
-    small = to.short_side is None or min(header.size) <= to.short_side
+    small, highest = to.short_side is None or min(header.size) <= to.short_side, None
     if is_jpeg:
         pixels, clean = _decode_jpeg(data, header, to)
         if clean and small:
             return StoredImage(data, "jpeg", pixels)
     else:
-        pixels = decode(data, header, to)
+        pixels, highest = decode(data, header, to)
         clean = header.format == "PNG" and _is_clean_png(data) and to.channels in USUAL
         plain = header.mode in (("L",) if to.channels == 1 else ("RGB", "L"))
         special = header.has_transparency_data or getattr(header, "is_animated", False)
@@ -121,7 +121,7 @@ def store(data: bytes, to: PictureFormat = PictureFormat()) -> StoredImage:  # n
         if clean and plain and data[24] == 8 and not special and orientation(header) == 1 and small:
             return StoredImage(data, "png", pixels)
     pixels = _shrunk(pixels, to.short_side)
-    return encode_jpeg(pixels) if is_jpeg else encode_png(pixels)
+    return encode_jpeg(pixels) if is_jpeg else encode_png(pixels)._replace(highest=highest)
 
 
 def store_array(pixels: np.ndarray, to: PictureFormat) -> StoredImage:
@@ -158,13 +158,13 @@ def _is_clean_png(data: bytes) -> bool:
 def _decode_jpeg(data: bytes, header: Image.Image, to: PictureFormat) -> tuple[np.ndarray, bool]:
     """The upright pixels, and whether every libjpeg decodes `data` to the same pixels without a warning."""
     if header.mode not in ("RGB", "L") or to.channels not in USUAL:
-        return decode(data, header, to), False
+        return decode(data, header, to)[0], False
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if to.channels == 1 else "RGB", strict=True)
     except ValueError as error:
         if not HARMLESS.search(str(error)) and not FOREIGN.search(str(error)):
             raise ImageError(f"damaged: {str(error)[:1].lower()}{str(error)[1:]}") from None
-        return decode(data, header, to), False  # or an ImageError, since one warning may hide another
+        return decode(data, header, to)[0], False  # or an ImageError, since one warning may hide another
     turn = orientation(header)
     clean = turn == 1 and _frame(data)[0] in EVERYWHERE
     return np.ascontiguousarray(UPRIGHT[turn](pixels)), clean

@@ -24,6 +24,9 @@ from pipeline.table_files import column_names, find_picture, open_table
 LISTING = ".source.csv.gz"
 ARRAYS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "signs")  # sources whose files hold many pictures each
 SHARDS = {"webdataset": (".tar", ".txt"), "parquet": (".parquet",)}  # sources in archives, and the files they read
+CLASS_FILES = "classnames.txt", "classes.txt", "labels.txt"  # beside webdataset's shards: the names of classes
+# Sources whose table or archive may have any name; those of shards say which split they are of.
+RENAMED = "folder", "flowers", "csv"
 HASHED = 4 * 2**30  # bytes of archives that are read for a comparison, in seconds; times are compared of larger ones
 NAMED = 3  # examples of each kind of difference
 ROUNDED = 2 * 10**9  # nanoseconds: FAT and zip archives keep times of even seconds
@@ -53,9 +56,12 @@ def list_source(name: str, source: Path) -> Listing:
             code = {file.name: _whole(file)} if file.exists() else {}
             return code | ({source.name: _whole(source)} if source.is_file() else dict(_walk(str(source))))
         if name in SHARDS:
-            found = {source.name: _stamp(source.stat())} if source.is_file() else dict(_walk(str(source)))
-            found = {file: entry for file, entry in found.items() if file.endswith(SHARDS[name])}
             root = source.parent if source.is_file() else source
+            if source.is_file():
+                beside = [root / file for file in CLASS_FILES if name == "webdataset"]
+                found = {file.name: _stamp(file.stat()) for file in [source, *beside] if file.is_file()}
+            else:
+                found = {file: entry for file, entry in _walk(str(source)) if file.lower().endswith(SHARDS[name])}
             whole = sum(entry.size for entry in found.values()) <= HASHED
             return {file: _whole(root / file) for file in found} if whole else found
         if source.is_file():
@@ -135,10 +141,12 @@ def load(directory: str) -> Listing | None:
         raise UserError(f"{path} is damaged ({error}), so --source cannot be compared") from None
 
 
-def differences(before: Listing, now: Listing) -> str | None:
+def differences(before: Listing, now: Listing, name: str) -> str | None:
     """How the files have changed, such as '2 new (cat/8.jpg, cat/9.jpg), 1 gone (dog/1.jpg)'; None for not at all.
 
-    Times count only where they differ for some of the files: in a copy all may have other times, `written_anew`.
+    A table or an archive of the source `name` that has another name and the same content has not changed, if that is
+    one of RENAMED. Times count only where they differ for some of the files: in a copy all may have other times,
+    `written_anew`.
     """
     if before == now:  # at once, also for a million files
         return None
@@ -147,7 +155,11 @@ def differences(before: Listing, now: Listing) -> str | None:
     if not written_anew(before, now):
         changed |= _other_times(before, now)
     changed |= {name for name in both if before[name].state != now[name].state and not before[name].is_timed}
-    kinds = {"new": now.keys() - before.keys(), "gone": before.keys() - now.keys(), "changed": changed}
+    new, gone = now.keys() - before.keys(), before.keys() - now.keys()
+    same = {now[file] for file in new} & {before[file] for file in gone} if name in RENAMED else set()
+    same = {entry for entry in same if not entry.is_timed}
+    new, gone = ({file for file in part if of[file] not in same} for part, of in ((new, now), (gone, before)))
+    kinds = {"new": new, "gone": gone, "changed": changed}
     return ", ".join(_count(kind, names) for kind, names in kinds.items() if names) or None
 
 

@@ -93,7 +93,7 @@ def check_source(dataset: Dataset, options: InputOptions, resumes: bool) -> None
             raise
         return  # the shards may be all that this user can read
     remake = f"rm -r {shlex.quote(dataset.directory)} && {_command(dataset, place, dataset.directory)}"
-    if changes := listing.differences(before, now):
+    if changes := listing.differences(before, now, reader):
         changed = f"{dataset.directory} was made from {made_from}; {place} has changed since: {changes}"
         if options.source and not (resumes and is_same_place):
             raise UserError(f"{changed}. To train on them: {remake}. To train on what was there: leave --source out")

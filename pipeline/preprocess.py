@@ -9,6 +9,7 @@ of the picture and the normalization of its values; an exported graph holds the 
 late, so that training decodes only the part that a random crop needs.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -145,14 +146,47 @@ def find_family(name: str) -> Family:
 
 
 def _own_family(name: str) -> Family:
-    """A user's own family: a Family, or a function that is its `normalize`."""
+    """A user's own family: a Family, or a function that is its `normalize`; their results are checked."""
     found = own_code.load(name, "preprocessing")
-    if isinstance(found, Family):
-        return found
-    if callable(found):
-        return Family(resize_whole, found)
-    kind = type(found).__name__
-    raise UserError(f"{name} is a {kind}; it must be a pipeline.preprocess.Family, or a function that normalizes")
+    if not isinstance(found, Family) and not callable(found):
+        kind = type(found).__name__
+        raise UserError(f"{name} is a {kind}; it must be a pipeline.preprocess.Family, or a function that normalizes")
+    family = found if isinstance(found, Family) else Family(resize_whole, found)
+    known = any(family.cut is each.cut for each in FAMILIES.values())  # crops and describe compare it
+    return Family(
+        family.cut if known else _checked(family.cut, name, "cut"),
+        _checked(family.normalize, name, "normalize"),
+        family.augment and _checked(family.augment, name, "augment"),
+    )
+
+
+def _checked(function: Callable, name: str, step: str) -> Callable:
+    """A function of a user's own family that raises UserError where it fails, and where its result is not float32
+    [height, width, C] as far as its shape is known; of `cut`, height and width are free."""
+
+    @functools.wraps(function)
+    def checked(to: "Preprocessor", images: "tf.Tensor | Picture", *key: tf.Tensor) -> tf.Tensor:
+        try:
+            result = function(to, images, *key)
+        except own_code.FAILURES as error:
+            raise own_code.mistake(own_code.split(name)[0], error) from error
+        first = images.shape[:-3].as_list() if step == "normalize" else []
+        shape = [*first, *([None, None] if step == "cut" else [to.height, to.width]), to.channels]
+        if not tf.is_tensor(result) or result.dtype != tf.float32 or not result.shape.is_compatible_with(shape):
+            given = f"{result.dtype.name} {_words(result.shape)}" if tf.is_tensor(result) else type(result).__name__
+            raise UserError(f"{name}: its {step} returned {given}; it must return float32 {_words(shape)}")
+        return result
+
+    return checked
+
+
+def _words(shape: "tf.TensorShape | list[int | None]") -> str:
+    """A shape in words, such as [?, 224, 224, 3]."""
+    if isinstance(shape, tf.TensorShape):
+        if shape.rank is None:
+            return "of an unknown shape"
+        shape = shape.as_list()
+    return f"[{', '.join('?' if side is None else str(side) for side in shape)}]"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ FILE_NAMES = (
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default, of the names of shards
 CHANNELS = {1: 1, 3: 3, 4: 3}  # of a feature: of the data; transparent pictures get a background
 UNLABELLED = -1
+MOST_RECORDS = 2**23  # of a shard; a larger number is a mistake and would fill the memory
 AS_TFRECORD = (
     "only TFRecord is read: prepare them again with tfds.load(…, builder_kwargs={'file_format': 'tfrecord'}), or "
     "tfds convert_format --dataset_dir=DIR --out_file_format=tfrecord --out_dir=NEW"
@@ -185,9 +186,11 @@ def _read_lengths(directory: str) -> dict[str, int] | None:
             if split.get("filepathTemplate") not in (None, "", TEMPLATE):
                 raise UserError(f"{path}: files are named {split['filepathTemplate']}; only {TEMPLATE} is read")
             counts = [int(count) for count in split.get("shardLengths", [])]
+            if counts and not 0 <= min(counts) <= max(counts) <= MOST_RECORDS:
+                raise ValueError(f"a shard of {min(counts)} to {max(counts)} records")
             for number, count in enumerate(counts):
                 lengths[f"{info['name']}-{split['name']}.tfrecord-{number:05d}-of-{len(counts):05d}"] = count
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({error!r}); fetch it again") from None
     return lengths
 

@@ -29,7 +29,16 @@ OF_EACH_PIXEL = ("min_max", "standardize")
 
 @pytest.mark.parametrize(
     ("given", "size"),
-    [("224", 224), ("224x320", (224, 320)), ("224×320", (224, 320)), ([8, 8], 8), ((8, 9), (8, 9)), (7, 7)],
+    [
+        ("224", 224),
+        ("224x320", (224, 320)),
+        ("224×320", (224, 320)),
+        ([8, 8], 8),
+        ((8, 9), (8, 9)),
+        (7, 7),
+        (np.int64(7), 7),
+        ((np.int32(8), 9), (8, 9)),
+    ],
 )
 def test_a_size_is_a_number_or_height_and_width(given, size):
     found = as_size(given)
@@ -46,6 +55,16 @@ def test_other_texts_are_refused(text, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse_command_line(["digits", "--image-size", text])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("value", [(20, 16, 3), (20,), 20.0, True, (20, "16"), {}])
+def test_other_values_are_refused(value, tmp_path):
+    words = "it must be a number of pixels, or height and width, such as 224 or 224x320"
+    with pytest.raises(UserError, match=f"--image-size is .*; {words}"):
+        Config.of(image_size=value)
+    (tmp_path / "config.json").write_text(json.dumps(Config().flat() | {"image_size": value}))
+    with pytest.raises(UserError, match=f"mend or restore .*config.json: image_size is .*; {words}"):
+        config.load(str(tmp_path / "config.json"))
 
 
 @pytest.mark.parametrize("text", ["0x5", "5x0", "4097x5", "5x4097"])

@@ -18,7 +18,9 @@ from classifier import Classifier
 from errors import UserError
 from nets import new
 from pipeline.convert import convert
+from pipeline.preprocess import Preprocessor
 from presets import parse_command_line
+from sizes import Size
 from tfcompat import tf
 from train import train
 
@@ -283,7 +285,7 @@ def test_code_that_nobody_named_does_not_run(tmp_path):
         ("Source(['a'], 3, {})", "must be two or more"),
         ("Source(['a', 'b'], 17, {})", "has 17 channels; it must be 1 to 16"),
         ("Source(['a', 'b'], 3, {'validation': []})", "it must have train"),
-        ("Source(['a', 'b'], 3, {'test': [Example('x', 2, source)]})", "a label from 0 to 1"),
+        ("Source(['a', 'b'], 3, {'test': [Example('x', 2, source)]})", "its label from 0 to 1"),
         ("Source(['a', 'b'], 3, {'test': [Example('x', 0, 'x.png')]})", "a Path or pixels"),
         ("1 / 0", r"mine.py, line 3: ZeroDivisionError"),
     ],
@@ -305,3 +307,84 @@ def test_the_template_trains_as_it_is(home, monkeypatch):
     assert "fresh_net/unit3/conv2/weights" in weights("run")
     with pytest.raises(UserError, match="exists"):
         new.main()
+
+
+WRONG = {
+    "tf.cast(images, tf.float64)": r"my.py:own: its normalize returned float64 \[16, 18, 3\]; .* float32 \[16, 18, 3\]",
+    "images[..., :1]": r"returned float32 \[16, 18, 1\]; it must return float32 \[16, 18, 3\]",
+    "tf.transpose(images, [1, 0, 2])": r"returned float32 \[18, 16, 3\]",
+    "tf.reduce_mean(images)": r"returned float32 \[\]",
+    "None": "its normalize returned NoneType; it must return float32",
+    "images / 0": r"my.py, line 2: ZeroDivisionError: ",
+    "exit(3)": r"my.py, line 2: it calls sys.exit\(3\); raise an error instead",
+}
+
+
+@pytest.mark.parametrize("body", WRONG)
+def test_own_preprocessing_with_another_result_is_refused(body, tmp_path):
+    file = tmp_path / "my.py"
+    code = body.replace("images / 0", "images / (0 // 0)")
+    file.write_text(f"def own(to, images):\n    return {code}\nfrom tfcompat import tf\n")
+    to = Preprocessor(own_code.named(f"{file}:own"), Size(16, 18), 3)
+    with tf.Graph().as_default(), pytest.raises(UserError, match=WRONG[body]):
+        to.normalize(tf.zeros([16, 18, 3]))
+
+
+def test_the_steps_of_an_own_family_are_checked(tmp_path):
+    file = tmp_path / "my.py"
+    file.write_text(
+        "from pipeline.preprocess import Family, center_crop\nfrom tfcompat import tf\n"
+        "def normal(to, images): return images / 255.0\n"
+        "def small(to, picture): return tf.zeros([8, 8])\n"
+        "def half(to, picture, key): return tf.zeros([to.height, 8, to.channels])\n"
+        "own, good = Family(small, normal, half), Family(center_crop, normal)\n"
+    )
+    encoded = tf.placeholder(tf.string, [])
+    to = Preprocessor(own_code.named(f"{file}:own"), 16, 3)
+    with pytest.raises(UserError, match=r"its cut returned float32 \[8, 8\]; it must return float32 \[\?, \?, 3\]"):
+        to.evaluate(to.picture(encoded))
+    with pytest.raises(UserError, match=r"its augment returned float32 \[16, 8, 3\]; .* \[16, 16, 3\]"):
+        to.train(to.picture(encoded), tf.zeros([2], tf.int64))
+    to = Preprocessor(own_code.named(f"{file}:good"), 16, 3)
+    assert to.crops(to.picture(encoded)).shape == [10, 16, 16, 3]
+    assert to.describe()["cut"] == "center_crop"
+
+
+SOURCES = {
+    "['a', 'b'], 3, dict(train=[of(i // 2, i % 2) for i in range(12)])": r"two examples .* '0' \(in train\), ",
+    "['a', 'b'], 3, dict(train=[of(i, i % 2) for i in range(12)], test=[of(0, 0)])": r"'0' \(in train and test\)",
+    "['a', 'b'], True, dict(train=[of(i, i % 2) for i in range(12)])": "has True channels; it must be 1 to 16",
+    "['a', 'b'], 1.0, dict(train=[of(i, i % 2) for i in range(12)])": "has 1.0 channels",
+    "['a', 'b'], 3, dict(train=[of(i, bool(i % 2)) for i in range(12)])": "with an int as its label from 0 to 1",
+    "['a', 'b'], 3, dict(train=[of(i, float(i % 2)) for i in range(12)])": "with an int as its label from 0 to 1",
+    "['a', 'b'], 3, dict(train=[of(i, i % 2)._replace(filename=i) for i in range(12)])": "file name 0; it must be",
+    "['a', 'b'], 3, dict(train=[of(i, i % 2, 0) for i in range(12)])": r"or pixels, uint8 \[H, W, C\], not empty",
+    "['a', 'b'], 3, dict(train=[of(i, i % 2) for i in range(12)]), None, None": "held_out None; it must be",
+    "['a', 'b'], 3, dict(train=(of(i, i % 2) for i in range(12)))": "has splits that are no lists",
+    "'ab', 3, dict(train=[of(i, i % 2) for i in range(12)])": "class names ab; they must be a list of str",
+}
+
+
+@pytest.mark.parametrize("data", SOURCES)
+def test_an_own_source_that_breaks_a_rule_is_refused(data, tmp_path):
+    (tmp_path / "my.py").write_text(
+        "import numpy as np\nfrom pipeline.convert.sources import Example, Source\n"
+        "def of(name, label, side=4): return Example(f'{name}', label, np.full((side, 4, 3), label * 100, np.uint8))\n"
+        f"def own(source, cache): return Source({data})\n"
+    )
+    with pytest.raises(UserError, match=SOURCES[data]):
+        convert(f"{tmp_path}/my.py:own", str(tmp_path / "out"))
+    good = "['a', 'b'], np.int64(3), dict(train=[of(i, np.int64(i % 2)) for i in range(12)])"
+    code = (tmp_path / "my.py").read_text().replace(data, good)
+    (tmp_path / "good.py").write_text(code)
+    assert convert(f"{tmp_path}/good.py:own", str(tmp_path / "out")).splits["train"] == 8
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(3)", "def own(*_, **__): exit(3)"])
+def test_own_code_that_exits_is_named(code, tmp_path):
+    (tmp_path / "my.py").write_text(code)
+    exits = r"my.py, line 1: it calls sys.exit\(3\)"
+    with pytest.raises(UserError, match=exits):
+        convert(f"{tmp_path}/my.py:own", str(tmp_path / "out"))
+    with pytest.raises(UserError, match=exits):
+        nets.own.own_net(own_code.named(f"{tmp_path}/my.py:own"))

@@ -228,6 +228,17 @@ def test_errors_of_the_network_are_one_line(kind, copied, tmp_path, monkeypatch)
                 Dataset.load(data).index("train")
 
 
+@pytest.mark.parametrize(("path", "meant"), [("gs:/y", "gs://y"), ("s3:/y/z", "s3://y/z"), ("GS:/y", "gs://y")])
+def test_a_remote_place_without_a_slash_is_no_local_directory(path, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for read in (expand, expand_data):
+        with pytest.raises(UserError, match=f"^{path} would be a local file; did you mean {meant}[?] Else "):
+            read(path)
+    assert expand(f"./{path}") == f"./{path}"
+    (tmp_path / path.split("/")[0]).mkdir()
+    assert expand(path) == path
+
+
 def test_a_run_knows_its_remote_data_without_reaching_them(tmp_path):
     assert find_data("gs://no-such-bucket/shards", str(tmp_path)) == "gs://no-such-bucket/shards"
     assert absolute("gs://bucket/shards//") == "gs://bucket/shards"

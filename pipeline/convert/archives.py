@@ -127,6 +127,8 @@ def _decompress(path: Path, stream: object, plain: Path) -> None:
                 bar.update(raw.tell() - bar.n)
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path} is damaged or truncated ({error}); fetch or pack it again") from None
+    except MemoryError:  # the header of an .xz names the memory that it needs, up to 4 GiB
+        raise UserError(f"{path} needs more memory to be decompressed than there is; {members.UNPACK}") from None
     except OSError as error:
         if error.errno is None:  # what bz2 raises, and a full disk does not
             raise UserError(f"{path} is damaged ({error}); fetch or pack it again") from None

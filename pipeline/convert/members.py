@@ -17,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from errors import UserError
-from files import MOST_BYTES, open_regular
+from files import MOST_BYTES, MOST_LEVELS, open_regular
 from pipeline.decoders import ImageError
 
 # An archive may unpack to 1 GiB, or to so many times its size: pictures are packed already, drawings as BMP hold less.
 MOST_UNPACKED, MOST_RATIO = 2**30, 200
+MOST_PATH = 4096  # bytes of the path of a file, as on Linux
 MOST_HEADER = 2**20  # bytes that tarfile may read at once: long names, and the attributes of pax
 UNPACK = "unpack it, and give the directory"
 _OTHER_KINDS = {stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
@@ -129,7 +130,11 @@ def read_index(path: Path, title: object, is_zip: bool) -> tuple[dict[str, Membe
 
 
 def _checked(name: str, title: object) -> str:
-    """A path as it is compared, without ./ and double slashes. Raises UserError for one that leads out."""
+    """A path as it is compared, without ./ and double slashes. Raises UserError for one that leads out or too deep."""
+    size, levels = len(name.encode(errors="surrogatepass")), name.count("/")
+    if size > MOST_PATH or levels > MOST_LEVELS:
+        path = f"{name[:50]!r}…, a path of {size:,} bytes in {levels:,} folders"
+        raise UserError(f"{title} holds {path}; allowed are {MOST_PATH:,} and {MOST_LEVELS}: pack it again")
     if name.startswith("/") or ".." in name.split("/") or "\0" in name or re.match(r"[A-Za-z]:[/\\]", name):
         raise UserError(
             f"{title} holds {name!r}, a path outside of the archive, as in an attack; pack the pictures' folder again"

@@ -101,9 +101,12 @@ def test_a_changed_archive_is_seen(pets, tmp_path):
     archive = pathlib.Path(shutil.make_archive(str(tmp_path / "pets"), "zip", pets))
     before = listing.list_source("folder", archive)
     assert [len(entry.state) for entry in before.values()] == [64]
+    other = archive.rename(tmp_path / "pets (1).zip")
+    assert listing.differences(before, listing.list_source("folder", other), "folder") is None
+    other.rename(archive)
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("outer/train/cat/new.png", png())
-    assert "1 changed (pets.zip)" in listing.differences(before, listing.list_source("folder", archive))
+    assert "1 changed (pets.zip)" in listing.differences(before, listing.list_source("folder", archive), "folder")
 
 
 # Damaged and hostile archives
@@ -154,6 +157,9 @@ NEW = [("cat/new.png", b"")]
 TARS = {
     "traversal": (tarred([("../x.png", b"")]), r"holds '\.\./x\.png', a path outside of the archive"),
     "traversal inside": (tarred([("cat/../../x.png", b"")]), r"a path outside"),
+    "long path": (tarred([(f"cat/{'a' * 4096}.png", b"")]), r"holds 'cat/a{46}'…, a path of 4,104 bytes in 1 folders"),
+    "deep path": (tarred([("a/" * 101 + "x.png", b"")]), r"a path of 207 bytes in 101 folders; allowed are 4,096 and"),
+    "endless path": (tarred([("a/" * 400_000, b"")]), r"a path of 800,00\d bytes in 4\d\d,\d{3} folders"),
     "absolute": (tarred([("/etc/x.png", b"")]), r"holds '/etc/x\.png', a path outside"),
     "drive": (tarred([("C:\\x.png", b"")]), r"a path outside"),
     "symbolic link": (tarred(NEW, type=tarfile.SYMTYPE, linkname="/etc/passwd"), r"cat/new\.png as a symbolic link"),
@@ -191,6 +197,7 @@ FLAG, METHOD, CRC, PACKED, SIZE, OFFSET = 8, 10, 16, 20, 24, 42  # fields of the
 ZIPS = {
     "traversal": (zipped([("../x.png", b"")]), r"holds '\.\./x\.png', a path outside of the archive"),
     "traversal of Windows": (zipped([("..\\x.png", b"")], create_system=0), r"a path outside of the archive"),
+    "deep path": (zipped([("a/" * 30_000 + "x.png", b"")]), r"a path of 60,005 bytes in 30,000 folders; allowed are"),
     "absolute": (zipped([("/x.png", b"")]), r"a path outside of the archive"),
     "symbolic link": (
         zipped([("cat/l.png", b"1.png")], external_attr=0o120777 << 16),
@@ -248,6 +255,25 @@ def test_a_compressed_archive_out_of_all_proportion_is_not_decompressed(packer, 
         convert("folder", str(tmp_path / "out"), str(tmp_path / "pets.tgz"))
     assert len(sizes) * archives.BLOCK <= max(2**23, 2 * members.MOST_RATIO * sizes[0])
     assert [left.name for left in tmp_path.iterdir()] == ["pets.tgz"]
+
+
+def test_an_archive_that_needs_more_memory_than_there_is(tmp_path, monkeypatch):
+    def read(self, size):
+        raise MemoryError
+
+    monkeypatch.setattr(lzma.LZMAFile, "read", read)
+    (tmp_path / "pets.tar.xz").write_bytes(lzma.compress(tarred()))
+    with pytest.raises(UserError, match=r"pets\.tar\.xz needs more memory to be decompressed than there is; unpack it"):
+        convert("folder", str(tmp_path / "out"), str(tmp_path / "pets.tar.xz"))
+    assert [left.name for left in tmp_path.iterdir()] == ["pets.tar.xz"]
+
+
+def test_paths_as_deep_as_allowed_are_read(tmp_path):
+    (tmp_path / "pets.tar").write_bytes(tarred([("cat/" + "a/" * 99 + "x.png", png())]))
+    assert sum(convert("folder", str(tmp_path / "out"), str(tmp_path / "pets.tar")).splits.values()) == 9
+    (tmp_path / f"raw/cat/{'a/' * 101}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"has more than 100 folders above it"):
+        convert("folder", str(tmp_path / "out2"), str(tmp_path / "raw"))
 
 
 @pytest.mark.parametrize("change", ["content", "size", "place"])

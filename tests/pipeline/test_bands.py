@@ -102,6 +102,17 @@ def test_signed_and_float_samples_need_a_range(dtype):
     assert_near(pixels[..., 1], scaled(values[..., 1], -50, 10))
 
 
+def test_a_picture_without_any_number_is_refused():
+    nothing = np.full((HEIGHT, WIDTH, 5), np.nan, np.float32)
+    ranged = FIVE._replace(sample_range=(0.0, 1.0))
+    for data, to in ((npy(nothing), ranged), (tiff(nothing), ranged),
+                     (tiff(nothing[..., 0], planarconfig=None), ranged._replace(channels=1))):  # fmt: skip
+        with pytest.raises(ImageError, match=r"^all its samples are NaN, no numbers$"):
+            images.store(data, to)
+    nothing[0, 0] = 1
+    assert images.store(npy(nothing), ranged).pixels.sum() == 5 * 255
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 16])
 def test_a_stored_picture_is_decoded_as_it_was(channels):
     pixels = RANDOM.integers(0, 256, (9, 7, channels), np.uint8)

@@ -582,7 +582,7 @@ def test_a_damaged_picture_stops_the_conversion_and_is_named(kind, raw, tmp_path
     path = raw / "train" / "dog" / f"damaged{extension}"
     path.write_bytes(data)
     name = f"train/dog/damaged{extension}"
-    with pytest.raises(UserError, match=rf"^1 of the pictures .* {re.escape(name)}: .*--on-error skip"):
+    with pytest.raises(UserError, match=rf"^1 of 13 pictures .* {re.escape(name)}: .*--on-error skip"):
         convert("folder", str(tmp_path / "out"), str(raw))
     assert remaining(tmp_path) == ["out.rejected.csv"]
     row = rejected(tmp_path / "out.rejected.csv")[0]
@@ -598,7 +598,7 @@ def test_damaged_pictures_are_skipped_and_counted_on_request(raw, tmp_path, read
     for kind, split in ("JPEG cut in half", "train"), ("text", "test"):
         extension, data = DAMAGED[kind]
         (raw / split / "dog" / f"damaged{extension}").write_bytes(data)
-    with pytest.raises(UserError, match="2 of the pictures"):
+    with pytest.raises(UserError, match="2 of 14 pictures"):
         convert("folder", str(tmp_path / "out"), str(raw))
     dataset = converted("folder", str(tmp_path / "out"), str(raw), on_error="skip")
     rows = rejected(tmp_path / "out" / "rejected.csv")

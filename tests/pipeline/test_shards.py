@@ -69,6 +69,9 @@ def read(data):
         (["a/train-0-of-1.x", "b/train-0-of-1.x"], "of two sets of the train split"),
         (["train-0-of-9999999.x"], "that no file of 9999999 has"),
         (["train-1.x", "train-01.x"], "have one number"),
+        (["a-000.X", "a-001.x"], {"train": 2}),
+        (["a-000.x", "a-001.x.crdownload"], r"a-001\.x\.crdownload is an unfinished download"),
+        (["a-000.x", "a-001.X.part"], r"a-001\.X\.part is an unfinished download"),
         ([], r"holds no \.x files"),
     ],
 )
@@ -100,6 +103,21 @@ def test_gaps_are_named(numbers, lacks, tmp_path, capsys):
     shards.find_shards(tmp_path, ".x")
     printed = capsys.readouterr().out
     assert (f"{tmp_path} lacks {lacks}" in printed) if lacks else printed == ""
+
+
+@pytest.mark.parametrize("copy", ["a-000 (1).x", "backup/a-000.x", "a-001.x", "b.x"])
+def test_copies_are_named(copy, tmp_path):
+    content = RANDOM.bytes(shards.START + 9)
+    (tmp_path / copy).parent.mkdir(exist_ok=True)
+    for name in "a-000.x", copy:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "c.x").write_bytes(content[:-1] + bytes(1))
+    (tmp_path / "d.x").write_bytes(content[:-2])
+    with pytest.raises(UserError, match="have the same content; remove one") as error:
+        shards.find_shards(tmp_path, ".x")
+    assert all(str(tmp_path / name) in str(error.value) for name in ("a-000.x", copy))
+    (tmp_path / copy).unlink()
+    assert len(shards.find_shards(tmp_path, ".x")["train"]) == 3
 
 
 # webdataset
@@ -158,7 +176,7 @@ def test_class_names_beside_the_shards(labels, file, expected, tmp_path):
         ([("9.png", b"x"), ("9.jpg", b"x"), ("9.cls", b"1")], r"holds 9\.png and 9\.jpg, two files for one picture"),
         ([("9.png", b"x"), ("9.cls", b"1"), ("9.CLS", b"1")], r"two files for one label"),
         ([("9.png", b"x"), ("9.cls", b"7")], r"labels without a class: 7; the classes are cat to dog, 2 in all"),
-        ([("9.png", b"x"), ("9.cls", b"-1")], r"labels without a class: -1"),
+        ([("9.png", b"x"), ("9.cls", b"-1")], r"labels without a class: -1; .* must be 0 or more"),
         ([("9.png", b"x"), ("9.cls", b"bird")], r"labels without a class: bird"),
         ([("9.png", b"x"), ("9.cls", b"\xff")], r"9\.cls, which is no text"),
         ([("9.png", b"x"), ("9.cls", b"")], r"9\.cls, which is no text"),
@@ -180,6 +198,9 @@ def test_unusable_samples(more, message, tmp_path):
     [
         ("1.tar", b"", r"1\.tar is no tar archive"),
         ("1.tar.gz", b"x", r"1\.tar\.gz is compressed; .* plain tar files: decompress"),
+        ("1.TGZ", b"x", r"1\.TGZ is compressed"),
+        ("1.tar.part", b"x", r"1\.tar\.part is an unfinished download; fetch the whole"),
+        ("1.tar.gz.part", b"x", r"1\.tar\.gz\.part is an unfinished download"),
         ("nshards.txt", b"2", r"nshards\.txt says '2' shards, but 1 are there"),
         ("labels.txt", b"a\nb\nc", r"name other classes"),
         ("labels.txt", b"0:a\n2:b", r"must number its 2 classes from 0"),
@@ -199,13 +220,41 @@ def test_unusable_files_beside_shards(name, content, message, tmp_path):
         webdataset(tmp_path, None)
 
 
+def test_an_array_beside_a_picture_is_no_second_picture(tmp_path):
+    array = io.BytesIO()
+    np.save(array, RANDOM.integers(0, 256, (5, 5, 3), np.uint8))
+    found = [*samples(6), ("0000.npy", b"an embedding"), ("0001.NPY", b"one more")]
+    tar(tmp_path / "0.tar", [found[-1], *found[:-1], ("9.npy", array.getvalue()), ("9.cls", b"1")])
+    data = webdataset(tmp_path, None)
+    expected = [("0", found[0][1]), ("1", found[2][1])]
+    assert {(n, c) for n, c in read(data)["train"]} >= {*expected, ("1", array.getvalue())}
+    assert (len(data.splits["train"]), data.ignored) == (7, {".npy": 2})
+
+
+def test_class_names_beside_one_tar_are_listed(tmp_path):
+    tar(tmp_path / "0.TAR", samples())
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    (tmp_path / "notes.txt").touch()
+    before = listing.list_source("webdataset", tmp_path / "0.TAR")
+    assert before.keys() == {"0.TAR", "classnames.txt"}
+    (tmp_path / "classnames.txt").write_text("dog\ncat\n")
+    now = listing.list_source("webdataset", tmp_path / "0.TAR")
+    assert listing.differences(before, now, "webdataset") == "1 changed (classnames.txt)"
+    assert listing.list_source("webdataset", tmp_path).keys() == {"0.TAR", "classnames.txt", "notes.txt"}
+
+
 def test_changes_of_shards_are_seen(tmp_path, monkeypatch):
     tar(tmp_path / "0.tar", samples())
     (tmp_path / "README.md").touch()
     before = listing.list_source("webdataset", tmp_path)
     assert [(name, entry.is_timed) for name, entry in before.items()] == [("0.tar", False)]
     (tmp_path / "0.tar").write_bytes((tmp_path / "0.tar").read_bytes().replace(b"0001.png", b"0009.png"))
-    assert "1 changed (0.tar)" in listing.differences(before, listing.list_source("webdataset", tmp_path))
+    assert "1 changed (0.tar)" in listing.differences(before, listing.list_source("webdataset", tmp_path), "webdataset")
+    before = listing.list_source("webdataset", tmp_path)
+    (tmp_path / "0.tar").rename(tmp_path / "test-0.tar")  # another split
+    now = listing.list_source("webdataset", tmp_path)
+    assert listing.differences(before, now, "webdataset") == "1 new (test-0.tar), 1 gone (0.tar)"
+    (tmp_path / "test-0.tar").rename(tmp_path / "0.tar")
     monkeypatch.setattr(listing, "HASHED", 100)
     assert listing.list_source("webdataset", tmp_path / "0.tar")["0.tar"].is_timed
 
@@ -311,6 +360,22 @@ def test_a_split_without_labels_is_left_out_and_counted(write, tmp_path):
     assert done.splits == {"train": 16, "validation": 2, "test": 2}
 
 
+def test_one_value_for_many_rows_is_not_unpacked_for_all(write, tmp_path, monkeypatch):
+    part = {"image": [{"bytes": bytes(2**20), "path": None}] * 64, "label": [0, 1] * 32}
+    path = write("train.parquet", part, FEATURES)
+    assert path.stat().st_size < 2**17
+    module, read = sys.modules["pipeline.convert.sources.parquet"], []
+    monkeypatch.setattr(module, "BATCH_BYTES", 2**22)
+    batches = module._batches
+    monkeypatch.setattr(module, "_batches", lambda *a: (read.append(b.num_rows) or b for b in batches(*a)))
+    assert [len(e.read()) for e in parquet(path, None).splits["train"][::30]] == [2**20] * 3
+    assert max(read) <= 4
+    monkeypatch.setattr(members, "MOST_UNPACKED", 2**25)
+    monkeypatch.setattr(members, "MOST_RATIO", 20)
+    with pytest.raises(UserError, match=r"train\.parquet has [\d,]+ bytes and unpacks to [\d,]+ or more"):
+        parquet(path, None)
+
+
 NO_BYTES = [{"bytes": None, "path": "1.png"}] * 6
 UNUSABLE = {
     "no pictures": (
@@ -318,6 +383,14 @@ UNUSABLE = {
         FEATURES,
         r"columns label \(int64\), text \(string\).*found: none",
     ),
+    "plain binary": (
+        {"image": [b"x"] * 6, "thumb": [{"bytes": b"x", "path": None}] * 6},
+        FEATURES,
+        r"the column image is binary; it must be a struct of bytes and path",
+        {"image": None},
+    ),
+    "bytes as lists": ({"image": [{"bytes": [1]}] * 6}, FEATURES, r"the bytes in .* image are list<", {"image": None}),
+    "bytes as text": ({"image": [{"bytes": "x"}] * 6}, FEATURES, r"the bytes in .* are string; th", {"image": None}),
     "path only": ({"image": NO_BYTES}, FEATURES, r"train\.parquet/0 holds only the path '1\.png' in the column image"),
     "null": ({"image": [None] * 6}, FEATURES, r"train\.parquet/0 holds null in the column image"),
     "no labels": ({"label": None}, None, r"must have one of labels"),
@@ -343,8 +416,9 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_unusable_columns(kind, write, tmp_path):
-    columns, features, message = UNUSABLE[kind]
-    write("train.parquet", {k: v for k, v in rows(**columns).items() if v is not None}, features)
+    columns, features, message, *types = UNUSABLE[kind]
+    found = {k: v for k, v in rows(**columns).items() if v is not None}
+    write("train.parquet", found, features, types=types[0] if types else None)
     with pytest.raises(UserError, match=message):
         convert("parquet", str(tmp_path / "out"), str(tmp_path / "raw"))
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

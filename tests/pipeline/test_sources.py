@@ -189,6 +189,35 @@ def test_unusable_cifar_files(change, message, cifar_files, tmp_path):
         convert("cifar10", str(tmp_path / "out"), str(cifar_files))
 
 
+@pytest.mark.parametrize(
+    ("name", "copy", "message"),
+    [
+        ("data_batch_1.bin", "data_batch_1_old.bin", "are both data_batch_1; remove"),
+        ("data_batch_1.bin", "data_batch_1 (copy).bin", "are both data_batch_1; remove"),
+        ("data_batch_1.bin", "../more/data_batch_1.bin", "are both data_batch_1; remove"),
+        ("test_batch.bin", "test_batch_first1000.bin", "are both test_batch; remove"),
+        ("data_batch_1.bin", "data_batch_3 (1).bin", "none of data_batch_1 to data_batch_5; rename"),
+        ("data_batch_1.bin", "data_batch_6.bin", "none of data_batch_1 to data_batch_5; rename"),
+    ],
+)
+def test_copies_of_cifar_files_are_named(name, copy, message, cifar_files):
+    (cifar_files / copy).parent.mkdir(exist_ok=True)
+    (cifar_files / copy).write_bytes((cifar_files / name).read_bytes())
+    with pytest.raises(UserError, match=message) as error:
+        arrays.cifar10(cifar_files.parent, None)
+    named = [name, pathlib.Path(copy).name] if "both" in message else [copy]
+    assert all(f"/{each}" in str(error.value) for each in named)
+
+
+def test_the_name_of_cifars_test_file_may_go_on(cifar_files):
+    expected = arrays.cifar10(cifar_files, None).splits["train"]
+    (cifar_files / "test_batch.bin").rename(cifar_files / "test_batch_first1000.bin")
+    (cifar_files / "data_batch_1").touch()  # of the Python version, beside the binary one
+    data = arrays.cifar10(cifar_files, None)
+    assert [e.filename for e in data.splits["train"]] == [e.filename for e in expected]
+    assert data.splits["test"][3].filename == "test_batch_first1000_00003.png"
+
+
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as the strings of Python 2."""
 
@@ -234,6 +263,29 @@ def test_cifar_as_python_pickles_it(protocol, cifar_files, cifar_pickles):
             np.testing.assert_array_equal(one.image, two.image)
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_cifar_labels_as_keras_has_them(protocol, cifar_files, cifar_pickles, monkeypatch):
+    expected, raw = arrays.cifar10(cifar_files, None), cifar_pickles(protocol)
+    for path in raw.glob("*_batch*"):
+        batch = pickle.loads(path.read_bytes())
+        path.write_bytes(pickle.dumps({**batch, b"labels": np.array(batch[b"labels"])[:, None]}, protocol))
+    assert [e.label for e in arrays.cifar10(raw, None).splits["train"]] == [e.label for e in expected.splits["train"]]
+    monkeypatch.setattr(arrays, "MOST_PICKLE", 1000)
+    with pytest.raises(UserError, match=r"data_batch_1 is no pickle .*\(it is larger than 1,000 bytes\)"):
+        arrays.cifar10(raw, None)
+
+
+def encoded(times):
+    """A pickle of text that is encoded as hexadecimal digits again and again, each time twice as long."""
+    text, name = b"U\x01A", b"X\x03\0\0\0hex"
+    for _ in range(times):
+        text = b"c_codecs\nencode\n(" + text + name + b"tR"
+    return b"\x80\x02}U\x04data" + text + b"s."
+
+
+NESTED = functools.reduce(lambda found, _: [found] * 10, range(9), 1)  # a billion labels in some bytes
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil",)
@@ -249,6 +301,11 @@ class Evil:
         ),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "a label of 0 to 9"),
         (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [0]}), "does not hold 3072 bytes"),
+        (encoded(34), r"\(it would encode other than text as latin1\)"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": NESTED}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [[0]]}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0.0]}), "the labels are no flat list"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": np.zeros((1, 2), int)}), "no flat list"),
         (pickle.dumps([1]), "is no pickle of CIFAR-10"),
         (pickle.dumps({"data": np.zeros((9, 3072), np.uint8)})[:-2000], "is no pickle of CIFAR-10"),
         (b"", "is no pickle of CIFAR-10"),
@@ -803,13 +860,13 @@ def test_a_listing_sees_what_a_table_and_its_pictures_have_become(tmp_path):
     assert set(before) == {"table.csv", "a/0.png", "a/1.png"}
     table.write_text("label,Path\ndog,a/0.png\ndog,a/1.png\n")  # of the same size
     os.utime(tmp_path / "a/0.png", (0, 0))
-    assert listing.differences(before, listing.list_source("csv", table)) == "2 changed (a/0.png, table.csv)"
+    assert listing.differences(before, listing.list_source("csv", table), "csv") == "2 changed (a/0.png, table.csv)"
     os.utime(tmp_path / "a/1.png", (0, 0))  # all: a copy
     now = listing.list_source("csv", table)
-    assert listing.differences(before, now) == "1 changed (table.csv)"
+    assert listing.differences(before, now, "csv") == "1 changed (table.csv)"
     assert listing.written_anew(before, now)
     table.write_bytes(b"path\n\0\xff")
-    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table))
+    assert "2 gone (a/0.png, a/1.png)" in listing.differences(before, listing.list_source("csv", table), "csv")
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,13 @@ def test_features_that_are_no_labelled_picture(features, message, tfds):
         ("label.labels.txt", "cat\ncat\n", r"names the classes \['cat', 'cat'\]; two or more, each once"),
         ("dataset_info.json", '{"splits": [{"name": "train"', "dataset_info.json is not JSON"),
         ("dataset_info.json", '{"name": "pets", "splits": [{"name": "test", "shardLengths": ["x"]}]}', "is damaged"),
+        ("dataset_info.json", '{"name": "pets", "splits": [{"name": "test", "shardLengths": [1e400]}]}', "is damaged"),
+        (
+            "dataset_info.json",
+            '{"name": "p", "splits": [{"name": "test", "shardLengths": [1000000000]}]}',
+            "is damaged",
+        ),
+        ("dataset_info.json", '{"name": "pets", "splits": [{"name": "test", "shardLengths": [-1]}]}', "is damaged"),
         ("dataset_info.json", '{"fileFormat": "riegeli"}', "the files are riegeli; only TFRecord is read"),
         (
             "dataset_info.json",

@@ -126,19 +126,37 @@ def cifar10(source: Path | None, cache: Path) -> Source:
     else:
         files = all_files(source)
     splits = {}
-    for split, prefix in (("train", "data_batch"), ("test", "test_batch")):
-        paths = sorted(path for path in files if path.name.startswith(prefix))
+    for split, prefix in ("train", "data_batch"), ("test", "test_batch"):
+        paths = [path for path in files if path.name.startswith(prefix)]
         if binary := [path for path in paths if path.suffix == ".bin"]:
-            splits[split] = [example for path in binary for example in _read_cifar(path)]
+            paths, read = binary, _read_cifar
         elif pickled := [path for path in paths if not path.suffix]:
-            splits[split] = [example for path in pickled for example in _read_cifar_pickle(path)]
+            paths, read = pickled, _read_cifar_pickle
         else:
             raise UserError(_why_no_cifar(source, prefix, files))
-        names = {path.stem for path in paths}
-        missing = [f"data_batch_{i}" for i in range(1, 6) if f"data_batch_{i}" not in names] if split == "train" else []
+        numbered = _numbered_batches(paths, prefix)
+        splits[split] = [example for number in sorted(numbered) for example in read(numbered[number])]
+        missing = [f"data_batch_{i}" for i in range(1, 6) if str(i) not in numbered] if split == "train" else []
         if missing:
             print(f"note: {source} lacks {', '.join(missing)}, each of 10,000 training pictures; the others are read")
     return Source(CIFAR_CLASSES, 3, splits)
+
+
+def _numbered_batches(paths: list[Path], prefix: str) -> dict[str, Path]:
+    """{number: file} of data_batch_1 to data_batch_5; of test_batch, whose name may go on, {'': file}.
+
+    Raises UserError for two files of a number, and for other names: they may be copies, whose pictures would be twice.
+    """
+    numbered: dict[str, Path] = {}
+    for path in paths:
+        number = "" if prefix == "test_batch" else path.stem.removeprefix(f"{prefix}_")[:1]
+        if first := numbered.get(number):
+            raise UserError(f"{first} and {path} are both {prefix}{number and f'_{number}'}; remove or rename one")
+        numbered[number] = path
+    for number, path in numbered.items():
+        if prefix != "test_batch" and (number not in tuple("12345") or path.stem != f"{prefix}_{number}"):
+            raise UserError(f"{path} is none of {prefix}_1 to {prefix}_5; rename or remove it")
+    return numbered
 
 
 def _why_no_cifar(source: Path, prefix: str, files: list[Path]) -> str:
@@ -195,12 +213,14 @@ def cifar100(source: Path | None, cache: Path) -> Source:
     else:
         class_names = _unpickle(meta, "CIFAR-100").get(CIFAR100_NAMES)
         splits = {path.name: _read_cifar_pickle(path, "fine_labels", 100) for path in (train, test)}
-    class_names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in class_names or ()]
-    if len(class_names) != 100 or len(set(class_names)) != 100 or not all(isinstance(n, str) for n in class_names):
+    class_names = class_names if isinstance(class_names, list) else []
+    class_names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in class_names]
+    if not all(isinstance(n, str) for n in class_names) or not len(class_names) == len(set(class_names)) == 100:
         raise UserError(f"{meta} must have the names of 100 fine classes, each once; it has {len(class_names)}")
     return Source(class_names, 3, splits)
 
 
+MOST_PICKLE = 2**29  # bytes: CIFAR-100's train has 155 MB, half as much again as Python 3 writes it for Python 2
 _OF_ARRAYS = ("multiarray._reconstruct", "numeric._frombuffer", "numpy.ndarray", "numpy.dtype")
 
 
@@ -211,37 +231,58 @@ class _ArrayUnpickler(pickle.Unpickler):
         """The function or class of a name. Raises UnpicklingError for all that arrays do not need."""
         short = re.sub(r"numpy\._?core\.", "", module)
         if (module, name) == ("_codecs", "encode"):  # of bytes that Python 3 wrote for Python 2
-            return super().find_class(module, name)
+            return _latin1
         if f"{short}.{name}" not in _OF_ARRAYS:
             raise pickle.UnpicklingError(f"it would run {module}.{name}")
         return super().find_class(module if short == "numpy" else f"numpy._core.{short}", name)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What stands for _codecs.encode: other codecs, one around the other, make gigabytes from a few bytes."""
+    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError("it would encode other than text as latin1")
+    return text.encode("latin1")
 
 
 def _unpickle(path: Path, kind: str) -> dict[str, object]:
     """The dict in a file of a Python version; Python 2 wrote its keys as bytes. Raises UserError for anything else."""
     try:
         with open_regular(path) as file:
+            if path.stat().st_size > MOST_PICKLE:
+                raise pickle.UnpicklingError(f"it is larger than {MOST_PICKLE:,} bytes")
             content = _ArrayUnpickler(file, encoding="bytes").load()
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises errors of many types
-        raise UserError(f"{path} is no pickle of {kind}'s Python version ({error})") from None
+        raise UserError(f"{path} is no pickle of {kind}'s Python version ({str(error)[:200]})") from None
 
 
 def _read_cifar_pickle(path: Path, key: str = "labels", classes: int = 10) -> list[Example]:
-    """The examples of a file of a Python version: a pickled dict of data, uint8 [N, 3072], and a list of labels."""
+    """The examples of a file of a Python version: a pickled dict of data, uint8 [N, 3072], and labels, a list or array.
+
+    Labels may be [N, 1], as Keras has them.
+    """
     kind = f"CIFAR-{classes}"
     batch = _unpickle(path, kind)
     try:
-        rows, labels = batch["data"], np.array(batch[key])
+        rows, labels = batch["data"], _flat(batch[key])
         sound = rows.dtype == np.uint8 and rows.shape == (len(labels), CIFAR_RECORD - 1) and labels.dtype.kind in "iu"
     except Exception as error:  # of values of other types
-        raise UserError(f"{path} is no pickle of {kind}'s Python version ({error})") from None
+        raise UserError(f"{path} is no pickle of {kind}'s Python version ({str(error)[:200]})") from None
     if not sound or not rows.size or not 0 <= labels.min() <= labels.max() < classes:
         needed = f"{CIFAR_RECORD - 1} bytes and a label of 0 to {classes - 1} for each picture"
         raise UserError(f"{path} does not hold {needed}")
     return array_examples(f"{path.stem}_", rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)
+
+
+def _flat(labels: object) -> np.ndarray:
+    """The labels [N] of an array [N] or [N, 1] or of a list of numbers, not of lists: nested ones may be endless."""
+    if isinstance(labels, np.ndarray) and labels.shape in ((len(labels),), (len(labels), 1)):
+        return labels.ravel()
+    if not isinstance(labels, list) or set(map(type, labels)) - {int}:
+        raise TypeError("the labels are no flat list of whole numbers")
+    return np.array(labels)
 
 
 def signs(source: Path | None, cache: Path) -> Source:

@@ -16,7 +16,7 @@ from pipeline.convert.sources import Example, Source
 from pipeline.convert.sources.shards import find_shards, label_numbers
 from pipeline.decoders import ImageError
 
-BATCH = 64  # pictures of a file that are in memory
+BATCH, BATCH_BYTES = 64, 2**26  # the most pictures of a file, and of their bytes, that are in memory
 LABELS = "label", "labels", "fine_label"  # in this order; CIFAR-100 has fine_label and coarse_label
 
 
@@ -150,7 +150,12 @@ def _open(path: Path) -> object:
 
 
 def _batches(file: object, group: int, columns: list[str]) -> Iterator:
-    return file.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False)
+    """The rows of a group, so many at once that they fit also if each is as large as the group: one value of a
+    dictionary may be that of all rows."""
+    size = max(1, file.metadata.row_group(group).total_byte_size)
+    return file.iter_batches(
+        max(1, min(BATCH, BATCH_BYTES // size)), row_groups=[group], columns=columns, use_threads=False
+    )
 
 
 def _bytes(column: object) -> object:
@@ -165,10 +170,17 @@ def _format(path: Path, schema: object) -> _Format:
     types = _pyarrow().types
     known = [f"{field.name} ({field.type})" for field in schema]
     images = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    if "image" in schema.names and "image" not in images:
+        needed = "a struct of bytes and path, as cast_column of datasets makes it of binary"
+        raise UserError(f"{path}: the column image is {schema.field('image').type}; it must be {needed}")
     if len(images) != 1 and "image" not in images:
         found = f"several: {', '.join(images)}" if images else "none"
         needed = "it must have one column of pictures, or one called image: a struct of bytes and path"
         raise UserError(f"{path} has the columns {', '.join(known)}; {needed}; found: {found}")
+    image = "image" if "image" in images else images[0]
+    content = schema.field(image).type.field("bytes").type
+    if not (types.is_binary(content) or types.is_large_binary(content)):
+        raise UserError(f"{path}: the bytes in the column {image} are {content}; they must be binary")
     features = _features(path, schema)
     classes = {name: f for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
     candidates = [field.name for field in schema if field.name in classes]
@@ -180,7 +192,6 @@ def _format(path: Path, schema: object) -> _Format:
     kind = schema.field(label).type
     if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
         raise UserError(f"{path}: the column {label} is {kind}; it must have a number or a class name for each picture")
-    image = "image" if "image" in images else images[0]
     return _Format(known, image, label, classes.get(label, {}).get("names"))
 
 
@@ -199,7 +210,7 @@ def _features(path: Path, schema: object) -> dict:
 
 def _read(path: Path, root: Path, file: object, form: _Format) -> list[tuple[str, int | str | None, Cell]]:
     """The name, label and picture of each row. All pictures are read once: their bytes are compared later."""
-    rows, place = [], path.relative_to(root)
+    rows, place, total, packed = [], path.relative_to(root), 0, os.path.getsize(path)
     kind = file.schema_arrow.field(form.image).type
     columns = [f"{form.image}.{name}" for name in ("bytes", "path") if kind.get_field_index(name) >= 0]
     for group in range(file.num_row_groups):
@@ -214,6 +225,8 @@ def _read(path: Path, root: Path, file: object, form: _Format) -> list[tuple[str
                     raise UserError(f"{name} holds {only} in the column {form.image}; {advice}")
                 if picture.get("path"):
                     name += f"-{os.path.basename(picture['path'])}"
+                if (total := total + len(picture["bytes"])) > members.most_unpacked(packed):
+                    raise members.too_large(path, total, packed)
                 digest = hashlib.blake2b(picture["bytes"], digest_size=16).digest()
                 rows.append((name, label, Cell(str(path), form.image, group, row, len(picture["bytes"]), digest)))
                 row += 1

@@ -5,14 +5,19 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import pooch
+
 from errors import UserError
-from files import all_files
+from files import all_files, open_regular
 from pipeline.convert.sources.layout import WORDS
 from pipeline.convert.sources.tables import class_names_of
 from pipeline.tfrecord import SPLITS
 
 _OF = re.compile(r"(.*?)[-_.]?(\d{1,9})-of-(\d{1,9})(?:-[0-9a-f]+)?")  # the Hub once appended a hash
 _NUMBERED = re.compile(r"(.*?)(\d{1,9})")
+# What browsers and other programs append to the name of a file until it is complete.
+UNFINISHED = ".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete"
+START = 2**16  # bytes of files of one size that are compared before all of them are
 NAMED = 3  # files that a message names
 MOST = 1_000_000  # shards of one split
 
@@ -26,15 +31,20 @@ class _Sequence(NamedTuple):
 
 
 def find_shards(source: Path, ending: str) -> dict[str, list[Path]]:
-    """{split: its files that have the ending, in order}. `source` is a directory or one file.
+    """{split: its files that have the ending, in any case, in order}. `source` is a directory or one file.
 
     A split is a word in the name of the file or of a folder that it is in: imagenet1k-validation-00.tar, train/0.tar.
     Without such words all files are the training split. Prints a note where a number is missing between others.
 
     Raises UserError for no files, for names that mean two splits or none beside others that do, for splits without
-    train that are not test alone, and for files that are missing or too many by a number such as -of-00002.
+    train that are not test alone, for files that are missing or too many by a number such as -of-00002, for files of a
+    split with equal content, and for unfinished downloads.
     """
-    files = [source] if source.is_file() else [path for path in all_files(source) if path.name.endswith(ending)]
+    there = [source] if source.is_file() else all_files(source)
+    files = [source] if source.is_file() else [path for path in there if path.name.lower().endswith(ending)]
+    names = ((path, path.name.lower()) for path in there)
+    if unfinished := next((path for path, name in names if ending in name and name.endswith(UNFINISHED)), None):
+        raise UserError(f"{unfinished} is an unfinished download; fetch the whole file, or remove it")
     root = source.parent if source.is_file() else source
     if not files:
         raise UserError(f"{source} holds no {ending} files")
@@ -50,6 +60,7 @@ def find_shards(source: Path, ending: str) -> dict[str, list[Path]]:
         raise UserError(f"{source} has only {' and '.join(splits)} by the names of its files; {needed}")
     for split, paths in splits.items():
         _check(split, paths)
+        _check_copies(split, paths)
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
@@ -87,6 +98,29 @@ def _check(split: str, paths: list[Path]) -> None:
             raise UserError(f"{key.folder} lacks {len(lacking)} of {key.total} files of {split}: {names}; fetch them")
         if lacking:
             print(f"note: {key.folder} lacks {len(lacking)} files by the numbers of others ({names}); these are read")
+
+
+def _check_copies(split: str, paths: list[Path]) -> None:
+    """Raises UserError for two files of equal content: all of their pictures would be twice in a split."""
+    groups = [paths]
+    for key in _size, _start, pooch.file_hash:  # most files differ by what is read first
+        keyed = [(key(path), path) for group in groups for path in group]
+        alike = defaultdict(list)
+        for value, path in keyed:
+            alike[value].append(path)
+        groups = [group for value, group in alike.items() if len(group) > 1 and value]
+    if groups:
+        first, second = groups[0][:2]
+        raise UserError(f"{first} and {second} of {split} have the same content; remove one of them")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _start(path: Path) -> tuple[int, bytes]:
+    with open_regular(path) as file:
+        return _size(path), file.read(START)
 
 
 def _lacking(key: _Sequence, numbered: dict[int, Path]) -> list[int]:

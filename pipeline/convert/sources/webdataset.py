@@ -9,12 +9,14 @@ from files import all_files, read_regular
 from pipeline.convert import members
 from pipeline.convert.members import TarMember
 from pipeline.convert.sources import Example, Source
-from pipeline.convert.sources.shards import find_shards, label_numbers
+from pipeline.convert.sources.shards import UNFINISHED, find_shards, label_numbers
 from pipeline.images import EXTENSIONS
+from pipeline.listing import CLASS_FILES
 
-CLASS_FILES = "classnames.txt", "classes.txt", "labels.txt"
+ARRAY = ".npy"
 MOST_LABEL = 1000  # bytes of a .cls file
 _KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)")  # of base_plus_ext in webdataset's tariterators.py
+_PACKED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz)$")
 _META = re.compile(r"__[^/]*__($|/)")  # of its tar_file_iterator
 COUNT_FILE = "nshards.txt"  # beside the shards of CLIP's benchmark
 
@@ -38,6 +40,9 @@ def webdataset(source: Path | None, cache: Path) -> Source:
     ignored: Counter = Counter()
     found = {split: [row for path in paths for row in _read(path, root, ignored)] for split, paths in shards.items()}
     labels = {split: [label for _, label, _ in rows] for split, rows in found.items()}
+    negative = min((x for part in labels.values() for x in part if isinstance(x, int)), default=0)
+    if negative < 0:
+        raise UserError(f"{source} has labels without a class: {negative}; numbers in .cls files must be 0 or more")
     names, numbers = label_numbers(labels, _class_names(root, shards), source)
     splits = {
         split: [Example(name, numbers[label], image) for name, label, image in rows] for split, rows in found.items()
@@ -46,7 +51,8 @@ def webdataset(source: Path | None, cache: Path) -> Source:
 
 
 def _shards(source: Path) -> dict[str, list[Path]]:
-    packed = [path for path in all_files(source) if re.search(r"\.(tar\.\w+|tgz|tbz2?|txz)$", path.name)]
+    names = [(path, path.name.lower()) for path in all_files(source)]
+    packed = [path for path, name in names if _PACKED.search(name) and not name.endswith(UNFINISHED)]
     if packed:
         why = "pictures are read by their place, which needs plain tar files"
         raise UserError(f"{packed[0]} is compressed; {why}: decompress each of the shards, as with gunzip")
@@ -76,6 +82,11 @@ def _read(path: Path, root: Path, ignored: Counter) -> list[tuple[str, int | str
             ignored[ending or "without an ending"] += 1
             continue
         field, sample = "label" if ending == ".cls" else "picture", samples.setdefault(match[1], _Sample())
+        if sample.picture and field == "picture" and _is_array(name) != _is_array(sample.picture[0]):
+            ignored[ARRAY] += 1  # an embedding beside its picture
+            if _is_array(name):
+                continue
+            sample.picture = None
         if first := getattr(sample, field):
             raise UserError(f"{path} holds {first[0]} and {name}, two files for one {field}; leave one out")
         setattr(sample, field, (name, member))
@@ -88,6 +99,10 @@ def _read(path: Path, root: Path, ignored: Counter) -> list[tuple[str, int | str
             raise UserError(f"{path} holds {alone[0]} without a {lacks}, of the same name up to the first dot")
     place = path.relative_to(root)
     return [(f"{place}/{s.picture[0]}", _label(path, *s.label), s.picture[1]) for s in samples.values()]
+
+
+def _is_array(name: str) -> bool:
+    return name.lower().endswith(ARRAY)
 
 
 def _label(path: Path, name: str, member: TarMember) -> int | str:
