@@ -9,20 +9,17 @@ presets.py has the recipes and the command line. Neither imports TensorFlow, so 
 
 import dataclasses
 import json
-import operator
 import os
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
-from annotated_types import Ge, Gt, Interval, Le, Lt
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from annotated_types import Interval
 
 from errors import UserError, unknown
 from files import atomic_write, is_text
-from option_records import DATA_PLACE, PLACE, SIZE, help_page, optional, options
+from option_records import DATA_PLACE, PLACE, SIZE, check_values, checked_size, flag, help_page, optional, options
 from sizes import PictureSize, as_size
 
 MOST_STEPS = 2**31 - 1
@@ -275,43 +272,6 @@ BELONGS_TO = (  # key, the key it depends on, and the values of that key for whi
     ("end_learning_rate", "schedule", ("cosine", "polynomial")),
     ("nesterov", "optimizer", ("momentum",)),
 )
-# How annotated_types' limits are compared, and their words.
-LIMITS = {Ge: (operator.ge, "at least"), Gt: (operator.gt, "above")}
-LIMITS |= {Le: (operator.le, "at most"), Lt: (operator.lt, "below")}
-
-
-def flag(key: str) -> str:
-    """An option's name on the command line."""
-    return "--" + key.replace("_", "-")
-
-
-def checked_size(value: Any) -> Any:
-    """A size of pictures as sizes.as_size has it. Raises UserError for text that is none."""
-    try:
-        return as_size(value)
-    except ValueError as error:
-        raise UserError(f"--image-size is {str(value)[:80]!r}; {error}") from None
-
-
-def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: Callable[[str], str] = flag) -> None:
-    """Raises UserError for a value that has another type than its option's annotation, or is out of its range.
-
-    The range of a tuple is that of its elements. `name` makes the name in the message from a key.
-    """
-    for key, value in values.items():
-        try:
-            check_type(value, hints[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-        except TypeCheckError as error:
-            reason = str(error).splitlines()[0][:120]
-            raise UserError(f"{name(key)} is {str(value)[:80]!r}, which it cannot be: {reason}") from None
-        ranges = [part for part in getattr(hints[key], "__metadata__", ()) if isinstance(part, Interval)]
-        limits = [(*LIMITS[type(limit)], *dataclasses.astuple(limit)) for part in ranges for limit in part]
-        numbers = value if isinstance(value, tuple) else () if isinstance(value, str | None) else (value,)
-        if limits and any(isinstance(number, bool) for number in numbers):  # which is an int to Python
-            raise UserError(f"{name(key)} is {value}, which it cannot be: it must be a number")
-        if not all(fits(number, bound) for number in numbers for fits, _, bound in limits):
-            words = " and ".join(f"{word} {bound:,.12g}" for _, word, bound in limits)
-            raise UserError(f"{name(key)} is {value}; it must be {words}")
 
 
 def parse(record: type, program: str, about: str, args: list[str]) -> Any:

@@ -1,15 +1,20 @@
-"""How options are declared: a frozen dataclass for each topic, whose field docstrings are the help; tyro reads them."""
+"""How options are declared, read and checked: a frozen dataclass for each topic, whose field docstrings are the help of
+tyro's command line, and whose annotations have the ranges."""
 
 import dataclasses
 import functools
+import operator
 import shutil
 import textwrap
-from collections.abc import Callable
-from typing import Annotated, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_type_hints
 
 import docstring_parser  # a dependency of tyro
 import tyro
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from errors import UserError
 from files import expand, expand_data
 from sizes import as_size
 
@@ -77,3 +82,42 @@ def _places(record: type) -> dict[str, Callable[[str], str]]:
     hints, kinds = get_type_hints(record, include_extras=True), {PLACE: expand, DATA_PLACE: expand_data}
     marks = {key: getattr(hint, "__metadata__", ()) for key, hint in hints.items()}
     return {key: kinds[mark] for key, found in marks.items() for mark in kinds if mark in found}
+
+
+# How annotated_types' limits are compared, and their words.
+LIMITS = {Ge: (operator.ge, "at least"), Gt: (operator.gt, "above")}
+LIMITS |= {Le: (operator.le, "at most"), Lt: (operator.lt, "below")}
+
+
+def flag(key: str) -> str:
+    """An option's name on the command line."""
+    return "--" + key.replace("_", "-")
+
+
+def checked_size(value: Any) -> Any:
+    """A size of pictures as sizes.as_size has it. Raises UserError for text that is none."""
+    try:
+        return as_size(value)
+    except ValueError as error:
+        raise UserError(f"--image-size is {str(value)[:80]!r}; {error}") from None
+
+
+def check_values(values: Mapping[str, object], hints: Mapping[str, Any], name: Callable[[str], str] = flag) -> None:
+    """Raises UserError for a value that has another type than its option's annotation, or is out of its range.
+
+    The range of a tuple is that of its elements. `name` makes the name in the message from a key.
+    """
+    for key, value in values.items():
+        try:
+            check_type(value, hints[key], collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        except TypeCheckError as error:
+            reason = str(error).splitlines()[0][:120]
+            raise UserError(f"{name(key)} is {str(value)[:80]!r}, which it cannot be: {reason}") from None
+        ranges = [part for part in getattr(hints[key], "__metadata__", ()) if isinstance(part, Interval)]
+        limits = [(*LIMITS[type(limit)], *dataclasses.astuple(limit)) for part in ranges for limit in part]
+        numbers = value if isinstance(value, tuple) else () if isinstance(value, str | None) else (value,)
+        if limits and any(isinstance(number, bool) for number in numbers):  # which is an int to Python
+            raise UserError(f"{name(key)} is {value}, which it cannot be: it must be a number")
+        if not all(fits(number, bound) for number in numbers for fits, _, bound in limits):
+            words = " and ".join(f"{word} {bound:,.12g}" for _, word, bound in limits)
+            raise UserError(f"{name(key)} is {value}; it must be {words}")

@@ -207,9 +207,8 @@ def build_validation(
 def build_savers(plan: RunPlan, initial: str | None) -> dict:
     """What gives the variables their values and saves them: initializers, initial_saver and saver of a Model."""
     variables, weights = tf.global_variables(), slim.get_model_variables()
-    network = plan.config.network
+    others, network = [v for v in variables if v not in weights], plan.config.network
     ema = initial and network.ema and not run_of(initial)
-    others = [v for v in variables if v not in weights]
     with tf.name_scope("checkpoints"):
         return {
             "initializers": [tf.variables_initializer(weights), tf.variables_initializer(others)],

@@ -40,7 +40,7 @@ ALLOWED = {
     "files": {"errors"},
     "own_code": {"errors", "files"},
     "fonts": set(),
-    "option_records": {"files", "sizes"},
+    "option_records": {"errors", "files", "sizes"},
     "sizes": set(),
     "config": {"errors", "files", "option_records", "sizes"},
     "presets": {"config", "errors"},
