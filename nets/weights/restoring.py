@@ -185,6 +185,7 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
     form = "V2" if os.path.exists(prefix + ".index") else "V1"
     count = sum(int(np.prod(shape)) for shape in held.values())
     averaged = set(averages(held)) & set(wanted)
+    fresh = [name for name in one.fresh if not name.startswith(absent_heads(stored, net))]  # those eval.py leaves out
     fits = not (one.missing or one.mismatched)
     lines = [
         f"{prefix}: {form} checkpoint, {len(held)} variables, {count:,} values",
@@ -192,7 +193,7 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
         describe(one, wanted),
         *([f"  EMA weights of {len(averaged)} of {len(wanted)} variables: {_USED}"] if averaged else []),
         *(f"    {name} is {stored[name]} there and {wanted[name]} in the net" for name in one.mismatched[:5]),
-        *_advice(prefix, best, stored, fits, whole=fits and not one.fresh),
+        *_advice(prefix, best, stored, fits, whole=fits and not fresh),
     ]
     others = [name for name in names if name != best]
     if others:
@@ -252,6 +253,9 @@ def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> 
     if whole:
         lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
     if fits:
-        tune = f"--net {name} --init-from {prefix} --train-only {' '.join(net.heads)} --learning-rate 0.01"
+        absent = tuple(scope.removeprefix(net.prefix) for scope in absent_heads(stored, net))
+        heads = [scope.removesuffix("/") for scope in absent]  # all of them is fresh
+        heads = [*(head for head in net.heads if not f"{head}/".startswith(absent)), *heads]
+        tune = f"--net {name} --init-from {prefix} --train-only {' '.join(heads)} --learning-rate 0.01"
         lines.append(f"fine-tune:  python train.py folder --source PICTURES {tune}")
     return lines

@@ -162,7 +162,10 @@ def test_a_checkpoint_without_auxiliary_heads(tmp_path, capsys):
         classifier.restore(session)
     assert list(heads) == [""]
     assert not any("aux_4" in name for name in end_points)
-    assert "fits googlenet_2014" in inspect(prefix)
+    report = inspect(prefix)
+    assert "fits googlenet_2014" in report
+    assert "python eval.py" in report
+    assert "--train-only Logits aux_4a aux_4d --learning-rate" in report
     with tf.Graph().as_default():
         HEADS.build(tf.placeholder(tf.float32, [1, 224, 224, 3]), 2, is_training=False, weight_decay=0.0)
         restorer(prefix, HEADS)
