@@ -443,6 +443,8 @@ if __name__ == "__main__":
 
 # Only these import a graph: of an export, which they have made themselves.
 EXPORTS = [ROOT / "exporting" / name for name in ("formats.py", "runtimes.py", "serving.py")]
+# Of a frozen graph, chains of three operations that compute a constant (test_no_other_operation_of_a_graph_is_run).
+EXPORTS += [ROOT / "nets/weights/frozen_graphs.py"]
 # CIFAR-10's pickles, by an unpickler that calls nothing (test_unusable_pickles_run_nothing); old scripts' own np.loads.
 PICKLES = [ROOT / "pipeline/convert/sources/arrays.py", ROOT / "tfcompat/restored.py", ROOT / "tfcompat/hints.py"]
 

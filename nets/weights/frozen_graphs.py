@@ -137,7 +137,10 @@ def _decoded(value: Value, graph: tf.GraphDef) -> np.ndarray:
     if value.node is value.constant:
         array = tf.make_ndarray(value.constant.attr["value"].tensor)
     else:
-        part = tf.graph_util.extract_sub_graph(graph, [value.node.name])  # of the operations in PASSING alone
+        part = tf.graph_util.extract_sub_graph(graph, [value.node.name])
+        # A range or a control input could be any operation, such as one that writes a file.
+        if others := {node.op for node in part.node}.difference(PASSING, ["Const"]):
+            raise ValueError(f"it depends on {', '.join(sorted(others))}, which no frozen variable does")
         with tf.Graph().as_default(), tf.Session() as session:
             (result,) = tf.import_graph_def(part, return_elements=[f"{value.node.name}:0"], name="")
             array = session.run(result)

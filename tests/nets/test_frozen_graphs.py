@@ -273,3 +273,21 @@ def test_the_real_graph(tmp_path):
     with np.load(REAL / "mobilenet_v1_1.0_224_slim.npz") as expected:
         arrays = {name.replace("|", "/"): expected[name] for name in expected.files}
     assert_equal({name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}, arrays)
+
+
+def test_no_other_operation_of_a_graph_is_run(tmp_path):
+    """A file that would write another one, as an input of what decodes a variable."""
+    net, victim = TINY, tmp_path / "written"
+    with tf.Graph().as_default() as graph:
+        for name, shape in net.variable_shapes(5).items():
+            if name == "tiny/Conv/weights":
+                with tf.control_dependencies([tf.raw_ops.WriteFile(filename=str(victim), contents="x")]):
+                    half = tf.constant(np.zeros(shape, np.float16))
+                tf.cast(half, tf.float32, name=name)
+            else:
+                tf.constant(np.zeros(shape, np.float32), name=name)
+    path = tmp_path / "graph.pb"
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(UserError, match=r"cannot be decoded .it depends on WriteFile, which no frozen variable does"):
+        import_frozen(str(path), "tiny", tmp_path / "out")
+    assert not victim.exists()

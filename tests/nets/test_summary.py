@@ -170,7 +170,7 @@ def test_the_printed_columns_are_aligned_and_add_up(name):
     end = header.index("output") + len("output")
     assert all(row[end - 1].isdigit() and row[end : end + 1] in ("", " ") for row in rows if "more like it" not in row)
     assert lines[0] == f"{name}, pictures of {summarized(name).picture}, 1,000 classes"
-    assert lines[1].startswith("LeNet as in TF-Slim" if name == "lenet" else "ResNets for ImageNet in TF-Slim's")
+    assert lines[1].startswith("LeNet as in TF-Slim" if name == "lenet" else "ResNets for ImageNet, v1 and v2")
     assert max(map(len, lines)) <= 120
 
 
