@@ -13,6 +13,7 @@ Szegedy et al., Going deeper with convolutions (arXiv:1409.4842), table 1.
 Dropout is before the logits (keeps 0.8 in TF-Slim, 0.6 in the paper) and before those of the auxiliary heads (0.3).
 """
 
+from nets.inception import inception_module
 from nets.layers import dense_conv2d, local_response_norm
 from tfcompat import batch_norm, dropout, slim, tf
 
@@ -58,35 +59,16 @@ def googlenet_arg_scope(weight_decay: float = WEIGHT_DECAY) -> dict:
         return scope
 
 
-@slim.add_arg_scope
-def inception_module(
-    inputs: tf.Tensor,
-    widths: tuple[int, tuple[int, int], tuple[int, int], int],
-    large_kernel: int,
-    outputs_collections: str | None = None,
-    scope: str | None = None,
-) -> tf.Tensor:
-    """Four branches, concatenated along the channels: [N, H, W, C] becomes [N, H, W, sum of their last widths].
-
-    widths is a row of MODULES, large_kernel the side of the third branch's kernel.
-    """
-    width0, (reduce1, width1), (reduce2, width2), width3 = widths
-    with tf.variable_scope(scope, "Mixed", [inputs]) as sc:
-        misnamed = sc.name.endswith("Mixed_5b") and large_kernel == 3  # as in the published checkpoint
-        with tf.variable_scope("Branch_0"):
-            branch0 = slim.conv2d(inputs, width0, 1, scope="Conv2d_0a_1x1")
-        with tf.variable_scope("Branch_1"):
-            branch1 = slim.conv2d(inputs, reduce1, 1, scope="Conv2d_0a_1x1")
-            branch1 = slim.conv2d(branch1, width1, 3, scope="Conv2d_0b_3x3")
-        with tf.variable_scope("Branch_2"):
-            branch2 = slim.conv2d(inputs, reduce2, 1, scope="Conv2d_0a_1x1")
-            name = f"Conv2d_0{'a' if misnamed else 'b'}_{large_kernel}x{large_kernel}"
-            branch2 = slim.conv2d(branch2, width2, large_kernel, scope=name)
-        with tf.variable_scope("Branch_3"):
-            branch3 = slim.max_pool2d(inputs, 3, stride=1, scope="MaxPool_0a_3x3")
-            branch3 = slim.conv2d(branch3, width3, 1, scope="Conv2d_0b_1x1")
-        net = tf.concat([branch0, branch1, branch2, branch3], 3)
-        return slim.utils.collect_named_outputs(outputs_collections, sc.name, net)
+def _branches(name: str, large_kernel: int) -> tuple[str, ...]:
+    """The branches of a module of MODULES, as inception_module takes them; large_kernel is that of the third."""
+    width0, (reduce1, width1), (reduce2, width2), width3 = MODULES[name]
+    misnamed = name == "Mixed_5b" and large_kernel == 3  # as in the published checkpoint
+    return (
+        f"0a_1x1 {width0}",
+        f"0a_1x1 {reduce1}, 0b_3x3 {width1}",
+        f"0a_1x1 {reduce2}, 0{'a' if misnamed else 'b'}_{large_kernel}x{large_kernel} {width2}",
+        f"MaxPool_0a_3x3, 0b_1x1 {width3}",
+    )
 
 
 def googlenet(
@@ -125,7 +107,7 @@ def googlenet(
                 if isinstance(row, int):
                     net = slim.max_pool2d(net, row, stride=2, scope=name)
                     continue
-                net = inception_module(net, row, large_kernel, scope=name)
+                net = inception_module(net, _branches(name, large_kernel), scope=name)
                 if as_published_2014 and (head := AUXILIARY_HEADS.get(name)):
                     keep_prob = dropout_keep_prob or 0.3
                     heads[f"{sc.name}/{head}/logits"] = _auxiliary_head(net, num_classes, keep_prob, scope=head)
