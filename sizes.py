@@ -24,17 +24,17 @@ def as_size(value: Any) -> Any:
 
     NumPy's integers become Python's. Raises ValueError for other text and other types; None is returned as it is.
     """
+    if value is None:
+        return None
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,9})(?:[x×X]([0-9]{1,9}))?", value.strip())
         if match is None:
             raise ValueError("it must be a number of pixels, such as 224, or HEIGHTxWIDTH, such as 224x320")
         value = tuple(map(int, match.groups(default=match[1])))
-    sides_ = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
-    if value is not None and not all(isinstance(side, Integral) and not isinstance(side, bool) for side in sides_):
+    pair = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    if not all(isinstance(side, Integral) and not isinstance(side, bool) for side in pair):
         raise ValueError("it must be a number of pixels, or height and width, such as 224 or 224x320")
-    if value is None:
-        return None
-    height, width = int(sides_[0]), int(sides_[-1])
+    height, width = map(int, pair)
     return height if height == width else Size(height, width)
 
 

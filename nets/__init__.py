@@ -253,30 +253,27 @@ NETS: dict[str, Net] = {
             for name, body in nasnet.BODIES.items()
         },
     ),
-    "cifarnet": Net(
-        function=cifarnet.cifarnet,
-        arg_scope=cifarnet.cifarnet_arg_scope,
-        scope="CifarNet",
-        heads=("logits",),
-        preprocessing="cifar",
-        weight_decay=cifarnet.WEIGHT_DECAY,
-        image_size=32,
-        smallest_size=4,
-        any_size=False,
-        learning_rate=0.01,
-    ),
-    "lenet": Net(
-        function=lenet.lenet,
-        arg_scope=lenet.lenet_arg_scope,
-        scope="LeNet",
-        heads=("fc4",),
-        preprocessing="lenet",
-        weight_decay=0.0,
-        image_size=28,
-        smallest_size=4,
-        any_size=False,
-        channels=1,
-        learning_rate=0.01,
+    **_family(
+        {"smallest_size": 4, "any_size": False, "learning_rate": 0.01},
+        {
+            "cifarnet": {
+                "function": cifarnet.cifarnet,
+                "arg_scope": cifarnet.cifarnet_arg_scope,
+                "scope": "CifarNet",
+                "weight_decay": cifarnet.WEIGHT_DECAY,
+                **_CIFAR,
+            },
+            "lenet": {
+                "function": lenet.lenet,
+                "arg_scope": lenet.lenet_arg_scope,
+                "scope": "LeNet",
+                "heads": ("fc4",),
+                "preprocessing": "lenet",
+                "weight_decay": 0.0,
+                "image_size": 28,
+                "channels": 1,
+            },
+        },
     ),
     **_family(
         {

@@ -77,7 +77,7 @@ def _completed(net: Net, name: str) -> Net:
         with slim.arg_scope([dropout], seed=tf.constant([0, 0])):
             logits, _ = net.build(images, CLASSES, True, net.weight_decay)
         variables = {variable.op.name: variable for variable in tf.global_variables()}
-        outside = [each for each in variables if not each.startswith(f"{net.scope}/")]
+        outside = [each for each in variables if not each.startswith(net.prefix)]
         if outside or not variables:
             found = f"makes {outside[0]}" if outside else "has no variables"
             remedy = f'with tf.variable_scope(scope, "{net.scope}", [inputs]):'
@@ -89,7 +89,7 @@ def _completed(net: Net, name: str) -> Net:
                 "run that is stopped and resumed will differ from one that is not; use tfcompat.dropout",
                 file=sys.stderr,
             )
-        heads = net.heads or (_head(graph, logits).removeprefix(f"{net.scope}/"),)
+        heads = net.heads or (_head(graph, logits).removeprefix(net.prefix),)
     has_batch_norm = any(each.endswith(("/moving_mean", "/moving_variance")) for each in variables)
     return dataclasses.replace(net, heads=heads, learning_rate=net.learning_rate or (0.1 if has_batch_norm else 0.01))
 

@@ -71,28 +71,7 @@ def channels_of(data: bytes) -> int | None:
     several pages, is not clear, and where a TIFF does not declare what a sample beyond grey or RGB is."""
     try:
         if data.startswith(TIFF):
-            with tifffile.TiffFile(io.BytesIO(data)) as file:
-                page, pages = file.pages[0], _full_pages(list(file.pages))
-            if (
-                page.samplesperpixel == 1 < len(pages) <= MOST
-                and len({(each.shape, each.dtype) for each in pages}) == 1
-            ):
-                raise UserError(
-                    f"it has {len(pages)} pages of one sample each: --channels {len(pages)} reads them as channels, "
-                    "--channels 3 or 1 the first page alone"
-                )
-            if page.samplesperpixel in USUAL or page.photometric not in (GREY, RGB):
-                return None
-            if _has_grey_planes(page) or not (page.samplesperpixel <= 4 and _is_read_by_pillow(data)):
-                return page.samplesperpixel
-            if _is_transparent(page):
-                return None
-            usual = page.samplesperpixel - 1
-            raise UserError(
-                f"it has {'RGB' if usual == 3 else 'grey'} and one sample more, and does not declare what that is (its "
-                f"tag ExtraSamples names no transparency): --channels {page.samplesperpixel} stores all samples, "
-                f"--channels {usual} leaves that one out; both are options of python -m pipeline.convert"
-            )
+            return _channels_of_tiff(data)
         if not data.startswith(NPY):
             return None
         shape = _array_header(data, PictureFormat(max_pixels=2**62))[0]
@@ -106,6 +85,29 @@ def channels_of(data: bytes) -> int | None:
             f"--channels {shape[2]}. Channels are last: [H, W, C]"
         )
     return shape[2] if len(shape) == 3 else 1
+
+
+def _channels_of_tiff(data: bytes) -> int | None:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page, pages = file.pages[0], _full_pages(list(file.pages))
+    samples, kinds = page.samplesperpixel, {(each.shape, each.dtype) for each in pages}
+    if samples == 1 < len(pages) <= MOST and len(kinds) == 1:
+        raise UserError(
+            f"it has {len(pages)} pages of one sample each: --channels {len(pages)} reads them as channels, "
+            "--channels 3 or 1 the first page alone"
+        )
+    if samples in USUAL or page.photometric not in (GREY, RGB):
+        return None
+    if _has_grey_planes(page) or not (samples <= 4 and _is_read_by_pillow(data)):
+        return samples
+    if _is_transparent(page):
+        return None
+    usual = samples - 1
+    raise UserError(
+        f"it has {'RGB' if usual == 3 else 'grey'} and one sample more, and does not declare what that is (its "
+        f"tag ExtraSamples names no transparency): --channels {samples} stores all samples, "
+        f"--channels {usual} leaves that one out; both are options of python -m pipeline.convert"
+    )
 
 
 def _is_transparent(page: tifffile.TiffPage) -> bool:

@@ -19,7 +19,7 @@ from pipeline.statistics import Statistics
 from presets import parse_command_line
 from sizes import Size, as_size, sides
 from tfcompat import tf
-from tiny_net import configured, train
+from tiny_net import configured, tensors, train
 
 HEIGHT, WIDTH = 24, 40
 PICTURE = cv2.resize(np.random.default_rng(0).uniform(0, 255, (6, 7, 3)).astype(np.float32), (90, 60)).round()
@@ -135,11 +135,6 @@ def test_preprocessing_of_a_square_is_as_with_one_number():
     for family in ("vgg", "alexnet", "inception_crop", "cifar"):
         one, pair = outputs(family, key=[1, 2], size=32), outputs(family, key=[1, 2], size=Size(32, 32))
         np.testing.assert_array_equal(one[1], pair[1])
-
-
-def tensors(prefix):
-    reader = tf.train.NewCheckpointReader(str(prefix))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,13 @@ import pytest
 
 from benchmarks.kill_and_resume import differences, run_killed
 from errors import UserError
-from tfcompat import tf
-from tiny_net import configured, train
+from tiny_net import configured, tensors, train
 
 DRIVER = pathlib.Path(__file__).parent / "tiny_net.py"
 
 
 def run_driver(*arguments):
     return subprocess.run([sys.executable, str(DRIVER), *map(str, arguments)], capture_output=True, text=True)
-
-
-def tensors(prefix):
-    reader = tf.train.NewCheckpointReader(str(prefix))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def rows(run):

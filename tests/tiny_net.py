@@ -88,6 +88,11 @@ def picture_folder(directory, classes=("cat", "dog"), count=12):
     return directory
 
 
+def tensors(prefix):
+    reader = tf.train.NewCheckpointReader(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
 def send_signal_at(name, at_step, hang):
     run_step, steps = training.run_step, 0
 

@@ -83,8 +83,8 @@ def summarize(name: str, num_classes: int = 1000, image_size: PictureSize | None
     with tf.Graph().as_default():
         pictures = tf.placeholder(tf.float32, [1, height, width, net.channels])
         logits, end_points = net.build(pictures, num_classes, is_training=False, weight_decay=0.0)
-        ends = {key.removeprefix(f"{net.scope}/"): tensor.op for key, tensor in end_points.items()}
-        layers = _layers(pictures.op, logits.op, ends, f"{net.scope}/")
+        ends = {key.removeprefix(net.prefix): tensor.op for key, tensor in end_points.items()}
+        layers = _layers(pictures.op, logits.op, ends, net.prefix)
     family = sys.modules[getattr(net.function, "func", net.function).__module__].__doc__.splitlines()[0]
     picture = f"{height}×{width}×{net.channels}"
     return Summary(f"{name}, pictures of {picture}, {num_classes:,} classes", family, picture, layers)

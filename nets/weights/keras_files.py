@@ -8,14 +8,22 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
-from glob import escape
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 import nets
-from checkpoints import OBJECT_GRAPH, check_restorable, damage, foreign, prefix_of, shapes_of, write_checkpoint
+from checkpoints import (
+    OBJECT_GRAPH,
+    check_new,
+    check_restorable,
+    damage,
+    foreign,
+    prefix_of,
+    shapes_of,
+    write_checkpoint,
+)
 from errors import UserError
 from files import MOST_BYTES, atomic_directory
 from nets.weights.keras_layers import Layers, model_of, to_keras, to_slim
@@ -227,8 +235,7 @@ def import_keras(path: Path, net_name: str, out: Path) -> dict[str, str]:
     Makes the directory OUT, which may exist only if it is empty. Returns the arrays of the file that are not used, with
     the reason. Raises UserError if the file does not fit the net, or the directory holds files.
     """
-    if escape(str(out)) != str(out) or "\\" in str(out):
-        raise UserError(f"--out {str(out)!r} contains one of * ? [ \\, which TensorFlow reads as wildcards: rename it")
+    check_new(out)
     with atomic_directory(out) as partial:
         values, unused = to_slim(read_weights(path), net_name)
         write_checkpoint(values, partial / "model.ckpt-0")

@@ -51,17 +51,17 @@ def webdataset(source: Path | None, cache: Path) -> Source:
 
 
 def _shards(source: Path) -> dict[str, list[Path]]:
-    names = [(path, path.name.lower()) for path in all_files(source)]
+    files = all_files(source)
+    names = [(path, path.name.lower()) for path in files]
     packed = [path for path, name in names if _PACKED.search(name) and not name.endswith(UNFINISHED)]
     if packed:
         why = "pictures are read by their place, which needs plain tar files"
         raise UserError(f"{packed[0]} is compressed; {why}: decompress each of the shards, as with gunzip")
     shards = find_shards(source, ".tar")
-    for path in all_files(source):
-        if path.name == COUNT_FILE:
-            there = sum(shard.parent == path.parent for part in shards.values() for shard in part)
-            if (total := read_regular(path).decode("utf-8", "replace").strip()) != str(there):
-                raise UserError(f"{path} says {total[:80]!r} shards, but {there} are there; fetch the others")
+    for path in (path for path in files if path.name == COUNT_FILE):
+        there = sum(shard.parent == path.parent for part in shards.values() for shard in part)
+        if (total := read_regular(path).decode("utf-8", "replace").strip()) != str(there):
+            raise UserError(f"{path} says {total[:80]!r} shards, but {there} are there; fetch the others")
     return shards
 
 
