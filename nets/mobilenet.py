@@ -19,6 +19,7 @@ import numpy as np
 from tfcompat import batch_norm, dropout, slim, tf
 
 WEIGHT_DECAY = 4e-5
+GATE_SLOPE = 0.16667  # of v3: the published graphs round a sixth
 V2_WIDTHS = {"_140": 1.4, "_130": 1.3, "": 1.0, "_075": 0.75, "_050": 0.5, "_035": 0.35}  # by TF-Slim's suffixes
 
 
@@ -138,7 +139,7 @@ def _gated(net: tf.Tensor) -> tf.Tensor:
         means = tf.reduce_mean(net, [1, 2], keepdims=True)
         squeezed = slim.conv2d(means, divisible(channels / 4), 1, activation_fn=tf.nn.relu, scope="Conv")
         gate = slim.conv2d(
-            squeezed, channels, 1, activation_fn=lambda x: tf.nn.relu6(x + 3.0) * 0.16667, scope="Conv_1"
+            squeezed, channels, 1, activation_fn=lambda x: tf.nn.relu6(x + 3.0) * GATE_SLOPE, scope="Conv_1"
         )
         return net * gate
 

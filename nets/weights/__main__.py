@@ -21,6 +21,7 @@ from checkpoints import averages, locate, shapes_of
 from files import expand
 from nets.weights import export_keras, fetch, import_frozen, import_keras, inspect
 from nets.weights.frozen_graphs import is_graph
+from nets.weights.keras_models import MODELS
 from nets.weights.published import PUBLISHED
 
 
@@ -59,13 +60,16 @@ def main() -> None:
         else:
             unused = import_keras(Path(args.file), args.net, Path(args.out))
             lines = [f"not used: {name}: {reason}" for name, reason in unused.items()]
+            lines += [f"note: {MODELS[args.net].differs}"] if MODELS[args.net].differs else []
         print(*lines, sep="\n", end="\n" * bool(lines))
         print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
     elif args.command == "export":
         prefix = locate(args.ckpt, "CKPT")
-        call = export_keras(prefix, args.net, args.out)
+        call, differs = export_keras(prefix, args.net, args.out), MODELS[args.net].differs
         if averages(shapes_of(prefix)):
             print("the raw weights are written; the checkpoint also holds EMA weights")
+        if differs:
+            print(f"note: {differs}")
         print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
     else:
         print(inspect(fetch(args.name), PUBLISHED[args.name].net))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,12 +27,22 @@ from checkpoints import (
 )
 from errors import UserError
 from files import MOST_BYTES, atomic_directory
-from nets.weights.keras_layers import Layers, model_of, to_keras, to_slim
+from nets.weights.keras_layers import PARTS, Layers, model_of, to_keras, to_slim
 from nets.weights.restoring import head_width
 from tfcompat import object_graph_key_mapping, tf
 
 # For .npz and checkpoints, in which arrays have names but no order.
-NAMED_ORDER = ("kernel", "depthwise_kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+NAMED_ORDER = (
+    "kernel",
+    "depthwise_kernel",
+    "pointwise_kernel",
+    "bias",
+    "gamma",
+    "beta",
+    "moving_mean",
+    "moving_variance",
+)
+MOST_CONFIG_BYTES = 2**26  # of the config of a .keras file; that of NASNet-A large has 2 MB
 RUN_STATE = {"optimizer", "metrics", "seed_generator"}  # groups of a Keras 3 file that hold no weights
 FORMATS = "Keras's .h5, .weights.h5 or .keras, a checkpoint that Keras wrote, or an .npz of arrays named 'layer|kernel'"
 
@@ -130,7 +141,24 @@ def _read_zip(path: str) -> Layers:
         with tempfile.TemporaryFile() as unpacked, archive.open("model.weights.h5") as member:
             shutil.copyfileobj(member, unpacked)
             with h5py.File(unpacked) as file:
-                return _read_hdf5(file)
+                layers = _read_hdf5(file)
+        given = _names_of_paths(archive) if "config.json" in names else {}
+    return {given.get(name, name): arrays for name, arrays in layers.items()}
+
+
+def _names_of_paths(archive: zipfile.ZipFile) -> dict[str, str]:
+    """The names of a .keras file's layers by their paths in it, layers/conv2d_1. tf_keras has them only in the config.
+
+    A path counts the layers of a class in the order in which the model's config lists them.
+    """
+    if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
+        raise ValueError(f"its config.json is larger than {MOST_CONFIG_BYTES >> 20} MiB")
+    kinds, count, names = {kind.replace("_", ""): kind for kind in PARTS}, Counter(), {}
+    for layer in json.loads(archive.read("config.json"))["config"].get("layers", ()):
+        if kind := kinds.get(layer["class_name"].lower()):
+            names[f"layers/{kind}_{count[kind]}".removesuffix("_0")] = layer["config"]["name"]
+            count[kind] += 1
+    return names
 
 
 def _read_object_based(prefix: str) -> Layers:
@@ -206,8 +234,8 @@ def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> s
     path = Path(path).absolute()
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"{path}: Keras reads weights only from names that end with .weights.h5; choose such a name")
-    options = {} if model.width is None else {"alpha": model.width}
-    options["include_top"] = (head := model.layers[-1].name) in layers
+    options = dict(model.options)
+    options["include_top"] = (head := model.layers[-1].names[0]) in layers
     if head in layers:
         options["classes"] = int(layers[head][-1].shape[-1])
     try:

@@ -8,15 +8,16 @@ first convolution are reversed.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 import nets
 from errors import UserError, unknown
-from nets import mobilenet_v1, resnet_keras, vgg
+from nets.weights.keras_models import MODELS, KerasLayer, Model
 from nets.weights.restoring import head_width
 
 Layers = dict[str, list[np.ndarray]]  # name of a Keras layer to its arrays in Keras's order
@@ -26,69 +27,8 @@ PARTS = {
     "conv2d": ("weights", "biases"),
     "dense": ("weights", "biases"),
     "depthwise_conv2d": ("depthwise_weights",),
+    "separable_conv2d": ("depthwise_weights", "pointwise_weights"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-}
-
-
-class KerasLayer(NamedTuple):
-    """A layer of a Keras model: its name in Keras and its scope in our net."""
-
-    kind: str  # key of PARTS
-    scope: str  # under the net's scope; {classes} is filled in
-    name: str  # since Keras 2.3
-    old_name: str  # before Keras 2.3
-    in_head: bool = False
-
-
-class Model(NamedTuple):
-    """A model of keras.applications."""
-
-    application: str  # in keras.applications
-    layers: list[KerasLayer]  # in the order of Keras's model.layers
-    bgr: bool  # takes BGR pictures
-    width: float | None = None  # of MobileNet
-
-
-def _vgg_layers(depth: int) -> Iterator[KerasLayer]:
-    for block, convolutions in enumerate(vgg.CONVOLUTIONS[depth], start=1):
-        for i in range(1, convolutions + 1):
-            yield KerasLayer("conv2d", f"conv{block}/conv{block}_{i}", *[f"block{block}_conv{i}"] * 2)
-    for scope, name in (("fc6", "fc1"), ("fc7", "fc2"), ("fc8", "predictions")):
-        yield KerasLayer("dense", scope, name, name, in_head=True)
-
-
-def _resnet_layers() -> Iterator[KerasLayer]:
-    yield KerasLayer("conv2d", "conv1", "conv1_conv", "conv1")
-    yield KerasLayer("batch_normalization", "bn_conv1", "conv1_bn", "bn_conv1")
-    for stage, units in enumerate(resnet_keras.UNITS, start=2):
-        for unit, letter in enumerate("abcdef"[:units], start=1):
-            branches = ((1, "2a"), (2, "2b"), *([(0, "1")] if unit == 1 else []), (3, "2c"))
-            for kind, ours, theirs in (("conv2d", "res", "conv"), ("batch_normalization", "bn", "bn")):
-                for number, branch in branches:
-                    old_name = f"{ours}{stage}{letter}_branch{branch}"
-                    yield KerasLayer(kind, old_name, f"conv{stage}_block{unit}_{number}_{theirs}", old_name)
-    yield KerasLayer("dense", "fc{classes}", "predictions", "fc1000", in_head=True)
-
-
-def _mobilenet_layers() -> Iterator[KerasLayer]:
-    rows = [("conv2d", "Conv2d_0", "conv1")]
-    for i in range(1, len(mobilenet_v1.ROWS) + 1):
-        rows += [("depthwise_conv2d", f"Conv2d_{i}_depthwise", f"conv_dw_{i}")]
-        rows += [("conv2d", f"Conv2d_{i}_pointwise", f"conv_pw_{i}")]
-    for kind, scope, name in rows:
-        yield KerasLayer(kind, scope, name, name)
-        yield KerasLayer("batch_normalization", f"{scope}/BatchNorm", f"{name}_bn", f"{name}_bn")
-    yield KerasLayer("conv2d", "Logits/Conv2d_1c_1x1", "conv_preds", "conv_preds", in_head=True)
-
-
-MODELS = {
-    "vgg_16": Model("VGG16", list(_vgg_layers(16)), bgr=True),
-    "vgg_19": Model("VGG19", list(_vgg_layers(19)), bgr=True),
-    "resnet50_keras": Model("ResNet50", list(_resnet_layers()), bgr=True),
-    **{
-        f"mobilenet_v1{suffix}": Model("MobileNet", list(_mobilenet_layers()), bgr=False, width=width)
-        for suffix, width in mobilenet_v1.SUFFIXES.items()
-    },
 }
 
 
@@ -133,39 +73,67 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _match(layers: Layers, model: Model) -> dict[KerasLayer, str]:
-    """The model's layers that the file has, with their names in it: the current, the old, or the counted names."""
-    count = Counter()
-    generations = [{}, {}, {}]
+    """The model's layers that the file has, with their names in it: the current, an old, or the counted name."""
+    numbered = {kind: iter(_numbered(layers, kind)) for kind in PARTS}
+    named = {}
+    for layer in model.layers:
+        name = next((name for name in layer.names if name in layers), None) if layer.names else None
+        name = name if layer.names else next(numbered[layer.kind], None)
+        if name:
+            named[layer] = name
+    counted = _counted(layers, model) if model.in_order else {}
+    return max(named, counted, key=len)
+
+
+def _numbered(layers: Layers, kind: str) -> list[str]:
+    """The layers with names that Keras gave them, such as conv2d_17, in the order in which they were made."""
+    pattern = re.compile(rf"{kind}(?:_v1)?(?:_(\d+))?")  # TensorFlow 1.13 called a batch norm batch_normalization_v1
+    found = {name: match for name in layers if (match := pattern.fullmatch(name))}
+    return sorted(found, key=lambda name: int(found[name][1] or 0))
+
+
+def _counted(layers: Layers, model: Model) -> dict[KerasLayer, str]:
+    """The model's layers in a file of tf_keras without names: layers/conv2d_1 is the second convolution of all."""
+    count, found = Counter(), {}
     for layer in model.layers:
         path = f"layers/{layer.kind}_{count[layer.kind]}".removesuffix("_0")
         count[layer.kind] += 1
-        for generation, name in zip(generations, (layer.name, layer.old_name, path), strict=True):
-            if name in layers:
-                generation[layer] = name
+        if path in layers:
+            found[layer] = path
     # A counted name does not identify a net: every net with more than 12 convolutions has a conv2d_12.
-    if any(f"layers/{kind}_{n}" in layers for kind, n in count.items() if kind != "dense"):
-        del generations[2]
-    return max(generations, key=len)
+    more = any(f"layers/{kind}_{n}" in layers for kind, n in count.items() if kind != "dense")
+    return {} if more else found
+
+
+def names_in_keras(model: Model) -> dict[KerasLayer, str]:
+    """The names of the layers of a model that Keras makes now, as the first in its process."""
+    count, names = Counter(), {}
+    for layer in model.layers:
+        names[layer] = layer.names[0] if layer.names else f"{layer.kind}_{count[layer.kind]}".removesuffix("_0")
+        count[layer.kind] += not layer.names
+    return names
 
 
 def _lacking(found: dict[KerasLayer, str], model: Model) -> list[str]:
-    return [layer.name for layer in model.layers if not layer.in_head and layer not in found]
+    names = names_in_keras(model)
+    return [names[layer] for layer in model.layers if not layer.in_head and layer not in found]
 
 
 def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
     """As _match. Raises UserError, with the net that they do fit, if these are the weights of another net."""
     found = _match(layers, MODELS[net_name])
     fitting = [name for name, model in MODELS.items() if not _lacking(_match(layers, model), model)]
+    # VGG-19 has all layers of VGG-16: of nets that fit, the deepest.
+    most = max((len(MODELS[name].layers) for name in fitting), default=0)
+    fitting = [name for name in fitting if len(MODELS[name].layers) == most]
     if missing := _lacking(found, MODELS[net_name]):
         remedy = f"they look like weights of {' or '.join(fitting)}" if fitting else f"known are {', '.join(MODELS)}"
         raise UserError(
             f"these are not the weights of {net_name}: expected also layers {_some(missing)}; "
             f"found layers {_some(layers)}; {remedy}"
         )
-    # VGG-19 has all layers of VGG-16.
-    deeper = [name for name in fitting if len(MODELS[name].layers) > len(MODELS[net_name].layers)]
-    if deeper:
-        raise UserError(f"these are not the weights of {net_name} but of {deeper[0]}, of which it has some layers")
+    if most > len(MODELS[net_name].layers):
+        raise UserError(f"these are not the weights of {net_name} but of {fitting[0]}, of which it has some layers")
     return found
 
 
@@ -220,7 +188,8 @@ def to_keras(values: dict[str, np.ndarray], net_name: str) -> Layers:
             f"these are not all variables of {net_name}: {_some(missing)} missing; only the whole head may be missing"
         )
     layers: Layers = {}
+    names = names_in_keras(model)
     for layer, found in variables.items():
         arrays = [_rgb_bgr(values[v.name], layer, model) for v in found]
-        layers[layer.name] = [array.reshape(v.keras_shape) for array, v in zip(arrays, found, strict=True)]
+        layers[names[layer]] = [array.reshape(v.keras_shape) for array, v in zip(arrays, found, strict=True)]
     return layers

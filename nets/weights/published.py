@@ -27,8 +27,11 @@ _MOBILENET = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/mobi
 _MOBILENET_V2 = "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_{}_224.tgz"
 _MOBILENET_V3 = "https://storage.googleapis.com/mobilenet_v3/checkpoints/v3-{}_224_1.0_float.tgz"
 _NASNET = "https://storage.googleapis.com/download.tensorflow.org/models/{}.tar.gz"
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/{}_weights_tf_dim_ordering_tf_kernels.h5"
-_KERAS_MOBILENET = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet/mobilenet_{}_224_tf.h5"
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/{}"
+_KERAS_KERNELS = _KERAS.format("{}_weights_tf_dim_ordering_tf_kernels.h5")
+_KERAS_MOBILENET = _KERAS.format("mobilenet/mobilenet_{}_224_tf.h5")
+_KERAS_MOBILENET_V2 = _KERAS.format("mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_224.h5")
+_KERAS_MOBILENET_V3 = _KERAS.format("mobilenet_v3/weights_mobilenet_v3_{}_224_1.0_float.h5")
 _ROWS = {  # the address, its variable part, and the checksum
     "vgg_16": (_SLIM, "2016_08_28", None),
     "vgg_19": (_SLIM, "2016_08_28", None),
@@ -70,13 +73,42 @@ _ROWS = {  # the address, its variable part, and the checksum
     "nasnet_large": (_NASNET, "nasnet-a_large_04_10_2017", None),
     "pnasnet_mobile": (_NASNET, "pnasnet-5_mobile_2017_12_13", None),
     "pnasnet_large": (_NASNET, "pnasnet-5_large_2017_12_13", None),
-    "keras_vgg_16": (_KERAS, "vgg16/vgg16", "md5:64373286793e3c8b2b4e3219cbf3544b"),
-    "keras_vgg_19": (_KERAS, "vgg19/vgg19", "md5:cbe5617147190e668d6c5d5026f83318"),
-    "keras_resnet50": (_KERAS, "resnet/resnet50", "md5:2cb95161c43110f7111970584f804107"),
+    "keras_vgg_16": (_KERAS_KERNELS, "vgg16/vgg16", "md5:64373286793e3c8b2b4e3219cbf3544b"),
+    "keras_vgg_19": (_KERAS_KERNELS, "vgg19/vgg19", "md5:cbe5617147190e668d6c5d5026f83318"),
+    "keras_inception_v3": (_KERAS_KERNELS, "inception_v3/inception_v3", "md5:9a0d58056eeedaa3f26cb7ebd46da564"),
+    "keras_inception_resnet_v2": (
+        *(_KERAS_KERNELS, "inception_resnet_v2/inception_resnet_v2"),
+        "md5:e693bd0210a403b3192acc6073ad2e96",
+    ),
+    "keras_resnet50": (_KERAS_KERNELS, "resnet/resnet50", "md5:2cb95161c43110f7111970584f804107"),
+    "keras_resnet_v2_50": (_KERAS_KERNELS, "resnet/resnet50v2", "md5:3ef43a0b657b3be2300d5770ece849e0"),
+    "keras_resnet_v2_101": (_KERAS_KERNELS, "resnet/resnet101v2", "md5:6343647c601c52e1368623803854d971"),
+    "keras_resnet_v2_152": (_KERAS_KERNELS, "resnet/resnet152v2", "md5:a49b44d1979771252814e80f8ec446f9"),
+    "keras_densenet_121": (_KERAS_KERNELS, "densenet/densenet121", "md5:9d60b8095a5708f2dcce2bca79d332c7"),
+    "keras_densenet_169": (_KERAS_KERNELS, "densenet/densenet169", "md5:d699b8f76981ab1b30698df4c175e90b"),
+    "keras_densenet_201": (_KERAS_KERNELS, "densenet/densenet201", "md5:1ceb130c1ea1b78c3bf6114dbdfd8807"),
     "keras_mobilenet_v1": (_KERAS_MOBILENET, "1_0", None),
     "keras_mobilenet_v1_075": (_KERAS_MOBILENET, "7_5", None),
     "keras_mobilenet_v1_050": (_KERAS_MOBILENET, "5_0", None),
     "keras_mobilenet_v1_025": (_KERAS_MOBILENET, "2_5", None),
+    "keras_mobilenet_v2_140": (_KERAS_MOBILENET_V2, "1.4", None),
+    "keras_mobilenet_v2_130": (_KERAS_MOBILENET_V2, "1.3", None),
+    "keras_mobilenet_v2": (_KERAS_MOBILENET_V2, "1.0", None),
+    "keras_mobilenet_v2_075": (_KERAS_MOBILENET_V2, "0.75", None),
+    "keras_mobilenet_v2_050": (_KERAS_MOBILENET_V2, "0.5", None),
+    "keras_mobilenet_v2_035": (_KERAS_MOBILENET_V2, "0.35", None),
+    "keras_mobilenet_v3_large": (_KERAS_MOBILENET_V3, "large", "md5:59e551e166be033d707958cf9e29a6a7"),
+    "keras_mobilenet_v3_small": (_KERAS_MOBILENET_V3, "small", "md5:8768d4c2e7dee89b9d02b2d03d65d862"),
+    "keras_mobilenet_v3_large_minimalistic": (
+        *(_KERAS_MOBILENET_V3, "large_minimalistic"),
+        "md5:675e7b876c45c57e9e63e6d90a36599c",
+    ),
+    "keras_mobilenet_v3_small_minimalistic": (
+        *(_KERAS_MOBILENET_V3, "small_minimalistic"),
+        "md5:99cd97fb2fcdad2bf028eb838de69e37",
+    ),
+    "keras_nasnet_mobile": (_KERAS, "nasnet/NASNet-mobile.h5", "md5:020fb642bf7360b370c678b08e0adf61"),
+    "keras_nasnet_large": (_KERAS, "nasnet/NASNet-large.h5", "md5:11577c9a518f0070763c2b964a382f17"),
 }
 
 

@@ -217,6 +217,12 @@ def test_every_kind_of_file_gives_the_same_values(files, file, net_name):
     assert unused == (dict.fromkeys(["mine/0", "mine/1"], f"{MOBILENET} has no such layer") if "nested" in file else {})
 
 
+def test_a_file_of_tf_keras_gets_its_names_from_its_config(files):
+    with zipfile.ZipFile(files / "mobilenet_v1_025_unnamed.keras") as archive:
+        assert b"conv_dw_2" not in archive.read("model.weights.h5")
+    assert read(files / "mobilenet_v1_025_unnamed.keras").keys() == read(files / f"{MOBILENET}.weights.h5").keys()
+
+
 def test_layers_come_in_keras_order_and_without_the_optimizer(files):
     for file in "mobilenet_v1_025.keras", "mobilenet_v1_025_whole.h5":
         layers = read_weights(files / file)
