@@ -28,7 +28,7 @@ from checkpoints import (
 from errors import UserError
 from files import MOST_BYTES, atomic_directory
 from nets.weights.keras_layers import PARTS, Layers, model_of, to_keras, to_slim
-from nets.weights.restoring import head_width
+from nets.weights.restoring import head_width, may_be_fresh
 from tfcompat import object_graph_key_mapping, tf
 
 # For .npz and checkpoints, in which arrays have names but no order.
@@ -278,5 +278,8 @@ def export_keras(prefix: str, net_name: str, path: str) -> str:
     stored, net = shapes_of(prefix), nets.find(net_name)
     wanted = net.variable_shapes(head_width(stored, net) or 1000)
     specs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in wanted.items()}
-    found, reader = check_restorable(prefix, specs, net.new_scopes, net.scope), tf.train.NewCheckpointReader(prefix)
+    found, reader = (
+        check_restorable(prefix, specs, may_be_fresh(stored, net), net.scope),
+        tf.train.NewCheckpointReader(prefix),
+    )
     return write_weights(to_keras({name: reader.get_tensor(name) for name in found.restored}, net_name), net_name, path)

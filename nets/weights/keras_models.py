@@ -211,7 +211,7 @@ _POOL1 = (
     "padding never is the maximum. The logits differ: measure with eval.py, or fine-tune"
 )
 _POOLS = (
-    "Keras pads with zeros before the max pools of reduction cells; in TF-Slim's net the padding never is the maximum. "
+    "Keras pads with zeros before the pools of reduction cells, and counts them; TF-Slim's net does not count padding. "
     "The logits differ: measure with eval.py, or fine-tune"
 )
 _GATES = (

@@ -47,6 +47,8 @@ def values_of(variable, layer):
     rng = np.random.default_rng(zlib.crc32(f"{layer}/{part}".encode()))
     if part in ("gamma", "moving_variance"):
         return rng.uniform(0.7, 1.3, shape)
+    if part == "beta":  # most of a map is positive: else rounding grows in training mode by a fifth each batch norm
+        return rng.normal(1, 0.3, shape)
     if not part.endswith("kernel"):
         return rng.normal(0, 0.1, shape)
     depthwise = part == "depthwise_kernel" or "depthwise" in layer
@@ -57,6 +59,8 @@ def as_in_slim(layer):
         return keras.layers.Activation("linear", name=layer.name)
     if layer.name.startswith(("pool1_pool", "reduction_left2", "reduction_right5")):
         return keras.layers.MaxPooling2D(3, 2, padding="same", name=layer.name)
+    if layer.name.startswith("reduction_left3"):
+        return keras.layers.AveragePooling2D(3, 2, padding="same", name=layer.name)
     return type(layer).from_config(layer.get_config())
 
 name, application, side, classes, options, pads_otherwise = json.loads(sys.argv[1])
