@@ -128,6 +128,8 @@ def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
     fitting = [name for name in fitting if len(MODELS[name].layers) == most]
     if missing := _lacking(found, MODELS[net_name]):
         remedy = f"they look like weights of {' or '.join(fitting)}" if fitting else f"known are {', '.join(MODELS)}"
+        if not MODELS[net_name].in_order and any(name.startswith("layers/conv2d") for name in layers):
+            remedy = "this file of tf_keras has no names of layers: save the model as .h5 or .keras"
         raise UserError(
             f"these are not the weights of {net_name}: expected also layers {_some(missing)}; "
             f"found layers {_some(layers)}; {remedy}"

@@ -83,6 +83,13 @@ def test_numbered_layers_are_found_in_the_order_of_their_numbers(start):
     assert all(layers[name] == [layer.scope] for layer, name in found.items())
 
 
+def test_layers_without_names_are_not_guessed():
+    """Keras's order of these nets is not ours: the branches of a module alternate."""
+    layers = {f"layers/{name}": x for name, x in numbered(0).items()}
+    with pytest.raises(UserError, match=r"has no names of layers: save the model as \.h5 or \.keras$"):
+        to_slim(layers, "inception_v3")
+
+
 def test_batch_norms_of_tensorflow_1_13_are_found():
     layers = {name.replace("batch_normalization", "batch_normalization_v1"): x for name, x in numbered(0).items()}
     found = keras_layers._matched(layers, "inception_v3")
