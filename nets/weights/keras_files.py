@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -142,23 +142,30 @@ def _read_zip(path: str) -> Layers:
             shutil.copyfileobj(member, unpacked)
             with h5py.File(unpacked) as file:
                 layers = _read_hdf5(file)
-        given = _names_of_paths(archive) if "config.json" in names else {}
+        given = {}
+        if "config.json" in names:
+            if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
+                raise ValueError(f"its config.json is larger than {MOST_CONFIG_BYTES >> 20} MiB")
+            given = dict(_names_of_paths(json.loads(archive.read("config.json"))["config"]))
     return {given.get(name, name): arrays for name, arrays in layers.items()}
 
 
-def _names_of_paths(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The names of a .keras file's layers by their paths in it, layers/conv2d_1. tf_keras has them only in the config.
+def _names_of_paths(config: dict, parent: str = "") -> Iterator[tuple[str, str]]:
+    """The paths of a .keras file's layers in it, such as layers/conv2d_1, and their names.
 
-    A path counts the layers of a class in the order in which the model's config lists them.
+    A path counts the layers of a class in the order in which the model's config lists them; tf_keras writes the names
+    nowhere else. A model may be a layer of another.
     """
-    if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
-        raise ValueError(f"its config.json is larger than {MOST_CONFIG_BYTES >> 20} MiB")
-    kinds, count, names = {kind.replace("_", ""): kind for kind in PARTS}, Counter(), {}
-    for layer in json.loads(archive.read("config.json"))["config"].get("layers", ()):
-        if kind := kinds.get(layer["class_name"].lower()):
-            names[f"layers/{kind}_{count[kind]}".removesuffix("_0")] = layer["config"]["name"]
-            count[kind] += 1
-    return names
+    kinds, count = {kind.replace("_", ""): kind for kind in PARTS}, Counter()
+    for layer in config.get("layers", ()):
+        class_name = layer["class_name"].lower()
+        kind = kinds.get(class_name, class_name)
+        path = f"{parent}layers/{kind}_{count[kind]}".removesuffix("_0")
+        count[kind] += 1
+        if class_name in kinds:
+            yield path, layer["config"]["name"]
+        elif "layers" in layer["config"]:
+            yield from _names_of_paths(layer["config"], f"{path}/")
 
 
 def _read_object_based(prefix: str) -> Layers:

@@ -105,8 +105,9 @@ model.save("mobilenet_v1_025_whole.h5")
 assert len(h5py.File("mobilenet_v1_025_whole.h5")["optimizer_weights"].attrs["weight_names"]) > 100
 model.save("mobilenet_v1_025_unnamed.keras")
 base = build("MobileNet", alpha=0.25, size=96, include_top=False)
-keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, name="mine")]).save_weights(
-    "mobilenet_v1_025_nested.h5")
+nested = keras.Sequential([base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, name="mine")])
+nested.save_weights("mobilenet_v1_025_nested.h5")
+nested.save("mobilenet_v1_025_nested.keras")
 model = build("ResNet50", size=64)
 model.save_weights("resnet50_keras.h5")
 model.save_weights("resnet50_keras_unnamed.weights.h5")
@@ -197,6 +198,7 @@ def test_logits_equal_keras(files, net_name):
         ("mobilenet_v1_025_unnamed.keras", MOBILENET),
         ("mobilenet_v1_025_no_top.keras", MOBILENET),
         ("mobilenet_v1_025_nested.h5", MOBILENET),
+        ("mobilenet_v1_025_nested.keras", MOBILENET),
         ("resnet50_keras.h5", "resnet50_keras"),
         ("resnet50_keras_unnamed.weights.h5", "resnet50_keras"),
         ("resnet50_keras_no_top.h5", "resnet50_keras"),
