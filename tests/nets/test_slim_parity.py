@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from tf_slim.nets import alexnet, inception_v1, resnet_v1, resnet_v2, vgg
+from tf_slim.nets import alexnet, inception_v1, inception_v2, inception_v3, overfeat, resnet_v1, resnet_v2, vgg
 
 from nets import NETS
 from tfcompat import dropout, slim, tf
@@ -15,6 +15,9 @@ THEIRS = {  # function, arg scope, arguments that turn dropout off
     "vgg_16": (vgg.vgg_16, vgg.vgg_arg_scope, {"dropout_keep_prob": 1.0}),
     "vgg_19": (vgg.vgg_19, vgg.vgg_arg_scope, {"dropout_keep_prob": 1.0}),
     "inception_v1": (inception_v1.inception_v1, inception_v1.inception_v1_arg_scope, {"dropout_keep_prob": 1.0}),
+    "inception_v2": (inception_v2.inception_v2, inception_v2.inception_v2_arg_scope, {"dropout_keep_prob": 1.0}),
+    "inception_v3": (inception_v3.inception_v3, inception_v3.inception_v3_arg_scope, {"dropout_keep_prob": 1.0}),
+    "overfeat": (overfeat.overfeat, overfeat.overfeat_arg_scope, {"dropout_keep_prob": 1.0}),
     **{
         f"resnet_v1_{n}": (getattr(resnet_v1, f"resnet_v1_{n}"), resnet_v1.resnet_arg_scope, {}) for n in (50, 101, 152)
     },
@@ -29,6 +32,9 @@ VALUES = {
     "inception_v1": (224, 2),
     "resnet_v1_50": (97, 2),
     "resnet_v2_50": (97, 2),
+    "inception_v2": (224, 2),
+    "inception_v3": (299, 2),
+    "overfeat": (231, 1),
 }
 CLASSES = 11
 
@@ -63,7 +69,16 @@ def their_graph(name):
     return graph
 
 
-DEEP = {"vgg_19", "resnet_v1_101", "resnet_v1_152", "resnet_v2_101", "resnet_v2_152"}
+DEEP = {
+    "vgg_19",
+    "inception_v2",
+    "inception_v3",
+    "overfeat",
+    "resnet_v1_101",
+    "resnet_v1_152",
+    "resnet_v2_101",
+    "resnet_v2_152",
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in THEIRS])
@@ -143,7 +158,7 @@ def assert_equal(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in VALUES])
 def test_checkpoints_and_numbers_both_ways(name, tmp_path):
     size, batch = VALUES[name]
     pictures = np.random.default_rng(1).normal(0, 1, (batch, size, size, 3)).astype(np.float32)
