@@ -115,10 +115,10 @@ def _normalized_1x1(net: tf.Tensor, filters: int, conv: str, norm: str, stride: 
 
 def factorized_reduction(net: tf.Tensor, filters: int) -> tf.Tensor:
     """Halves height and width by 1×1 convolutions of stride 2, one on even and one on odd places."""
-    half, options = filters // 2, {"ksize": 1, "strides": 2, "padding": "VALID"}
-    first = slim.conv2d(tf.nn.avg_pool2d(net, **options), half, 1, scope="path1_conv")
+    half = filters // 2
+    first = slim.conv2d(slim.avg_pool2d(net, 1, 2, scope="path1_pool"), half, 1, scope="path1_conv")
     shifted = tf.pad(net, [[0, 0], [0, 1], [0, 1], [0, 0]])[:, 1:, 1:]
-    second = slim.conv2d(tf.nn.avg_pool2d(shifted, **options), filters - half, 1, scope="path2_conv")
+    second = slim.conv2d(slim.avg_pool2d(shifted, 1, 2, scope="path2_pool"), filters - half, 1, scope="path2_conv")
     return batch_norm(tf.concat([first, second], 3), scope="final_path_bn")
 
 
@@ -215,10 +215,13 @@ def nasnet(
     def placed(scaling: float, stride: int, number: int) -> _Place:
         return _Place(int(body.filters * scaling), stride, 1 - (number + 1) / last_of_all * (1 - keep))
 
-    heads, collection = {}, f"{tf.get_default_graph().unique_name(variant)}_end_points"
+    heads = {}
     with (
         tf.variable_scope(scope) if scope else tf.name_scope(variant),
-        slim.arg_scope([slim.conv2d, slim.separable_conv2d, cell, dropout], outputs_collections=collection),
+        slim.arg_scope(
+            [slim.conv2d, slim.separable_conv2d, cell, dropout],
+            outputs_collections=(collection := f"{tf.get_default_graph().get_name_scope()}_end_points"),
+        ),
         slim.arg_scope([batch_norm, dropout], is_training=is_training),
     ):
         net = slim.conv2d(inputs, body.stem, 3, 2, padding="VALID", scope="conv0")

@@ -93,6 +93,9 @@ def summarize(name: str, num_classes: int = 1000, image_size: PictureSize | None
 def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Operation], scope: str) -> list[Layer]:
     needed, everything = upstream([logits]), upstream([logits, *ends.values()])
     counts, variables = _multiply_adds(), tf.global_variables()
+    # Where variables have no common scope, as in NASNet, operations may have one.
+    roots = {op.name.partition("/")[0] for op in everything if op.type in KINDS}
+    scope = f"{roots.pop()}/" if not scope and len(roots) == 1 else scope
     layers: list[Layer] = []
     owner = {pictures: -1}  # operations that depend on the pictures, to the index of their layer
     for op in tf.get_default_graph().get_operations():  # in order of creation: inputs come first
@@ -101,6 +104,7 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
             continue
         owner[op] = sources[0]
         name = (op.name if op.type in NAMED_BY_AUTHOR else op.name.rpartition("/")[0]).removeprefix(scope)
+        name = name.removesuffix("/separable_conv2d")  # its depthwise half; the other has the layer's name
         skipped = {
             "FusedBatchNormV3": layers and name == f"{layers[sources[0]].name}/BatchNorm",  # counts with its layer
             "Mean": op.inputs[0].shape.as_list()[1:3] == [1, 1],  # nothing to average
@@ -127,7 +131,9 @@ def _layers(pictures: tf.Operation, logits: tf.Operation, ends: dict[str, tf.Ope
     for end in sorted(ends, key=len):  # the sum at the end of a unit gets the unit's longest name
         if (index := owner.get(ends[end], -1)) >= 0 and layers[index].kind in ("add", "concat"):
             layers[index].name = end
-    units = sorted((end for end in ends if any(x.name.startswith(f"{end}/") for x in layers)), key=len)
+    single = {layer.name for layer in layers if layer.kind in ("conv", "depthwise")}
+    units = {end for end in ends.keys() - single if any(x.name.startswith(f"{end}/") for x in layers)}
+    units = sorted(units, key=len)
     for layer in layers:
         layer.block = layer.name.partition("/")[0]
         for unit in (unit for unit in units if f"{layer.name}/".startswith(f"{unit}/")):

@@ -151,10 +151,12 @@ def test_layers_add_up_to_the_nets_variables(name):
     # Every weight is used once at every position of the output, in every kind of layer.
     for path, kernel in shapes.items():
         if path.endswith("weights"):
-            x = layer(path.rpartition("/")[0], name)
+            # A separable convolution has two layers of its name.
+            kinds = {"depthwise_weights": ["depthwise"], "weights": ["conv", "dense"]}.get(path.rpartition("/")[2])
+            (x,) = (x for x in built.layers if x.name == path.rpartition("/")[0] and x.kind in (kinds or ["conv"]))
             assert x.multiply_adds == math.prod(kernel) * math.prod(x.shape[:-1]), path
     assert sum(bool(x.multiply_adds) for x in built.layers) == sum(path.endswith("weights") for path in shapes)
-    assert len({x.name for x in built.layers}) == len(built.layers)
+    assert len({(x.name, x.kind) for x in built.layers}) == len(built.layers)
 
 
 @pytest.mark.parametrize("name", ["resnet_v1_50", "lenet"])
@@ -298,3 +300,16 @@ def test_mistakes_are_one_line_and_leave_no_files(arguments, message, monkeypatc
     assert message in printed.err
     assert printed.out == ""
     assert [path.name for path in tmp_path.rglob("*")] == ["taken.svg"]
+
+
+@pytest.mark.slow
+def test_the_cells_of_a_net_without_scope_are_blocks():
+    layers = summarized("nasnet_mobile").layers
+    blocks = {layer.block for layer in layers}
+    cells = ["cell_stem_0", "cell_stem_1", *(f"cell_{i}" for i in range(12))]
+    assert {block for block in blocks if block.startswith("cell_")} == set(cells)
+    assert not any("comb_iter" in block or block.startswith("nasnet") for block in blocks)
+    alike = [run[-1][0].block for run in summary.runs(layers) if len(run) > 1]
+    assert alike == ["cell_3", "cell_7", "cell_11"]
+    separable = [layer.kind for layer in layers if layer.name == "cell_0/comb_iter_0/left/separable_5x5_1"]
+    assert separable == ["depthwise", "conv"]
