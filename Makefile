@@ -30,6 +30,6 @@ board: .venv/run
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/run requirements-dev.txt requirements-parquet.txt
+.venv/dev: .venv/run requirements-dev.txt requirements-parquet.txt requirements-torch.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

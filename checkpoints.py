@@ -176,6 +176,8 @@ IMPORT = "convert it to a checkpoint with python -m nets.weights import"
 SOURCE = "it can only be run; give the checkpoint or the Keras file that it was made from"
 ARRAYS = "python -m nets.weights import reads an .npz of its arrays, named ('conv1|kernel') and laid out as in Keras"
 FROZEN = "a frozen graph"
+PYTORCH = ("a PyTorch file", "a Python pickle, as PyTorch writes it")
+SAFETENSORS = "a safetensors file"
 _GRAPH = re.compile(rb"\n[\x80-\xff]*[\x00-\x7f]\n")  # the first bytes of a GraphDef: a node, its length, its name
 UNPACK = "unpack it, and give the checkpoint in it"
 
@@ -195,8 +197,8 @@ def foreign(path: str) -> str | None:
         (start[257:262] == b"ustar", f"a tar archive; {UNPACK}"),
         (start[4:8] == b"TFL3", f"a TFLite model; {SOURCE}"),
         (suffix == ".onnx", f"an ONNX model; {SOURCE}"),
-        (re.match(rb"\x80[\x02-\x05]", start), f"a Python pickle, as PyTorch writes it; {ARRAYS}"),
-        (start[8:10] == b'{"', f"a safetensors file; {ARRAYS}"),
+        (re.match(rb"\x80[\x02-\x05]", start), f"{PYTORCH[1]}; {IMPORT}"),
+        (start[8:10] == b'{"', f"{SAFETENSORS}; {IMPORT}"),
         (text.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page; the download failed: get the file again"),
         (text.startswith(b"version https://git-lfs"), "a pointer of Git LFS; run git lfs pull"),
         (
@@ -215,7 +217,7 @@ def _kind_of_zip(path: str) -> str:
     except (zipfile.BadZipFile, OSError):
         names = []
     if any(name.endswith("data.pkl") for name in names):
-        return f"a PyTorch file; {ARRAYS}"
+        return f"{PYTORCH[0]}; {IMPORT}"
     keras = "model.weights.h5" in names or any(name.endswith(".npy") for name in names)
     return f"a Keras or NumPy file; {IMPORT}" if keras or not names else f"a zip archive; {UNPACK}"
 

@@ -47,7 +47,7 @@ class InputOptions:
     """Height and width of the net's input in pixels, such as 224 or 224x320. Default: the net's own."""
     preprocessing: Annotated[str | None, optional("NAME")] = None
     """Preprocessing family: alexnet, cifar, digits, flip, inception, inception_crop, keras_affine, lenet, min_max,
-    none, standardize, unit or vgg; or your own, FILE.py:NAME. Default: the net's own."""
+    none, standardize, torchvision, unit or vgg; or your own, FILE.py:NAME. Default: the net's own."""
     train_examples: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None
     """Train on the first N pictures of the shuffled training split only. Default: all."""
     overfit_batches: Annotated[int | None, AT_LEAST_ONE, optional("N")] = None

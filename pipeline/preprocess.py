@@ -26,6 +26,7 @@ from tfcompat import tf
 
 VGG_MEAN = (123.68, 116.78, 103.94)  # RGB, of ImageNet
 GRAY_MEAN = sum(VGG_MEAN) / 3
+TORCH_MEAN, TORCH_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB of ImageNet, of values in [0, 1]
 
 
 def resize_whole(to: "Preprocessor", picture: Picture) -> tf.Tensor:
@@ -65,6 +66,17 @@ def minus_imagenet_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
     TF-Slim's vgg_preprocessing."""
     channels = images.shape[-1]
     return images - (GRAY_MEAN if channels < 3 else (*VGG_MEAN, *[GRAY_MEAN] * (channels - 3)))
+
+
+def imagenet_standardized(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
+    """(x / 255 - mean) / deviation with ImageNet's of each channel; of channels beyond RGB, and of one or two, with the
+    mean of RGB's. torchvision's and timm's Normalize."""
+    channels = images.shape[-1]
+    rgb = np.array([TORCH_MEAN, TORCH_DEVIATION])
+    gray = rgb.mean(1, keepdims=True)
+    values = gray if channels < 3 else np.concatenate([rgb, np.repeat(gray, channels - 3, 1)], 1)
+    mean, deviation = (values * 255).astype(np.float32)
+    return (images - mean) / deviation
 
 
 def minus_training_mean(to: "Preprocessor", images: tf.Tensor) -> tf.Tensor:
@@ -129,6 +141,7 @@ FAMILIES = {
     "min_max": Family(resize_to_training_size, min_max),
     "none": Family(resize_whole, lambda to, images: images),
     "standardize": Family(resize_to_training_size, standardize),
+    "torchvision": Family(center_crop, imagenet_standardized, augmentation.inception_crop),
     "unit": Family(resize_whole, unit),
     "vgg": Family(center_crop, minus_imagenet_mean, augmentation.vgg),
 }

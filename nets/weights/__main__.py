@@ -1,4 +1,4 @@
-"""Inspect checkpoints, convert Keras files and frozen graphs, fetch published weights.
+"""Inspect checkpoints, convert files of Keras's and PyTorch's and frozen graphs, fetch published weights.
 
     python -m nets.weights inspect CKPT [--net NAME]          which net it fits, what is unused, what is missing
     python -m nets.weights import FILE --net NAME --out DIR   weights into a checkpoint with TF-Slim's names
@@ -6,7 +6,9 @@
     python -m nets.weights fetch NAME                         published weights into the cache; --init-from NAME also
                                                               fetches them
 
-FILE has Keras weights, or is a frozen graph (.pb), whose constants are the net's variables.
+FILE has Keras weights, or is a frozen graph (.pb), whose constants are the net's variables, or a state dict of
+torchvision's or timm's (.safetensors, .pth), for the nets whose architecture is the same: resnet_v1_18 and _34,
+resnet_v2_18 and _34 (timm), densenet_121, _169 and _201, vgg_11, _13, _16 and _19.
 CKPT is a run directory, a directory with one checkpoint, a prefix, or a single V1 file (vgg_16.ckpt).
 """
 
@@ -19,10 +21,11 @@ import nets
 import own_code
 from checkpoints import averages, locate, shapes_of
 from files import expand
-from nets.weights import export_keras, fetch, import_frozen, import_keras, inspect
+from nets.weights import export_keras, fetch, import_frozen, import_keras, import_torch, inspect
 from nets.weights.frozen_graphs import is_graph
 from nets.weights.keras_models import MODELS
 from nets.weights.published import PUBLISHED
+from nets.weights.torch_files import PREPROCESSING, is_state_dict
 
 
 def main() -> None:
@@ -33,13 +36,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     inspecting = commands.add_parser("inspect", help="what a checkpoint holds, and which net it fits")
     importing = commands.add_parser(
-        "import", help="a Keras file or a frozen graph into a checkpoint with TF-Slim's names"
+        "import", help="a file of Keras's or PyTorch's, or a frozen graph, into a checkpoint with TF-Slim's names"
     )
     exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
     fetching = commands.add_parser("fetch", help="published weights into the cache")
     for command in (inspecting, exporting):
         command.add_argument("ckpt", type=expand, metavar="CKPT", help="directory, prefix, or V1 file")
-    kinds = ".h5, .weights.h5, .keras, .npz, a checkpoint of Keras's, or .pb"
+    kinds = ".h5, .weights.h5, .keras, .npz, a checkpoint of Keras's, .pb, .safetensors, or PyTorch's .pth"
     importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
     for command in (inspecting, importing, exporting):
         is_needed = command is not inspecting
@@ -55,14 +58,17 @@ def main() -> None:
     if args.command == "inspect":
         print(inspect(locate(args.ckpt, "CKPT"), args.net))
     elif args.command == "import":
+        notes = []
         if is_graph(args.file):
             lines = import_frozen(args.file, args.net, args.out)
+        elif is_state_dict(args.file):
+            lines, notes = import_torch(args.file, args.net, args.out), [PREPROCESSING]
         else:
             unused = import_keras(Path(args.file), args.net, Path(args.out))
             lines = [f"not used: {name}: {reason}" for name, reason in unused.items()]
             lines += [f"note: {MODELS[args.net].differs}"] if MODELS[args.net].differs else []
         print(*lines, sep="\n", end="\n" * bool(lines))
-        print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net))
+        print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net), *notes, sep="\n")
     elif args.command == "export":
         prefix = locate(args.ckpt, "CKPT")
         call, differs = export_keras(prefix, args.net, args.out), MODELS[args.net].differs

@@ -96,7 +96,10 @@ def test_ten_crops_lie_one_after_another(batch_size, index):
 
 @pytest.mark.parametrize(
     ("family", "crops", "message"),
-    [("unit", 10, "10 crops are for alexnet, inception_crop, vgg"), ("vgg", 5, "--crops is 5; it must be 1 or 10")],
+    [
+        ("unit", 10, "10 crops are for alexnet, inception_crop, torchvision, vgg"),
+        ("vgg", 5, "--crops is 5; it must be 1 or 10"),
+    ],
 )
 def test_crops_that_a_family_does_not_have(family, crops, message, index):
     with pytest.raises(UserError, match=message):

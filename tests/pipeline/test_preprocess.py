@@ -16,7 +16,7 @@ SIZE = 16
 PICTURE = cv2.resize(np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32), (40, 30)).round()
 GRAY = PICTURE[..., :1]
 VGG_MEAN = np.float32([123.68, 116.78, 103.94])
-AUGMENTED = ("alexnet", "cifar", "digits", "flip", "inception", "inception_crop", "keras_affine", "vgg")
+AUGMENTED = ("alexnet", "cifar", "digits", "flip", "inception", "inception_crop", "keras_affine", "torchvision", "vgg")
 
 
 def statistics(channels):
@@ -73,6 +73,12 @@ def pixels(picture, key):
     return statistics(picture.shape[2]).pixels[key]
 
 
+def torch_values(picture):
+    """Mean and deviation of torchvision's Normalize, which follows x / 255; of one channel the mean of RGB's."""
+    values = np.float32([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]) * 255
+    return values if picture.shape[2] == 3 else values.mean(1, keepdims=True)
+
+
 EVALUATION = {
     "alexnet": lambda x: crop(scaled(x, 18, 24), SIZE) - statistics(x.shape[2]).mean,
     "cifar": lambda x: standardized(scaled(x, SIZE, SIZE)),
@@ -87,6 +93,7 @@ EVALUATION = {
     "none": lambda x: scaled(x, SIZE, SIZE),
     "standardize": lambda x: per_pixel(x, pixels(x, "mean"), pixels(x, "deviation")),
     "lenet": lambda x: (scaled(x, SIZE, SIZE) - 128) / 128,
+    "torchvision": lambda x: (crop(scaled(x, 18, 24), SIZE) - torch_values(x)[0]) / torch_values(x)[1],
     "unit": lambda x: scaled(x, SIZE, SIZE) / 255,
     "vgg": lambda x: crop(scaled(x, 18, 24), SIZE) - (VGG_MEAN if x.shape[2] == 3 else VGG_MEAN.mean()),
 }
@@ -256,7 +263,8 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images(family):
     larger = scaled(PICTURE, 18, 24)[:, 3:21]
     views = [larger[y : y + SIZE, x : x + SIZE] for y, x in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
     views += [view[:, ::-1] for view in views]
-    offset, scale = {"alexnet": (statistics(3).mean, 1), "inception_crop": (127.5, 127.5), "vgg": (VGG_MEAN, 1)}[family]
+    values = {"alexnet": (statistics(3).mean, 1), "inception_crop": (127.5, 127.5), "vgg": (VGG_MEAN, 1)}
+    offset, scale = {**values, "torchvision": torch_values(PICTURE)}[family]
     results = preprocessed(family, PICTURE, None, crops=True)
     np.testing.assert_allclose(results, (np.stack(views) - offset) / scale, atol=1e-3)
     np.testing.assert_allclose(results[4], preprocessed(family, PICTURE, None), atol=1e-3)
