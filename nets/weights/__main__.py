@@ -66,19 +66,24 @@ def main() -> None:
         else:
             unused = import_keras(Path(args.file), args.net, Path(args.out))
             lines = [f"not used: {name}: {reason}" for name, reason in unused.items()]
-            lines += [f"note: {MODELS[args.net].differs}"] if MODELS[args.net].differs else []
+            notes = _keras_notes(args.net)
         print(*lines, sep="\n", end="\n" * bool(lines))
         print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net), *notes, sep="\n")
     elif args.command == "export":
         prefix = locate(args.ckpt, "CKPT")
-        call, differs = export_keras(prefix, args.net, args.out), MODELS[args.net].differs
+        call = export_keras(prefix, args.net, args.out)
         if averages(shapes_of(prefix)):
             print("the raw weights are written; the checkpoint also holds EMA weights")
-        if differs:
-            print(f"note: {differs}")
-        print(f"written {args.out}; load it with {call}.load_weights({args.out!r})")
+        print(f"written {args.out}; load it with {call}.load_weights({args.out!r})", *_keras_notes(args.net), sep="\n")
     else:
-        print(inspect(fetch(args.name), PUBLISHED[args.name].net))
+        prefix, net = fetch(args.name), PUBLISHED[args.name].net
+        notes = _keras_notes(net) if args.name.startswith("keras_") else []
+        print(inspect(prefix, net), *notes, sep="\n")
+
+
+def _keras_notes(net: str) -> list[str]:
+    """A line that says how Keras's logits differ from ours for the same weights, if they do."""
+    return [f"note: {MODELS[net].differs}"] if MODELS[net].differs else []
 
 
 if __name__ == "__main__":

@@ -133,6 +133,6 @@ def test_import_and_export_say_where_keras_computes_otherwise(tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["nets.weights", *arguments])
     command.main()
     printed = capsys.readouterr().out
-    assert printed.startswith("note: Keras's gates are relu6(x + 3) / 6, ")
+    assert printed.splitlines()[-1].startswith("note: Keras's gates are relu6(x + 3) / 6, ")
     assert f"fits {name}\n" in printed
     assert set(read_weights(tmp_path / "weights.h5")) == set(layers)
