@@ -48,9 +48,10 @@ _RECIPES: Mapping[str, Config] = {
         **{"net": "vgg_16_transfer", "init_from": "vgg_16", "train_only": ("fc6", "fc7", "fc8"), "total_epochs": 10},
     ),
     # All layers of MobileNet from ImageNet's weights. A quarter of the width takes a fifth of the time:
-    # --net mobilenet_v1_025 --init-from mobilenet_v1_025 --preprocessing inception_crop.
+    # --net mobilenet_v1_025 --init-from mobilenet_v1_025 --preprocessing inception_crop --learning-rate 3e-4.
     "flowers_mobilenet": Config.of(
-        **_FLOWERS_CROPPED, net="mobilenet_v1", init_from="mobilenet_v1", warmup_epochs=1, total_epochs=20
+        **_FLOWERS_CROPPED | {"learning_rate": 1e-4},
+        **{"net": "mobilenet_v1", "init_from": "mobilenet_v1", "warmup_epochs": 1, "total_epochs": 20},
     ),
     # The posts: 30 epochs of Adam at 3e-4, mirror images; losses of the auxiliary heads times 0.3, as here. The net has
     # no batch norm and needs many steps, so the batches are small: 16.
