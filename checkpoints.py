@@ -291,6 +291,8 @@ def check_new(out: "str | os.PathLike") -> None:
     """Raises UserError for the name of a directory that TensorFlow cannot write a checkpoint into."""
     if escape(str(out)) != str(out) or "\\" in str(out):
         raise UserError(f"--out {str(out)!r} contains one of * ? [ \\, which TensorFlow reads as wildcards: rename it")
+    if os.path.realpath(out) == os.getcwd():
+        raise UserError(f"--out {str(out)!r} is the current directory, which cannot be replaced: name a new one")
 
 
 def write_checkpoint(values: Mapping[str, np.ndarray], prefix: Path) -> None:

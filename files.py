@@ -209,7 +209,9 @@ def atomic_directory(path: "str | Path", is_old: Callable[[Path], bool] = lambda
 
 
 def _check_free(target: Path, name: "str | Path", is_old: Callable[[Path], bool]) -> None:
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not is_old(target))):
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{name} is a file; choose another name for the directory")
+    if target.exists() and any(target.iterdir()) and not is_old(target):
         raise UserError(f"{name} exists and is not empty; remove it or choose another directory")
 
 

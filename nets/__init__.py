@@ -163,8 +163,9 @@ NETS: dict[str, Net] = {
                     *(2, resnet.bottleneck_v2, resnet.UNITS),
                     {"preprocessing": "inception", "image_size": 299, "label_offset": 1},
                 ),
-                (1, resnet.basic_v1, resnet.BASIC_UNITS, {}),
-                (2, resnet.basic_v2, resnet.BASIC_UNITS, {}),
+                # Published weights of these are torchvision's and timm's.
+                (1, resnet.basic_v1, resnet.BASIC_UNITS, {"preprocessing": "torchvision"}),
+                (2, resnet.basic_v2, resnet.BASIC_UNITS, {"preprocessing": "torchvision"}),
             )
             for depth in depths
         },
@@ -172,6 +173,7 @@ NETS: dict[str, Net] = {
     **_family(
         {
             "arg_scope": densenet.densenet_arg_scope,
+            "preprocessing": "torchvision",  # of Keras's weights too
             "heads": ("logits",),
             "weight_decay": densenet.WEIGHT_DECAY,
             "smallest_size": 29,

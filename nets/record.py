@@ -48,7 +48,8 @@ class Net:
         if min(inputs.shape.as_list()[1:3]) < self.smallest_size:
             raise UserError(
                 f"the net cannot take pictures of {inputs.shape[1]}×{inputs.shape[2]}: --image-size must be at "
-                f"least {self.smallest_size}, and is {self.image_size} by default"
+                f"least {self.smallest_size}{', which its auxiliary head needs,' * bool(self.auxiliary)} and is "
+                f"{self.image_size} by default"
             )
         with slim.arg_scope(self.arg_scope(weight_decay)):
             return self.function(inputs, num_classes, is_training=is_training, scope=self.scope)

@@ -1,9 +1,10 @@
 """Prints the layers of a net: python -m nets.summary NAME
 
 Prints a line per layer of the net in evaluation mode, for one picture: output (height × width × channels), trainable
-parameters, multiply-adds; then the totals. The parameters of batch norm count with the layer before it. Operations that
-compute no sums and keep the shape (activations, padding, dropout) have no line. Repeated equal units are printed once,
-with their number. --svg FILE also draws the net, as an SVG file for any browser.
+parameters, multiply-adds; then the totals. The parameters of batch norm count with the layer before it, or have a line
+where the net makes it by itself. Operations that compute no sums and keep the shape (activations, padding, dropout)
+have no line. Repeated equal units are printed once, with their number. --svg FILE also draws the net, as an SVG file
+for any browser.
 """
 
 import argparse

@@ -60,10 +60,13 @@ def draw(summary: Summary) -> bytes:
             graph.add_subgraph(
                 inside, f"cluster_{block}", label=caption, color="#aaaaaa", style="rounded", fontsize=CAPTION_SIZE
             )
-    graph.graph_attr["label"] = (
-        f"{summary.title}\\l{in_words(summary.total('parameters'))} parameters, "
-        f"{in_words(summary.total('multiply_adds'))} multiply-adds\\l"
-    )
+    amounts = [
+        f"{in_words(summary.total('parameters', heads))} parameters, "
+        f"{in_words(summary.total('multiply_adds', heads))} multiply-adds"
+        for heads in (True, False)
+    ]
+    alone = f"\\l{amounts[1]} without the auxiliary heads" if amounts[1] != amounts[0] else ""
+    graph.graph_attr["label"] = f"{summary.title}\\l{amounts[0]}{alone}\\l"
     with hidden_stderr(b""):  # the font library in pygraphviz's wheel warns about the system's settings
         return _captions_last(graph.draw(format="svg", prog="dot").decode()).encode()
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: published checkpoints, files of Keras's and PyTorch's, and frozen graphs, converted to and
+"""Weights from elsewhere: published checkpoints, Keras and PyTorch files, and frozen graphs, converted to and
 from TF-Slim's variable names.
 
     prefix = fetch("vgg_16")                                  # or locate("vgg_16.ckpt")

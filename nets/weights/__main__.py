@@ -1,4 +1,4 @@
-"""Inspect checkpoints, convert files of Keras's and PyTorch's and frozen graphs, fetch published weights.
+"""Inspect checkpoints, convert Keras files, PyTorch files and frozen graphs, fetch published weights.
 
     python -m nets.weights inspect CKPT [--net NAME]          which net it fits, what is unused, what is missing
     python -m nets.weights import FILE --net NAME --out DIR   weights into a checkpoint with TF-Slim's names
@@ -34,19 +34,21 @@ def main() -> None:
         prog="python -m nets.weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    inspecting = commands.add_parser("inspect", help="what a checkpoint holds, and which net it fits")
-    importing = commands.add_parser(
-        "import", help="a file of Keras's or PyTorch's, or a frozen graph, into a checkpoint with TF-Slim's names"
-    )
-    exporting = commands.add_parser("export", help="a checkpoint into a Keras .weights.h5 file")
-    fetching = commands.add_parser("fetch", help="published weights into the cache")
-    for command in (inspecting, exporting):
-        command.add_argument("ckpt", type=expand, metavar="CKPT", help="directory, prefix, or V1 file")
-    kinds = ".h5, .weights.h5, .keras, .npz, a checkpoint of Keras's, .pb, .safetensors, or PyTorch's .pth"
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+    inspecting = command("inspect", "what a checkpoint holds, and which net it fits")
+    importing = command("import", "a Keras or PyTorch file or a frozen graph into a checkpoint with TF-Slim's names")
+    exporting = command("export", "a checkpoint into a Keras .weights.h5 file")
+    fetching = command("fetch", "published weights into the cache")
+    for each in (inspecting, exporting):
+        each.add_argument("ckpt", type=expand, metavar="CKPT", help="directory, prefix, or V1 file")
+    kinds = ".h5, .weights.h5, .keras, .npz, a Keras checkpoint, .pb, .safetensors, or PyTorch's .pth"
     importing.add_argument("file", type=expand, metavar="FILE", help=kinds)
-    for command in (inspecting, importing, exporting):
-        is_needed = command is not inspecting
-        command.add_argument("--net", metavar="NAME", required=is_needed, help="name in nets.NETS, or FILE.py:NAME")
+    for each in (inspecting, importing, exporting):
+        is_needed = each is not inspecting
+        each.add_argument("--net", metavar="NAME", required=is_needed, help="a net of docs/nets.md, or FILE.py:NAME")
     importing.add_argument("--out", type=expand, metavar="DIR", required=True, help="directory to make")
     exporting.add_argument("--out", type=expand, metavar="FILE", required=True, help="FILE.weights.h5")
     fetching.add_argument("name", metavar="NAME", help=f"one of {', '.join(PUBLISHED)}")
@@ -58,17 +60,18 @@ def main() -> None:
     if args.command == "inspect":
         print(inspect(locate(args.ckpt, "CKPT"), args.net))
     elif args.command == "import":
-        notes = []
+        notes, preprocessing = [], None
         if is_graph(args.file):
             lines = import_frozen(args.file, args.net, args.out)
         elif is_state_dict(args.file):
             lines, notes = import_torch(args.file, args.net, args.out), [PREPROCESSING]
+            preprocessing = "torchvision"
         else:
             unused = import_keras(Path(args.file), args.net, Path(args.out))
             lines = [f"not used: {name}: {reason}" for name, reason in unused.items()]
             notes = _keras_notes(args.net)
         print(*lines, sep="\n", end="\n" * bool(lines))
-        print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net), *notes, sep="\n")
+        print(inspect(os.path.join(args.out, "model.ckpt-0"), args.net, preprocessing), *notes, sep="\n")
     elif args.command == "export":
         prefix = locate(args.ckpt, "CKPT")
         call = export_keras(prefix, args.net, args.out)

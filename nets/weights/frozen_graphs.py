@@ -209,5 +209,5 @@ def _report(graph: tf.GraphDef, outer: str, held: dict[str, Value], chosen: dict
         count = sum(int(np.prod(value.shape)) for value in arrays.values())
         lines.append(f"not used, beside the net: {len(arrays)} constants, {count:,} values: {listed(list(arrays))}")
     if len(rest) > len(arrays):
-        lines.append(f"not used: {len(rest) - len(arrays)} numbers and shapes that are no variables")
+        lines.append(f"not used: {len(rest) - len(arrays)} constants that are no weights (numbers, shapes)")
     return lines

@@ -16,6 +16,7 @@ import numpy as np
 
 import nets
 from checkpoints import (
+    IMPORT,
     OBJECT_GRAPH,
     check_new,
     check_restorable,
@@ -54,8 +55,26 @@ def _names(attributes: h5py.AttributeManager, key: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
+class _Arrays:
+    """Reads arrays until they would fill the memory: links let a small file hold one array any number of times."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def read(self, dataset: h5py.Dataset) -> np.ndarray:
+        """The values of a data set. Raises ValueError where all that are read take more than MOST_BYTES."""
+        self.size += dataset.nbytes
+        _check_size(self.size)
+        return np.asarray(dataset)
+
+
+def _twice(name: str) -> ValueError:
+    remedy = "save the model to import alone (model.get_layer(NAME).save_weights(FILE))"
+    return ValueError(f"it holds several models: two layers are called {name}; {remedy}")
+
+
 def _read_keras_2(group: h5py.Group) -> Layers:
-    layers: Layers = {}
+    layers, arrays = {}, _Arrays()
     for name in _names(group.attrs, "layer_names"):
         paths = _names(group[name].attrs, "weight_names")
         owners = [path.rpartition("/")[0].rpartition("/")[2] for path in paths]
@@ -63,24 +82,24 @@ def _read_keras_2(group: h5py.Group) -> Layers:
         # the layer's name is more reliable: in old files the path is block1_conv1_W_1:0 or has another model's prefix.
         nested = len(set(owners)) > 1
         for path, owner in zip(paths, owners, strict=True):
-            layers.setdefault(owner if nested else name, []).append(np.asarray(group[name][path]))
+            layers.setdefault(owner if nested else name, []).append(arrays.read(group[name][path]))
     return layers
 
 
 def _read_keras_3(file: h5py.File) -> Layers:
-    layers: Layers = {}
+    layers, read = {}, _Arrays()
 
     def visit(path: str, item: "h5py.Group | h5py.Dataset") -> None:
         *owner, last = path.split("/")
         if last != "vars" or not isinstance(item, h5py.Group) or RUN_STATE & set(owner):
             return
-        # Files of tf_keras have no names, only numbered classes: layers/conv2d_1. The second layer with a name, from
-        # a model inside the model, gets its path as its name.
-        path_name = "/".join(owner)
-        name = str(item.attrs.get("name", path_name))
-        arrays = [np.asarray(item[key]) for key in sorted(item, key=lambda key: (len(key), key))]
+        # Files of tf_keras have no names, only numbered classes: layers/conv2d_1.
+        name = str(item.attrs.get("name", "/".join(owner)))
+        arrays = [read.read(item[key]) for key in sorted(item, key=lambda key: (len(key), key))]
+        if arrays and name in layers:
+            raise _twice(name)
         if arrays:
-            layers[path_name if name in layers else name] = arrays
+            layers[name] = arrays
 
     file.visititems(visit)
     return layers
@@ -94,14 +113,6 @@ def _check_size(size: int) -> None:
 
 def _read_hdf5(file: h5py.File) -> Layers:
     group = file.get("model_weights", file)  # Keras 2 whole-model files have this group
-    sizes = []
-
-    def visit(path: str, item: "h5py.Group | h5py.Dataset") -> None:
-        if isinstance(item, h5py.Dataset) and not RUN_STATE & set(path.split("/")):
-            sizes.append(item.nbytes)
-
-    group.visititems(visit)
-    _check_size(sum(sizes))
     return _read_keras_2(group) if _names(group.attrs, "layer_names") else _read_keras_3(file)
 
 
@@ -112,7 +123,8 @@ def _named(arrays: Iterable[tuple[str, np.ndarray]]) -> Layers:
         *owners, layer, part = ["", *name.removesuffix(":0").replace("|", "/").split("/")]
         if RUN_STATE & set(owners):
             continue
-        found = parts.setdefault(layer, {})
+        # An array with another name has no place in the order: it is a layer of its own, which no net has.
+        found = parts.setdefault(layer if part in NAMED_ORDER or part.isdigit() else f"{layer}/{part}", {})
         if part in found:
             raise ValueError(f"two arrays {part} of a layer {layer}")
         found[part] = array
@@ -146,7 +158,13 @@ def _read_zip(path: str) -> Layers:
         if "config.json" in names:
             if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
                 raise ValueError(f"its config.json is larger than {MOST_CONFIG_BYTES >> 20} MiB")
-            given = dict(_names_of_paths(json.loads(archive.read("config.json"))["config"]))
+            try:
+                given = dict(_names_of_paths(json.loads(archive.read("config.json"))["config"]))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                raise ValueError("its config.json is not one of Keras's") from None
+    named = Counter(given.get(name, name) for name in layers)
+    if twice := next((name for name, count in named.items() if count > 1), None):
+        raise _twice(twice)
     return {given.get(name, name): arrays for name, arrays in layers.items()}
 
 
@@ -163,7 +181,7 @@ def _names_of_paths(config: dict, parent: str = "") -> Iterator[tuple[str, str]]
         path = f"{parent}layers/{kind}_{count[kind]}".removesuffix("_0")
         count[kind] += 1
         if class_name in kinds:
-            yield path, layer["config"]["name"]
+            yield path, "".join([layer["config"]["name"]])  # a TypeError where it is no text
         elif "layers" in layer["config"]:
             yield from _names_of_paths(layer["config"], f"{path}/")
 
@@ -195,7 +213,9 @@ def read_weights(path: "str | os.PathLike") -> Layers:
     path = os.fspath(path)
     is_checkpoint = os.path.isdir(path) or path.endswith(".index") or os.path.isfile(f"{path}.index")
     if not is_checkpoint and not os.path.isfile(path):
-        raise UserError(f"{path}: no such file; give a file with weights: {FORMATS}")
+        raise UserError(
+            f"{path}: no such file; give {FORMATS}; or a frozen graph (.pb), or PyTorch's .safetensors or .pth"
+        )
     try:
         if is_checkpoint:
             layers = _read_object_based(prefix_of(path, "FILE"))
@@ -204,9 +224,10 @@ def read_weights(path: "str | os.PathLike") -> Layers:
                 layers = _read_hdf5(file)
         elif zipfile.is_zipfile(path):
             layers = _read_zip(path)
+        elif (kind := foreign(path)) and not kind.endswith(IMPORT):
+            raise ValueError(f"it is {kind}")
         else:
-            kind = foreign(path)
-            raise ValueError(f"it is {kind}" if kind else "neither HDF5 nor a zip archive")
+            raise ValueError("it is damaged: get it again" if kind else "neither HDF5 nor a zip archive")
     except Exception as error:  # a damaged file makes h5py, zipfile and NumPy raise almost any error, even MemoryError
         raise UserError(f"{path}: cannot be read as weights ({error}); it must be {FORMATS}") from error
     if not layers or any(a.dtype.kind not in "fiu" or not a.ndim for arrays in layers.values() for a in arrays):
@@ -240,7 +261,9 @@ def write_weights(layers: Layers, net_name: str, path: "str | os.PathLike") -> s
     model = model_of(net_name)
     path = Path(path).absolute()
     if not path.name.endswith(".weights.h5"):
-        raise UserError(f"{path}: Keras reads weights only from names that end with .weights.h5; choose such a name")
+        raise UserError(f"{path}: export writes Keras's .weights.h5 files; choose a name that ends with .weights.h5")
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name a file")
     options = dict(model.options)
     options["include_top"] = (head := model.layers[-1].names[0]) in layers
     if head in layers:
@@ -283,6 +306,9 @@ def export_keras(prefix: str, net_name: str, path: str) -> str:
     Raises UserError if the checkpoint does not fit the net, Keras has no such net, or the file cannot be written.
     """
     stored, net = shapes_of(prefix), nets.find(net_name)
+    half = [name for name in stored if name.startswith(net.new_scopes[0])]
+    if half and head_width(stored, net) is None:
+        raise UserError(f"{prefix}: of the head {net.new_scopes[0]} it has only {', '.join(half)}; export another one")
     wanted = net.variable_shapes(head_width(stored, net) or 1000)
     specs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in wanted.items()}
     found, reader = (

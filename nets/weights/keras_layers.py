@@ -34,6 +34,8 @@ PARTS = {
 
 def model_of(net_name: str) -> Model:
     """The Keras model of a net. Raises UserError if Keras has none, or its files cannot be read here."""
+    if net_name in nets.NETS and net_name not in MODELS:
+        raise UserError(f"{net_name} is not in keras.applications; nets that are: {', '.join(MODELS)}")
     if net_name not in MODELS:
         raise unknown("net with Keras weights", net_name, MODELS)
     return MODELS[net_name]
@@ -64,7 +66,8 @@ def variables_of(net_name: str, num_classes: int) -> dict[KerasLayer, list[Varia
 
 def _rgb_bgr(array: np.ndarray, layer: KerasLayer, model: Model) -> np.ndarray:
     """Reverses the input channels, axis 2, of the first convolution's kernel [H, W, 3, filters] if Keras takes BGR."""
-    return array[:, :, ::-1] if model.bgr and layer == model.layers[0] and array.ndim == 4 else array
+    is_bgr = model.bgr and layer == model.layers[0] and array.ndim == 4 and array.shape[2] == 3
+    return array[:, :, ::-1] if is_bgr else array
 
 
 def _some(names: Iterable[str]) -> str:
@@ -87,7 +90,9 @@ def _match(layers: Layers, model: Model) -> dict[KerasLayer, str]:
 
 def _numbered(layers: Layers, kind: str) -> list[str]:
     """The layers with names that Keras gave them, such as conv2d_17, in the order in which they were made."""
-    pattern = re.compile(rf"{kind}(?:_v1)?(?:_(\d+))?")  # TensorFlow 1.13 called a batch norm batch_normalization_v1
+    pattern = re.compile(
+        rf"{kind}(?:_v1)?(?:_(\d{{1,9}}))?"
+    )  # TensorFlow 1.13 called a batch norm batch_normalization_v1
     found = {name: match for name in layers if (match := pattern.fullmatch(name))}
     return sorted(found, key=lambda name: int(found[name][1] or 0))
 
@@ -102,6 +107,8 @@ def _counted(layers: Layers, model: Model) -> dict[KerasLayer, str]:
             found[layer] = path
     # A counted name does not identify a net: every net with more than 12 convolutions has a conv2d_12.
     more = any(f"layers/{kind}_{n}" in layers for kind, n in count.items() if kind != "dense")
+    if f"layers/dense_{count['dense']}" in layers:  # dense layers of the user's: which is the head is unknown
+        found = {layer: name for layer, name in found.items() if not layer.in_head}
     return {} if more else found
 
 
@@ -115,8 +122,11 @@ def names_in_keras(model: Model) -> dict[KerasLayer, str]:
 
 
 def _lacking(found: dict[KerasLayer, str], model: Model) -> list[str]:
+    """Names of the layers that are not found, but for those of the head after its last one that is there."""
     names = names_in_keras(model)
-    return [names[layer] for layer in model.layers if not layer.in_head and layer not in found]
+    last = max((i for i, layer in enumerate(model.layers) if layer in found), default=-1)
+    needed = [layer for i, layer in enumerate(model.layers) if not layer.in_head or i <= last]
+    return [names[layer] for layer in needed if layer not in found]
 
 
 def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
@@ -129,14 +139,56 @@ def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
     if missing := _lacking(found, MODELS[net_name]):
         remedy = f"they look like weights of {' or '.join(fitting)}" if fitting else f"known are {', '.join(MODELS)}"
         if not MODELS[net_name].in_order and any(name.startswith("layers/conv2d") for name in layers):
-            remedy = "this file of tf_keras has no names of layers: save the model as .h5 or .keras"
+            raise UserError("this file of tf_keras has no names of layers: save the model as .h5 or .keras")
         raise UserError(
             f"these are not the weights of {net_name}: expected also layers {_some(missing)}; "
             f"found layers {_some(layers)}; {remedy}"
         )
     if most > len(MODELS[net_name].layers):
         raise UserError(f"these are not the weights of {net_name} but of {fitting[0]}, of which it has some layers")
+    rest = {name: arrays for name, arrays in layers.items() if name not in found.values()}
+    if further := _further(rest, MODELS[net_name]):
+        raise UserError(
+            f"these are not the weights of {net_name} alone: found also layers {_some(further)}, as of a deeper net or "
+            "a second one; give a file of one net that is among the known"
+        )
     return found
+
+
+def _further(rest: Layers, model: Model) -> list[str]:
+    """Layers beside the model's that look like its own: named alike but for numbers, or the whole model again."""
+    trunk = [layer for layer in model.layers if not layer.in_head]
+
+    def pattern(name: str) -> str:
+        return re.sub(r"\d+", "#", name)
+
+    # conv#_block#_#_conv is a name of ResNets; a single number, as in conv1, may be a user's own.
+    patterns = {pattern(name) for layer in trunk for name in layer.names}
+    alike = [name for name in rest if pattern(name) in patterns and pattern(name).count("#") > 1]
+    again = {layer for layer in _match(rest, model) if not layer.in_head}
+    return alike or (list(rest) if len(again) == len(trunk) else [])
+
+
+def _with_channels(variable: Variable, channels: int) -> Variable:
+    """The kernel [H, W, C, N] of a first convolution, for pictures of `channels`."""
+    height, width, _, filters = variable.shape
+    return variable._replace(shape=[height, width, channels, filters], keras_shape=[height, width, channels, filters])
+
+
+def _checked(array: np.ndarray, name: str, variable: Variable) -> np.ndarray:
+    """An array of the file's layer `name` as float32. Raises UserError for values that no training has made."""
+    with np.errstate(over="ignore"):  # infinite after that
+        values = np.asarray(array, np.float32).reshape(variable.shape)
+    wrong = None
+    if array.dtype.kind != "f":
+        wrong = f"is {array.dtype}, not a float"
+    elif not np.isfinite(values).all():
+        wrong = "holds numbers that are not finite"
+    elif variable.name.endswith("/moving_variance") and (values < 0).any():
+        wrong = "holds negative variances"
+    if wrong:
+        raise UserError(f"layer {name} of the file {wrong}, for {variable.name}")
+    return values
 
 
 def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -155,19 +207,20 @@ def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[
         if layer not in found:
             continue
         arrays = layers[found[layer]]
+        if layer == model.layers[0] and arrays and arrays[0].ndim == len(variables[0].shape) == 4:
+            channels = arrays[0].shape[2]  # pictures of other channels
+            variables = [_with_channels(variables[0], channels), *variables[1:]] if channels else variables
         if [list(a.shape) for a in arrays] != [v.keras_shape for v in variables]:
             expected = ", ".join(f"{v.name} {v.shape}" for v in variables)
+            numbered = "; Keras numbers such layers: if layers of yours come before the net, save the net alone"
             raise UserError(
                 f"layer {found[layer]} of the file does not fit {net_name}: it has arrays of shapes "
                 f"{', '.join(str(list(a.shape)) for a in arrays)}, where the net has {expected}; "
-                "use weights of the same net and width, or save the file without its top"
+                f"use weights of the same net and width, or save the file without its top"
+                f"{'' if layer.names else numbered}"
             )
         for array, variable in zip(arrays, variables, strict=True):
-            array = _rgb_bgr(np.asarray(array, np.float32).reshape(variable.shape), layer, model)
-            if not np.isfinite(array).all():
-                raise UserError(
-                    f"layer {found[layer]} of the file holds numbers that are not finite, for {variable.name}"
-                )
+            array = _rgb_bgr(_checked(array, found[layer], variable), layer, model)
             values[variable.name] = np.ascontiguousarray(array)
     reason = f"{net_name} has no such layer"
     others = [name for name in layers if name not in found.values()]

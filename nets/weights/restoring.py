@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,15 +141,19 @@ def describe(found: Comparison, wanted: Shapes) -> str:
     for title, names in zip(("restored", "fresh", "missing", "differing", "unused"), found, strict=True):
         values = sum(int(np.prod(wanted[name])) for name in names if name in wanted)
         amount = f", {values:,} values" if values else ""
-        which = f": {listed(names)}" if names and title != "restored" else ""
+        which = f": {listed(names, wanted)}" if names and title != "restored" else ""
         lines.append(f"  {title:<10}{len(names):>5} variables{amount}{which}")
     return "\n".join(lines)
 
 
-def listed(names: list[str]) -> str:
-    """Names in a line: up to six, or how many there are of each kind."""
+def listed(names: list[str], among: Iterable[str] = ()) -> str:
+    """Names in a line: up to six; or their scope, where it is not that of all `among`; or how many there are of each
+    kind."""
     if len(names) <= 6:
         return ", ".join(names)
+    scope = os.path.commonpath(names)
+    if scope and not all(name.startswith(f"{scope}/") for name in among):
+        return f"all that is under {scope}"
     # Optimizer slots and averages have the names of their variables as scopes: the last part says enough.
     kinds = Counter(name.rsplit("/", 1)[-1] for name in names)
     listed = [f"{count} × …/{kind}" for kind, count in kinds.most_common(5)]
@@ -159,8 +163,10 @@ def listed(names: list[str]) -> str:
 _USED = "used where it is in no run directory; --no-ema for the raw ones, and in a run --ema for these"
 
 
-def inspect(prefix: str, net_name: str | None = None) -> str:
+def inspect(prefix: str, net_name: str | None = None, preprocessing: str | None = None) -> str:
     """The report on a checkpoint, for one net or for the registered net that it fits best.
+
+    preprocessing is what the weights expect, where that is known; None for the net's own.
 
     Raises UserError if it holds nothing of the net, or of any net.
     """
@@ -193,7 +199,7 @@ def inspect(prefix: str, net_name: str | None = None) -> str:
         describe(one, wanted),
         *([f"  EMA weights of {len(averaged)} of {len(wanted)} variables: {_USED}"] if averaged else []),
         *(f"    {name} is {stored[name]} there and {wanted[name]} in the net" for name in one.mismatched[:5]),
-        *_advice(prefix, best, stored, fits, whole=fits and not fresh),
+        *_advice(prefix, best, stored, preprocessing, fits=fits, whole=fits and not fresh),
     ]
     others = [name for name in names if name != best]
     if others:
@@ -240,8 +246,9 @@ def compared(stored: dict[str, list[int]], net: Net) -> tuple[Comparison, dict[s
     return compare(stored, wanted, may_be_fresh(stored, net)), wanted
 
 
-def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> list[str]:
+def _advice(prefix: str, name: str, stored: Shapes, preprocessing: str | None, *, fits: bool, whole: bool) -> list[str]:
     net = nets.find(name)
+    other = f" --preprocessing {preprocessing}" if preprocessing not in (None, net.preprocessing) else ""
     width, channels = head_width(stored, net), input_channels(stored, net)
     head = net.new_scopes[0]
     if width is None:
@@ -251,11 +258,11 @@ def _advice(prefix: str, name: str, stored: Shapes, fits: bool, whole: bool) -> 
         lines = [f"head {head}: {width:,} outputs, {first}: label offset {int(width == 1001)}"]
     lines.append(f"the net's own preprocessing {net.preprocessing}, {net.image_size} px, {channels} channels")
     if whole:
-        lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA")
+        lines.append(f"evaluate:   python eval.py --ckpt {prefix} --net {name} --data DATA{other}")
     if fits:
         absent = tuple(scope.removeprefix(net.prefix) for scope in absent_heads(stored, net))
         heads = [scope.removesuffix("/") for scope in absent]  # all of them is fresh
         heads = [*(head for head in net.heads if not f"{head}/".startswith(absent)), *heads]
-        tune = f"--net {name} --init-from {prefix} --train-only {' '.join(heads)} --learning-rate 0.01"
+        tune = f"--net {name} --init-from {prefix} --train-only {' '.join(heads)} --learning-rate 0.01{other}"
         lines.append(f"fine-tune:  python train.py folder --source PICTURES {tune}")
     return lines

@@ -4,8 +4,8 @@ import argparse
 import importlib
 import math
 import os
-import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +65,7 @@ def read_state_dict(path: str) -> tuple[Arrays, list[str]]:
         arrays, lines = _read_safetensors(path, module) if safe else _read_pickle(path, module)
     except Exception as error:  # a damaged file makes the readers raise almost any error, even MemoryError
         reason, remedy = (str(error).splitlines() or [repr(error)])[0][:200], "get it again"
-        if isinstance(error, pickle.UnpicklingError) and (called := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        if called := re.search(r"GLOBAL ([\w.]+)", str(error)):  # of torch's UnpicklingError
             reason, remedy = f"it would run {called[1]}", "save the weights alone: torch.save(model.state_dict(), FILE)"
         raise UserError(f"{path}: cannot be read as a state dict ({reason}); {remedy}") from error
     types = sorted({str(array.dtype) for array in arrays.values()} & {"float16", "bfloat16", "float64"})
@@ -122,10 +122,15 @@ def _read_pickle(path: str, torch: ModuleType) -> tuple[Arrays, list[str]]:
     elif os.path.getsize(path) > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES >> 30} GiB")
     # timm's training checkpoints hold their arguments; a Namespace does nothing when it is made.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on kinds of files and arrays that are refused anyway
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     found, lines = choose(loaded)
-    tensors = {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+    tensors = {
+        name: tensor for name, tensor in found.items() if isinstance(name, str) and isinstance(tensor, torch.Tensor)
+    }
+    if not tensors:
+        raise ValueError("it holds no arrays with names")
     _check_size(tensor.shape for tensor in tensors.values())
     short = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype == torch.bfloat16})
     lines += [f"converted from {name} to float32" for name in short]  # NumPy has none: converted here
@@ -142,11 +147,12 @@ def choose(loaded: object) -> tuple[Mapping, list[str]]:
     """
     if not isinstance(loaded, Mapping):
         raise ValueError(f"it holds a {type(loaded).__name__}, and no dict of arrays")
-    held = [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+    held = [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping) and loaded[key]]
     if not held:
         return loaded, []
     others = f"; {', '.join(held[1:])} are not" if held[1:] else ""
-    return loaded[held[0]], [f"the weights under {held[0]} are used{others}"]
+    found, lines = choose(loaded[held[0]])
+    return found, [f"the weights under {held[0]} are used{others}", *lines]
 
 
 class Use(NamedTuple):
@@ -167,10 +173,14 @@ def to_slim(arrays: Mapping[str, np.ndarray], net_name: str) -> tuple[Arrays, li
     values = {}
     for name, variable, kernel in uses:
         array = arrays[name]
-        if array.dtype != np.float32 or not np.isfinite(array).all():
-            wrong = (
-                f"is {array.dtype}, not a float" if array.dtype != np.float32 else "holds numbers that are not finite"
-            )
+        wrong = None
+        if array.dtype != np.float32:
+            wrong = f"is {array.dtype}, not a float"
+        elif not np.isfinite(array).all():
+            wrong = "holds numbers that are not finite"
+        elif variable.endswith("/moving_variance") and (array < 0).any():
+            wrong = "holds negative variances"
+        if wrong:
             raise UserError(f"{name} of the file {wrong}, for {variable}")
         # A dense layer flattens channels first; ours is stored as a convolution, whose channels are last.
         values[variable] = np.ascontiguousarray(array.reshape(kernel).transpose(2, 3, 1, 0)) if kernel else array
@@ -186,7 +196,7 @@ def matched(held: Mapping[str, list[int]], net_name: str) -> tuple[list[Use], li
     model, net = model_of(net_name), nets.find(net_name)
     names = _names(held, model)
     head = names.get(f"{model.layers[-1].name}.weight")
-    shapes = net.variable_shapes(max(1, *held[head][:1]) if head else 1000)
+    shapes = net.variable_shapes(max([1, *held[head][:1]]) if head else 1000)
     needed = {}  # names in PyTorch, with the layers and variables
     for layer in _layers_in(names, model):
         for theirs, ours in PARTS[layer.kind].items():
@@ -197,7 +207,7 @@ def matched(held: Mapping[str, list[int]], net_name: str) -> tuple[list[Use], li
     for name, (layer, variable) in needed.items():
         there, shape = held[names[name]], list(shapes[variable])
         if layer == model.layers[0] and len(there) == len(shape) == 4:
-            shape[2] = there[1]  # pictures of other channels
+            shape[2] = max(1, there[1])  # pictures of other channels
         kernel = [shape[3], shape[2], *shape[:2]] if len(shape) == 4 else None
         allowed = [kernel or shape]
         if kernel and layer.kind == "dense":
@@ -215,7 +225,7 @@ def _names(arrays: Iterable[str], model: Model) -> dict[str, str]:
     """Names in torchvision's model, with those in the file, which wrappers such as DataParallel make longer."""
     names = {}
     for original in arrays:
-        name = re.sub(r"^((module|_orig_mod)\.)+", "", original)
+        name = re.sub(r"^((module|_orig_mod|model)\.)+", "", original)
         for pattern, replacement in model.renamed:
             name = re.sub(pattern, replacement, name)
         if name in names:
@@ -240,7 +250,8 @@ def _check_names(names: Mapping[str, str], needed: Iterable[str], net_name: str)
     if not missing and not more:
         return
     sides = [f"it lacks {_some(missing)}"] if missing else []
-    sides += [f"it also has {_some(more)}" if more else f"it has {_some(names.values())}"]
+    others = [original for name, original in names.items() if name not in needed]
+    sides += [f"it also has {_some(more)}"] if more else [f"it has {_some(others)}"] if others else []
     fitting = [name for name in MODELS if name != net_name and _is_of(names, MODELS[name])]
     remedy = f"; it looks like {' or '.join(fitting)}" if fitting else ""
     raise UserError(f"these are not the weights of {net_name}: {', and '.join(sides)}{remedy}")

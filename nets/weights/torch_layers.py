@@ -1,4 +1,4 @@
-"""Pairs of names: layers of torchvision's and timm's models, and the scopes of the same layers in our nets.
+"""Pairs of names: layers of torchvision and timm models, and the scopes of the same layers in our nets.
 
 Only nets whose architecture is the same are here. DIFFERENT says of the others why the weights do not fit, although
 most of their shapes do: the logits would be wrong.

@@ -150,7 +150,7 @@ def test_what_the_graph_holds_beside_the_net_is_reported(tmp_path):
     found, lines = imported(graph, tmp_path)
     assert_equal(found, values)
     assert f"beside the net: 2 constants, 14 values: {NORM}/Const, final_training_ops/weights" in lines
-    assert "numbers and shapes that are no variables" in lines
+    assert "constants that are no weights (numbers, shapes)" in lines
     assert "rounds to 8 bits in 1 places" in lines
 
 

@@ -293,7 +293,7 @@ def mobilenet_layers():
     """Layers of random numbers, made without Keras."""
     rng = np.random.default_rng(0)
     shapes = NETS[MOBILENET].variable_shapes(CLASSES)
-    return to_keras({name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}, MOBILENET)
+    return to_keras({name: np.abs(rng.normal(size=s)).astype(np.float32) for name, s in shapes.items()}, MOBILENET)
 
 
 def write_keras_2(path, layers, weight_names):
@@ -388,7 +388,11 @@ def without(layers, *names):
             MOBILENET,
             "expected also layers conv_dw_3; found layers conv1, .* known are vgg_16, ",
         ),
-        (mobilenet_layers, "resnet50_signs", "unknown net with Keras weights 'resnet50_signs': "),
+        (
+            mobilenet_layers,
+            "resnet50_signs",
+            "resnet50_signs is not in keras.applications; nets that are: vgg_16, vgg_19, ",
+        ),
     ],
 )
 def test_the_error_names_both_sides_of_layers_that_do_not_fit(layers, net_name, message):
@@ -406,8 +410,10 @@ def test_the_error_names_both_sides_of_values_that_do_not_fit():
             to_keras(wrong, MOBILENET)
     with pytest.raises(UserError, match=r"Conv2d_0/weights, .* and 131 more missing"):
         to_keras({f"{head}/biases": np.zeros(1)}, MOBILENET)
-    with pytest.raises(UserError, match=r"unknown net"):
+    with pytest.raises(UserError, match=r"lenet is not in keras.applications"):
         to_keras(values, "lenet")
+    with pytest.raises(UserError, match=r"unknown net with Keras weights 'vgg16': did you mean vgg_16"):
+        to_keras(values, "vgg16")
 
 
 @pytest.fixture(scope="module")
@@ -514,7 +520,7 @@ def test_weights_that_unpack_to_more_than_the_memory_are_not_read(tmp_path, monk
 def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
     layers = mobilenet_layers()
     (tmp_path / "old.weights.h5").write_text("stays")
-    with pytest.raises(UserError, match=r"end with \.weights\.h5"):
+    with pytest.raises(UserError, match=r"ends with \.weights\.h5"):
         write_weights(layers, MOBILENET, tmp_path / "new.h5")
     with pytest.raises(UserError, match=r"nowhere/new\.weights\.h5.*is there such a directory"):
         write_weights(layers, MOBILENET, tmp_path / "nowhere" / "new.weights.h5")

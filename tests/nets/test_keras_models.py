@@ -109,7 +109,7 @@ def test_the_net_that_more_layers_fit_is_named():
 def test_old_names_are_found(name):
     """Those of Keras's published files: MobileNet v2's head was Logits, and v3's layers had TF-Slim's names."""
     rng = np.random.default_rng(0)
-    values = {v: rng.normal(size=s).astype(np.float32) for v, s in NETS[name].variable_shapes(3).items()}
+    values = {v: rng.random(s, np.float32) for v, s in NETS[name].variable_shapes(3).items()}
     layers = to_keras(values, name)
     old = {layer.names[0]: layer.names[-1] for layer in MODELS[name].layers}
     again, unused = to_slim({old[layer]: arrays for layer, arrays in layers.items()}, name)

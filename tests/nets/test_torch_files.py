@@ -162,7 +162,7 @@ def test_layouts_by_hand(tiny):
         ),
         ({"c.weight": np.ones((2, 6), np.float32)}, r"c\.weight of the file is \[2, 6\]; .* needs \[2, 2, 1, 3\]: "),
         ({"c.bias": np.ones(2, np.float32)}, r"not the weights of tiny: it also has c\.bias"),
-        ({"fc.bias": None}, r"not the weights of tiny: it lacks fc\.bias, and it has c\.weight, .* and 3 more"),
+        ({"fc.bias": None}, r"not the weights of tiny: it lacks fc\.bias$"),
         ({"module.n.bias": np.ones(2, np.float32)}, r"the file has n\.bias twice, as n\.bias and as module\.n\.bias"),
     ],
 )
@@ -193,7 +193,7 @@ def test_parts_of_vggs_head_may_be_missing():
     assert scopes(without(VGG, "classifier.6")) == {"fc6", "fc7"}
     assert scopes(without(VGG, "classifier")) == set()
     assert scopes(without(GOLDEN["timm"]["vgg11"], "head")) == {"fc6", "fc7"}
-    with pytest.raises(UserError, match=r"it lacks classifier\.0\.weight, classifier\.0\.bias, and it has features"):
+    with pytest.raises(UserError, match=r"it lacks classifier\.0\.weight, classifier\.0\.bias$"):
         matched(without(VGG, "classifier.0"), "vgg_11")
 
 
