@@ -187,11 +187,11 @@ def test_a_dry_run_fails_where_the_run_would(tmp_path, digits_data, capfd):
     data, place = tmp_path / "data", ("--run-dir", str(tmp_path / "run"), "--dry-run", "--data")
     data.mkdir()
     (data / "mine.txt").write_text("mine")
-    for path in (data, data / "mine.txt"):
+    for path, wrong in ((data, "exists and is not empty"), (data / "mine.txt", "is a file")):
         with pytest.raises(SystemExit) as caught:
             train(configured(*place, str(path)))
         assert caught.value.code == 2
-        assert f"{path} exists and is not empty" in capfd.readouterr().err
+        assert f"{path} {wrong}" in capfd.readouterr().err
     with pytest.raises(UserError, match="was made from data that need no --source, not from"):
         train(configured(*place, digits_data, "--source", str(data)))
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine.txt"]
