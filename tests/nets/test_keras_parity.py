@@ -47,7 +47,9 @@ def values_of(variable, layer):
     rng = np.random.default_rng(zlib.crc32(f"{layer}/{part}".encode()))
     if part in ("gamma", "moving_variance"):
         return rng.uniform(0.7, 1.3, shape)
-    if part == "beta":  # most of a map is positive: else rounding grows in training mode by a fifth each batch norm
+    # Where most of a map is positive, rounding grows less in training mode: else by a fifth each batch norm. Gates
+    # would multiply such maps until their sums cancel.
+    if part == "beta" and not application.startswith("MobileNetV3"):
         return rng.normal(1, 0.3, shape)
     if not part.endswith("kernel"):
         return rng.normal(0, 0.1, shape)
