@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before TensorFlow's import, which takes seconds: -
         CONFIG = parse_command_line(sys.argv[1:])
 
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,6 @@ from typing import NamedTuple
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
 from engine import moving_averages, optimizer
-from engine.journal import Journal
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
 from engine.progress import SAVES, VALIDATIONS, Progress
 from engine.reports import Reports
@@ -33,6 +31,7 @@ from engine.session import StopSignal, session_config
 from engine.summaries import picture_summary, weight_summary
 from files import is_remote
 from nets.weights import Restorer, fetch, restorer
+from outcome import TrainingResult, conclude, print_result
 from pipeline import montage
 from pipeline.batches import evaluation_batches, training_batches
 from pipeline.corruption import Reader
@@ -57,16 +56,6 @@ class Model(NamedTuple):
     initializers: list[tf.Operation]  # of the net's variables, then of the variables that depend on them
     initial_saver: Restorer | None  # of the variables that --init-from restores
     saver: tf.train.Saver  # of all variables
-
-
-class TrainingResult(NamedTuple):
-    """The end of a training."""
-
-    run_dir: str
-    step: int
-    best: dict | None  # the best validation: step, examples, loss, top1, top5; with --ema-decay the same with ema_
-    metrics: list[dict]  # the rows of metrics.jsonl
-    exit_code: int  # 0 done; 143, 130 or 129 stopped by a signal, after saving
 
 
 def build(plan: RunPlan, initial: str | None = None) -> Model:
@@ -309,7 +298,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
                     checkpoints.save(session, step)
         progress.close()
         reports.close()
-    return conclude(plan, model, step, end, stop)
+    return conclude(plan, model.training.batches.index, step, end, stop.exit_code)
 
 
 def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | None) -> None:
@@ -360,39 +349,6 @@ def validate(session: tf.Session, plan: RunPlan, model: Model, reports: Reports,
     reports.log_validation(step, tables, dataset.class_names, sheet)
     reports.writer.add_summary(session.run(model.weights), step)
     return plan.journal.best()["step"] == step
-
-
-def conclude(plan: RunPlan, model: Model, step: int, end: int, stop: StopSignal) -> TrainingResult:
-    """Prints how the training ended, and returns its result."""
-    journal, index, code = plan.journal, model.training.batches.index, stop.exit_code or 0
-    if plan.config.run.dry_run:
-        print(f"dry run: {step} steps, a validation and a save; nothing is left behind")
-    elif code and not (step == end and journal.has_validation(step)):
-        saved = f"at step {step}, which is saved; the same command continues from there"
-        print(f"stopped by a signal {saved if step else 'before the first step'}")
-    else:
-        code = 0
-        if step < end:
-            reporting = plan.config.reporting
-            print(f"stopped early: {reporting.patience} validations without a better {reporting.best_metric}")
-        print(f"finished {plan.directory} at step {step}")
-        if index.replaced.any():
-            corrupt = int(index.replaced.sum())
-            lost = f"; {index.lost}" if index.lost else ""
-            print(f"{corrupt} of {len(index.offsets)} training records are corrupt and were replaced by others{lost}")
-        print_result(plan.directory, journal)
-    return TrainingResult(plan.directory, step, journal.best(), journal.rows, code)
-
-
-def print_result(run: str, journal: Journal) -> None:
-    """Prints the best validation and the commands to go on with."""
-    best = journal.best()
-    if best:
-        prefix = "ema_" if journal.metric.startswith("ema_") else ""
-        values = f"top-1 {best[f'{prefix}top1']:.2%}, loss {best[f'{prefix}loss']:.4f}"
-        print(f"best validation: {values} at step {best['step']}")
-    place = shlex.quote(run)
-    print(f"evaluate: python eval.py --ckpt {place}, or {place}/best    watch: tensorboard --logdir {place}")
 
 
 if __name__ == "__main__":

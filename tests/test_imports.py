@@ -51,6 +51,7 @@ ALLOWED = {
     "prediction": {"prediction", "pipeline", "config", *BASE},
     "exporting": {"exporting", "pipeline", "config", *BASE},
     "run_directory": {"config", *PACKAGES, *BASE},
+    "outcome": {"run_directory", "config", *PACKAGES, *BASE},
     "classifier": {"run_directory", "config", *PACKAGES, *BASE},
 }
 
