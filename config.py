@@ -139,6 +139,9 @@ class UpdateOptions:
     """Added to the denominator of Adam and RMSProp."""
     clip_norm: Annotated[float | None, POSITIVE, optional("FLOAT")] = None
     """Scale all gradients down where their global norm is above this. Default: no clipping."""
+    accumulate_steps: Annotated[int, AT_LEAST_ONE] = 1
+    """Parts of each batch: they run one after another, and their gradients are added up for one update. A batch then
+    needs the memory of one part. Batch norm normalizes each part by itself."""
     ema_decay: Annotated[float | None, FRACTION, optional("FLOAT")] = None
     """Keep an exponential moving average of the weights (EMA) with this decay, such as 0.999, and validate it too.
     Default: none."""
@@ -311,6 +314,12 @@ def check(config: Config) -> None:
         raise UserError("--batch-norm-updates none needs moving averages from a checkpoint; add --init-from")
     if config.reporting.best_metric.startswith("ema") and not config.update.ema_decay:
         raise UserError(f"--best-metric {config.reporting.best_metric} needs --ema-decay, such as --ema-decay 0.999")
+    if inputs.batch_size % config.update.accumulate_steps:
+        parts = config.update.accumulate_steps
+        raise UserError(
+            f"--accumulate-steps {parts} cannot divide a batch of {inputs.batch_size} into equal parts; give a divisor "
+            "of --batch-size"
+        )
     if inputs.overfit_batches and inputs.train_examples:
         raise UserError("--overfit-batches and --train-examples both set the number of pictures; give one of them")
 

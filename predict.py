@@ -86,6 +86,9 @@ def predict(options: PredictOptions) -> int:
     if left_out:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in left_out.most_common())
         print(f"left out of the folders, since their endings are no picture's: {kinds}", file=sys.stderr)
+    if not classifier.dataset.directory:
+        background = ", without its first output, background" * classifier.background
+        print(f"the checkpoint names no classes: they are numbers{background}; --data DIR gives names", file=sys.stderr)
     if line := drawings.describe(classifier.dataset, options.invert):
         print(line, file=sys.stderr)
     damaged = redrawn = 0

@@ -21,9 +21,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+
 from checkpoints import CheckpointDirectory, check_restorable, locate
 from config import Config
 from engine import moving_averages, optimizer
+from engine.accumulation import Parts
 from engine.metrics import PerExample, class_logits, evaluate, per_example, training_loss
 from engine.progress import SAVES, VALIDATIONS, Progress
 from engine.reports import Reports
@@ -47,6 +50,7 @@ class Model(NamedTuple):
     training: Reader
     validation: Reader
     step: dict[str, tf.Tensor]  # fetched at every step; runs the update
+    parts: Parts  # of a batch; those before the last only add up gradients
     trained: list[str]  # names of the variables whose gradient norms a step returns
     pictures: tf.Tensor  # summary
     weights: tf.Tensor  # summary
@@ -69,11 +73,12 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
         tf.set_random_seed(config.run.seed)
         training, validation = build_inputs(plan)
         batches, global_step = training.batches, tf.train.get_or_create_global_step()
-        logits, end_points = build_net(plan, batches.images, global_step)
+        parts = Parts(config.update.accumulate_steps)
+        logits, end_points = build_net(plan, batches.images, global_step, parts)
         moving_averages.check_values(graph)
         trained = optimizer.trained_variables(tf.trainable_variables(), config.network, net.scope)
         total_loss, regularization, metrics = build_loss(plan, logits, end_points, batches.labels, trained)
-        rate, update = build_update(plan, total_loss, trained, global_step)
+        rate, update = build_update(plan, total_loss, trained, global_step, parts)
         train_op, average = optimizer.average_weights(update.op, config.update.ema_decay, global_step)
         validation_metrics = build_validation(plan, validation, average)
         checked = [v for v in tf.global_variables() if v.dtype.is_floating]
@@ -96,6 +101,7 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
             training=training,
             validation=validation,
             step=step,
+            parts=parts,
             trained=[v.op.name for v in update.variables],
             pictures=pictures,
             weights=distributions,
@@ -109,26 +115,30 @@ def build(plan: RunPlan, initial: str | None = None) -> Model:
 
 
 def build_inputs(plan: RunPlan) -> tuple[Reader, Reader]:
-    """The batches to train on and to validate on."""
+    """The batches to train on, or their parts, and to validate on."""
+    size = plan.config.input.batch_size // plan.config.update.accumulate_steps
     options, seed, preprocessor = plan.config.input, plan.config.run.seed, plan.preprocessor
     train = training_selection(plan.dataset, options, seed)
     held_out = validation_selection(plan.dataset, options, seed)
     train_index, held_out_index = train.index(), held_out.index()
     with tf.name_scope("input"):
         augment = options.overfit_batches is None
-        batches = training_batches(train_index, preprocessor, options.batch_size, seed, augment=augment)
+        batches = training_batches(train_index, preprocessor, size, seed, augment=augment)
     with tf.name_scope("validation/input"):
-        validation = evaluation_batches(held_out_index, preprocessor, options.batch_size)
+        validation = evaluation_batches(held_out_index, preprocessor, size)
     return Reader(batches, train), Reader(validation, held_out)
 
 
-def build_net(plan: RunPlan, images: tf.Tensor, global_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+def build_net(
+    plan: RunPlan, images: tf.Tensor, global_step: tf.Tensor, parts: Parts
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """The net in training mode: its outputs [N, outputs] and end points."""
     network, net = plan.config.network, plan.net
     # Batch norm layers that use their moving averages
     frozen = {"trained": optimizer.frozen_scopes(network, net.scope), "all": None, "none": lambda scope: True}
+    seed = parts.key(tf.stack([plan.config.run.seed, global_step], name="dropout_seed"))
     with (
-        slim.arg_scope([dropout], seed=tf.stack([plan.config.run.seed, global_step], name="dropout_seed")),
+        slim.arg_scope([dropout], seed=seed),
         slim.arg_scope([batch_norm], frozen=frozen[network.batch_norm_updates]),
     ):
         return net.build(images, plan.outputs, True, l2_factor(plan))
@@ -161,7 +171,7 @@ def build_loss(
 
 
 def build_update(
-    plan: RunPlan, loss: tf.Tensor, trained: list[tf.Variable], global_step: tf.Variable
+    plan: RunPlan, loss: tf.Tensor, trained: list[tf.Variable], global_step: tf.Variable, parts: Parts
 ) -> tuple[tf.Tensor, optimizer.Update]:
     """The learning rate and one step of the optimizer."""
     options = plan.config.update
@@ -173,7 +183,7 @@ def build_update(
         decayed = optimizer.decayed_variables(trained, regularization.decay_biases)
         with tf.name_scope("learning_rate/"):
             decay = optimizer.DecoupledDecay(rate * regularization.weight_decay, decayed)
-    update = optimizer.minimize(rule, loss, trained, global_step, clip_norm=options.clip_norm, decay=decay)
+    update = optimizer.minimize(rule, loss, trained, global_step, clip_norm=options.clip_norm, decay=decay, parts=parts)
     return rate, update
 
 
@@ -259,7 +269,7 @@ def run_loop(plan: RunPlan, model: Model, initial: str | None) -> TrainingResult
     settings = session_config(config.run.compute_threads, config.run.precision)
     with StopSignal() as stop, tf.Session(graph=model.graph, config=settings) as session:
         initialize(session, plan, model, initial)
-        model.training.start(session, step)
+        model.training.start(session, step * model.parts.count)
         reports = Reports(config, journal, step, model.graph)
         progress = Progress(config, step, model.validation.examples)
         checkpoints = CheckpointDirectory(plan.directory, reporting.keep_checkpoints, model.saver)
@@ -319,16 +329,28 @@ def initialize(session: tf.Session, plan: RunPlan, model: Model, initial: str | 
         f"{config.input.image_size} px, preprocessing {config.input.preprocessing}, data {config.input.data}",
         flush=True,
     )
-    note = moving_averages.lag(model.graph, config.schedule.total_steps)
+    note = moving_averages.lag(model.graph, config.schedule.total_steps * model.parts.count)
     if note and not initial:
         print(note, file=sys.stderr)
 
 
 def run_step(session: tf.Session, model: Model, step: int, with_pictures: bool = False) -> dict:
-    """Runs the update of a step and returns the values of model.step; replaces corrupt records in its batch."""
+    """Runs the update of a step, after the parts of its batch before the last, and returns the values of model.step;
+    loss and accuracy are means over the parts. Replaces corrupt records in the batch."""
+    parts = model.parts
+    means = {key: model.step[key] for key in ("loss", "total_loss", "top1")}
+
+    def run(fetches: dict, part: int) -> dict:
+        # The one sync point of a step: its values have to arrive for the checks that follow.
+        call = partial(session.run, fetches, parts.feed(part))
+        return model.training.attempt(session, call, (step - 1) * parts.count + part)
+
+    before = [run({**means, "add": parts.add[min(part, 1)]}, part) for part in range(parts.count - 1)]
     fetches = {**model.step, "pictures": model.pictures} if with_pictures else model.step
-    # The one sync point of a step: its values have to arrive for the checks that follow.
-    return model.training.attempt(session, partial(session.run, fetches), step - 1)
+    values = run(fetches, parts.count - 1)
+    return (
+        {**values, **{key: np.mean([part[key] for part in (*before, values)]) for key in means}} if before else values
+    )
 
 
 def validate(session: tf.Session, plan: RunPlan, model: Model, reports: Reports, step: int, stop: StopSignal) -> bool:

@@ -39,7 +39,7 @@ RUNS = {
         "flowers",
         [
             *("--net", "mobilenet_v1_025", "--preprocessing", "inception_crop", "--init-from", "{weights}"),
-            *("--train-only", "Logits", "--total-steps", "20", "--warmup-steps", "2"),
+            *("--train-only", "Logits", "--total-steps", "20", "--warmup-steps", "2", "--learning-rate", "3e-4"),
         ],
     ),
     "all_options": (

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from config import NetworkOptions, ScheduleOptions, UpdateOptions
+from engine.accumulation import Parts
 from errors import TrainingError, UserError
 from tfcompat import slim, tf
 
@@ -121,12 +122,14 @@ def minimize(
     *,
     clip_norm: float | None = None,
     decay: DecoupledDecay | None = None,
+    parts: Parts | None = None,
 ) -> Update:
     """One step of the rule, which increases global_step, together with batch norm's moving averages.
 
     Variables that the loss, a float32 scalar, does not depend on stay unchanged. Raises UserError where it depends on
     none. All gradients are scaled down where their global norm is above clip_norm (arXiv:1211.5063, §3.2). decay
-    shrinks its variables before the step.
+    shrinks its variables before the step. The gradients are those of the last of the `parts` of a batch and of the
+    parts before it.
     """
     with tf.name_scope("update"):
         gradients = [(g, v) for g, v in rule.compute_gradients(loss, list(variables)) if g is not None]
@@ -137,10 +140,11 @@ def minimize(
                 "out or stops their gradients; train others with --train-only, or correct the net"
             )
         values, changed = [g for g, _ in gradients], [v for _, v in gradients]
+        before = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # batch norm's moving averages
+        values = parts.mean(values, before) if parts else values
         norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in values]), name="gradient_norms")
         if clip_norm:
             values, _ = tf.clip_by_global_norm(values, clip_norm, use_norm=tf.norm(norms))
-        before = tf.get_collection(tf.GraphKeys.UPDATE_OPS)  # batch norm's moving averages
         if decay is not None:
             with tf.control_dependencies(values):  # the gradients are of the variables before they shrink
                 before += [v.assign_sub(decay.share * v) for v in decay.variables]

@@ -247,7 +247,7 @@ OTHER_VALUES = {
     "ema_decay": 0.5, "ema": False, "precision": "bf16", "polynomial_power": 2.0, "best_metric": "loss", "patience": 9,
     "total_epochs": 9.0, "warmup_epochs": 9.0, "decay_at_epochs": (9.0,), "decay_epochs": 9.0,
     "validate_every_epochs": 9.0, "snapshot_every_epochs": 9.0, "dry_run": True, "norms_by": "variable",
-    "allow_code": True,
+    "allow_code": True, "accumulate_steps": 2,
 }  # fmt: skip
 FREE = {
     "total_steps", "display_every_steps", "validate_every_steps", "snapshot_every_steps", "keep_checkpoints",

@@ -258,12 +258,16 @@ def test_a_checkpoint_without_run_directory(run, digits_run, digits_data, pictur
         shutil.copy(file, tmp_path)
     named = ("--ckpt", tmp_path / "model.ckpt-200", "--net", "tiny", "--top-k", "all", "--json")
     predicted(*named, "--data", digits_data, pictures / "cat/0.jpg")
-    (found,) = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "names no classes" not in printed.err
+    (found,) = json.loads(printed.out)
     assert sorted(entry["label"] for entry in found["predictions"]) == [str(i) for i in range(10)]
     for file in run.glob("model.ckpt-10.*"):
         shutil.copy(file, tmp_path)
     predicted("--ckpt", tmp_path / "model.ckpt-10", *named[2:], pictures / "cat/0.jpg")
-    (found,) = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "the checkpoint names no classes: they are numbers; --data DIR gives names\n" in printed.err
+    (found,) = json.loads(printed.out)
     assert sorted(entry["label"] for entry in found["predictions"]) == ["0", "1"]
 
 
