@@ -231,8 +231,11 @@ NETS: dict[str, Net] = {
                 for suffix, width in mobilenet.V2_WIDTHS.items()
             },
             **{
-                f"mobilenet_v3_{name}": {"function": partial(mobilenet.mobilenet, body=body), "scope": "MobilenetV3"}
-                for name, body in mobilenet.V3.items()
+                f"mobilenet_v3_{name}": {
+                    "function": partial(mobilenet.mobilenet, body=body, width=width),
+                    "scope": "MobilenetV3",
+                }
+                for name, (body, width) in mobilenet.V3.items()
             },
         },
     ),

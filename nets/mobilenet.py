@@ -98,11 +98,13 @@ def _minimalistic(body: Body) -> Body:
 
 
 V2 = _v2()
-V3 = {
-    "large": _LARGE,
-    "small": _SMALL,
-    "large_minimalistic": _minimalistic(_LARGE),
-    "small_minimalistic": _minimalistic(_SMALL),
+V3 = {  # with the width multiplier
+    "large": (_LARGE, 1.0),
+    "large_075": (_LARGE, 0.75),
+    "small": (_SMALL, 1.0),
+    "small_075": (_SMALL, 0.75),
+    "large_minimalistic": (_minimalistic(_LARGE), 1.0),
+    "small_minimalistic": (_minimalistic(_SMALL), 1.0),
 }
 
 
@@ -198,11 +200,14 @@ def mobilenet(
                 activation = hard_swish if block.swish else plain
                 name = f"expanded_conv_{i}" if i else "expanded_conv"
                 net = inverted_residual(net, block, divisible(block.width * width), activation, scope=name)
-            # Narrow nets keep the last layer wide (§3.3 of v2's experiments).
-            net = slim.conv2d(net, divisible(body.last * max(width, 1.0)), 1, activation_fn=outer, scope="Conv_1")
+            # Narrow nets keep the layer before the logits wide (§3.3 of v2's experiments).
+            wide = max(width, 1.0)
+            last = body.last * (wide if body.dense is None else width)
+            net = slim.conv2d(net, divisible(last), 1, activation_fn=outer, scope="Conv_1")
             if body.dense is not None:
                 net = tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool2D")
-                net = slim.conv2d(net, body.dense, 1, normalizer_fn=None, activation_fn=outer, scope="Conv_2")
+                dense = divisible(body.dense * wide)
+                net = slim.conv2d(net, dense, 1, normalizer_fn=None, activation_fn=outer, scope="Conv_2")
             with tf.variable_scope("Logits"):
                 if body.dense is None:
                     net = tf.reduce_mean(net, [1, 2], keepdims=True, name="AvgPool")

@@ -242,10 +242,10 @@ MODELS = {
         f"mobilenet_v3_{name}": Model(
             f"MobileNetV3{name.split('_')[0].capitalize()}",
             list(_mobilenet_v3(body)),
-            options=(("minimalistic", name.endswith("minimalistic")),),
+            options=(("alpha", width), ("minimalistic", name.endswith("minimalistic"))),
             differs="" if name.endswith("minimalistic") else _GATES,
         )
-        for name, body in mobilenet.V3.items()
+        for name, (body, width) in mobilenet.V3.items()
     },
     "nasnet_mobile": Model("NASNetMobile", list(_nasnet("nasnet_mobile")), in_order=False, differs=_POOLS),
     "nasnet_large": Model("NASNetLarge", list(_nasnet("nasnet_large")), in_order=False, differs=_POOLS),

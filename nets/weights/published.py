@@ -25,13 +25,13 @@ pooch.get_logger().setLevel("WARNING")  # by default it prints checksums to copy
 _SLIM = "http://download.tensorflow.org/models/{net}_{}.tar.gz"
 _MOBILENET = "http://download.tensorflow.org/models/mobilenet_v1_2018_02_22/mobilenet_v1_{}_224.tgz"
 _MOBILENET_V2 = "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_{}_224.tgz"
-_MOBILENET_V3 = "https://storage.googleapis.com/mobilenet_v3/checkpoints/v3-{}_224_1.0_float.tgz"
+_MOBILENET_V3 = "https://storage.googleapis.com/mobilenet_v3/checkpoints/v3-{}_float.tgz"
 _NASNET = "https://storage.googleapis.com/download.tensorflow.org/models/{}.tar.gz"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/{}"
 _KERAS_KERNELS = _KERAS.format("{}_weights_tf_dim_ordering_tf_kernels.h5")
 _KERAS_MOBILENET = _KERAS.format("mobilenet/mobilenet_{}_224_tf.h5")
 _KERAS_MOBILENET_V2 = _KERAS.format("mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{}_224.h5")
-_KERAS_MOBILENET_V3 = _KERAS.format("mobilenet_v3/weights_mobilenet_v3_{}_224_1.0_float.h5")
+_KERAS_MOBILENET_V3 = _KERAS.format("mobilenet_v3/weights_mobilenet_v3_{}_float.h5")
 _ROWS = {  # the address, its variable part, and the checksum
     "vgg_16": (_SLIM, "2016_08_28", None),
     "vgg_19": (_SLIM, "2016_08_28", None),
@@ -62,13 +62,15 @@ _ROWS = {  # the address, its variable part, and the checksum
     "mobilenet_v2_075": (_MOBILENET_V2, "0.75", None),
     "mobilenet_v2_050": (_MOBILENET_V2, "0.5", None),
     "mobilenet_v2_035": (_MOBILENET_V2, "0.35", None),
-    "mobilenet_v3_large": (_MOBILENET_V3, "large", None),
+    "mobilenet_v3_large": (_MOBILENET_V3, "large_224_1.0", None),
+    "mobilenet_v3_large_075": (_MOBILENET_V3, "large_224_0.75", None),
+    "mobilenet_v3_small_075": (_MOBILENET_V3, "small_224_0.75", None),
     "mobilenet_v3_small": (
-        *(_MOBILENET_V3, "small"),
+        *(_MOBILENET_V3, "small_224_1.0"),
         "sha256:e60ad9f450f892ae56f8b9122ffc750d88940d9e6b63f6dc70649179fb3a9065",
     ),
-    "mobilenet_v3_large_minimalistic": (_MOBILENET_V3, "large-minimalistic", None),
-    "mobilenet_v3_small_minimalistic": (_MOBILENET_V3, "small-minimalistic", None),
+    "mobilenet_v3_large_minimalistic": (_MOBILENET_V3, "large-minimalistic_224_1.0", None),
+    "mobilenet_v3_small_minimalistic": (_MOBILENET_V3, "small-minimalistic_224_1.0", None),
     "nasnet_mobile": (_NASNET, "nasnet-a_mobile_04_10_2017", None),
     "nasnet_large": (_NASNET, "nasnet-a_large_04_10_2017", None),
     "pnasnet_mobile": (_NASNET, "pnasnet-5_mobile_2017_12_13", None),
@@ -97,14 +99,16 @@ _ROWS = {  # the address, its variable part, and the checksum
     "keras_mobilenet_v2_075": (_KERAS_MOBILENET_V2, "0.75", None),
     "keras_mobilenet_v2_050": (_KERAS_MOBILENET_V2, "0.5", None),
     "keras_mobilenet_v2_035": (_KERAS_MOBILENET_V2, "0.35", None),
-    "keras_mobilenet_v3_large": (_KERAS_MOBILENET_V3, "large", "md5:59e551e166be033d707958cf9e29a6a7"),
-    "keras_mobilenet_v3_small": (_KERAS_MOBILENET_V3, "small", "md5:8768d4c2e7dee89b9d02b2d03d65d862"),
+    "keras_mobilenet_v3_large": (_KERAS_MOBILENET_V3, "large_224_1.0", "md5:59e551e166be033d707958cf9e29a6a7"),
+    "keras_mobilenet_v3_large_075": (_KERAS_MOBILENET_V3, "large_224_0.75", "md5:765b44a33ad4005b3ac83185abf1d0eb"),
+    "keras_mobilenet_v3_small": (_KERAS_MOBILENET_V3, "small_224_1.0", "md5:8768d4c2e7dee89b9d02b2d03d65d862"),
+    "keras_mobilenet_v3_small_075": (_KERAS_MOBILENET_V3, "small_224_0.75", "md5:cb65d4e5be93758266aa0a7f2c6708b7"),
     "keras_mobilenet_v3_large_minimalistic": (
-        *(_KERAS_MOBILENET_V3, "large_minimalistic"),
+        *(_KERAS_MOBILENET_V3, "large_minimalistic_224_1.0"),
         "md5:675e7b876c45c57e9e63e6d90a36599c",
     ),
     "keras_mobilenet_v3_small_minimalistic": (
-        *(_KERAS_MOBILENET_V3, "small_minimalistic"),
+        *(_KERAS_MOBILENET_V3, "small_minimalistic_224_1.0"),
         "md5:99cd97fb2fcdad2bf028eb838de69e37",
     ),
     "keras_nasnet_mobile": (_KERAS, "nasnet/NASNet-mobile.h5", "md5:020fb642bf7360b370c678b08e0adf61"),

@@ -22,6 +22,7 @@ import tensorflow as tf
 SIZES = {"cifarnet": 32, "overfeat": 231, "inception_v2": 224, "inception_v3": 299, "inception_v4": 299}
 SIZES |= {"inception_resnet_v2": 299, "resnet_v1_200": 65, "resnet_v2_200": 65, "mobilenet_v2": 96}
 SIZES |= {"mobilenet_v2_140": 96, "mobilenet_v2_035": 96, "mobilenet_v3_large": 96, "mobilenet_v3_small": 96}
+SIZES |= {"mobilenet_v3_large_075": 96, "mobilenet_v3_small_075": 96}  # TF-Slim's factory has no names for these
 SIZES |= {"mobilenet_v3_large_minimalistic": 96, "mobilenet_v3_small_minimalistic": 96}
 SIZES |= {"nasnet_mobile": 224, "nasnet_large": 331, "pnasnet_mobile": 224, "pnasnet_large": 331}
 CLASSES = 11
@@ -53,7 +54,10 @@ class HParams(types.SimpleNamespace):
 
 def build(factory: types.ModuleType, name: str, inputs: tf.Tensor, classes: int, training: bool) -> tuple:
     """TF-Slim's net without dropout and drop path: logits and end points."""
-    function, scope, options = factory.networks_map[name], factory.arg_scopes_map[name], {}
+    narrow = name.startswith("mobilenet_v3") and name.endswith("_075")
+    options = {"depth_multiplier": 0.75, "finegrain_classification_mode": True} if narrow else {}
+    name = name.removesuffix("_075") if narrow else name
+    function, scope = factory.networks_map[name], factory.arg_scopes_map[name]
     if name.startswith("mobilenet"):
         arg_scope = scope(is_training=training, dropout_keep_prob=1.0)
     else:
@@ -98,7 +102,8 @@ def main() -> None:
     shapes, logits = {}, {}
     for name in names:
         with tf.Graph().as_default():
-            size = nets_factory.networks_map[name].default_image_size
+            known = name if name in nets_factory.networks_map else name.removesuffix("_075")
+            size = nets_factory.networks_map[known].default_image_size
             build(nets_factory, name, tf.placeholder(tf.float32, [2, size, size, 3]), 1001, training=True)
             shapes[name] = {v.op.name: v.shape.as_list() for v in tf.contrib.slim.get_model_variables()}
         logits[name] = outputs(nets_factory, name)

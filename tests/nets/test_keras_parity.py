@@ -23,6 +23,8 @@ SIDES = {
     "mobilenet_v2_140": 64,
     "mobilenet_v3_small": 96,
     "mobilenet_v3_large": 96,
+    "mobilenet_v3_small_075": 96,
+    "mobilenet_v3_large_075": 64,
     "mobilenet_v3_small_minimalistic": 96,
     "mobilenet_v3_large_minimalistic": 65,
     "densenet_121": 64,

@@ -17,6 +17,7 @@ SHAPES = json.loads(gzip.decompress((GOLDEN / "slim_variables.json.gz").read_byt
 OUTPUTS = json.loads((GOLDEN / "slim_outputs.json").read_text())
 DEEP = {"inception_v4", "inception_resnet_v2", "resnet_v1_200", "resnet_v2_200", "nasnet_large", "pnasnet_large"}
 DEEP |= {"overfeat", "nasnet_mobile", "pnasnet_mobile", "mobilenet_v2_035", "mobilenet_v3_large_minimalistic"}
+DEEP |= {"mobilenet_v3_large_075", "mobilenet_v3_small_075"}
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in SHAPES]
 
 
