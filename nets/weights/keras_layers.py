@@ -90,9 +90,8 @@ def _match(layers: Layers, model: Model) -> dict[KerasLayer, str]:
 
 def _numbered(layers: Layers, kind: str) -> list[str]:
     """The layers with names that Keras gave them, such as conv2d_17, in the order in which they were made."""
-    pattern = re.compile(
-        rf"{kind}(?:_v1)?(?:_(\d{{1,9}}))?"
-    )  # TensorFlow 1.13 called a batch norm batch_normalization_v1
+    # TensorFlow 1.13 called a batch norm batch_normalization_v1.
+    pattern = re.compile(rf"{kind}(?:_v1)?(?:_(\d{{1,9}}))?")
     found = {name: match for name in layers if (match := pattern.fullmatch(name))}
     return sorted(found, key=lambda name: int(found[name][1] or 0))
 

@@ -153,7 +153,7 @@ def listed(names: list[str], among: Iterable[str] = ()) -> str:
         return ", ".join(names)
     scope = os.path.commonpath(names)
     if scope and not all(name.startswith(f"{scope}/") for name in among):
-        return f"all that is under {scope}"
+        return f"all under {scope}"
     # Optimizer slots and averages have the names of their variables as scopes: the last part says enough.
     kinds = Counter(name.rsplit("/", 1)[-1] for name in names)
     listed = [f"{count} × …/{kind}" for kind, count in kinds.most_common(5)]
