@@ -27,7 +27,8 @@ from checkpoints import (
     write_checkpoint,
 )
 from errors import UserError
-from files import MOST_BYTES, atomic_directory
+from files import atomic_directory
+from nets.weights.array_checks import check_size
 from nets.weights.keras_layers import PARTS, Layers, model_of, to_keras, to_slim
 from nets.weights.restoring import head_width, may_be_fresh
 from tfcompat import object_graph_key_mapping, tf
@@ -64,7 +65,7 @@ class _Arrays:
     def read(self, dataset: h5py.Dataset) -> np.ndarray:
         """The values of a data set. Raises ValueError where all that are read take more than MOST_BYTES."""
         self.size += dataset.nbytes
-        _check_size(self.size)
+        check_size(self.size, "weights")
         return np.asarray(dataset)
 
 
@@ -105,12 +106,6 @@ def _read_keras_3(file: h5py.File) -> Layers:
     return layers
 
 
-def _check_size(size: int) -> None:
-    """Raises ValueError for weights that would fill the memory: a small compressed file can hold any number of them."""
-    if size > MOST_BYTES:
-        raise ValueError(f"its weights take {size / 2**30:,.1f} GiB; at most {MOST_BYTES >> 30} GiB are read")
-
-
 def _read_hdf5(file: h5py.File) -> Layers:
     group = file.get("model_weights", file)  # Keras 2 whole-model files have this group
     return _read_keras_2(group) if _names(group.attrs, "layer_names") else _read_keras_3(file)
@@ -137,7 +132,7 @@ def _named(arrays: Iterable[tuple[str, np.ndarray]]) -> Layers:
 
 def _read_npz(path: str) -> Layers:
     with np.load(path) as archive:
-        _check_size(sum(member.file_size for member in archive.zip.infolist()))
+        check_size(sum(member.file_size for member in archive.zip.infolist()), "weights")
         return _named((key, np.asarray(archive[key])) for key in archive.files)  # bytes if it is not an array
 
 
@@ -148,7 +143,7 @@ def _read_zip(path: str) -> Layers:
             return _read_npz(path)
         if "model.weights.h5" not in names:
             raise ValueError(f"it is {foreign(path)}")
-        _check_size(archive.getinfo("model.weights.h5").file_size)
+        check_size(archive.getinfo("model.weights.h5").file_size, "weights")
         # Unpacked first: h5py seeks in it, and each seek backwards would unpack the member again from its start.
         with tempfile.TemporaryFile() as unpacked, archive.open("model.weights.h5") as member:
             shutil.copyfileobj(member, unpacked)

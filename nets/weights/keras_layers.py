@@ -10,13 +10,13 @@ first convolution are reversed.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 import nets
 from errors import UserError, unknown
+from nets.weights.array_checks import as_float32, some
 from nets.weights.keras_models import MODELS, KerasLayer, Model
 from nets.weights.restoring import head_width
 
@@ -68,11 +68,6 @@ def _rgb_bgr(array: np.ndarray, layer: KerasLayer, model: Model) -> np.ndarray:
     """Reverses the input channels, axis 2, of the first convolution's kernel [H, W, 3, filters] if Keras takes BGR."""
     is_bgr = model.bgr and layer == model.layers[0] and array.ndim == 4 and array.shape[2] == 3
     return array[:, :, ::-1] if is_bgr else array
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _match(layers: Layers, model: Model) -> dict[KerasLayer, str]:
@@ -140,16 +135,16 @@ def _matched(layers: Layers, net_name: str) -> dict[KerasLayer, str]:
         if not MODELS[net_name].in_order and any(name.startswith("layers/conv2d") for name in layers):
             raise UserError("this file of tf_keras has no names of layers: save the model as .h5 or .keras")
         raise UserError(
-            f"these are not the weights of {net_name}: expected also layers {_some(missing)}; "
-            f"found layers {_some(layers)}; {remedy}"
+            f"these are not the weights of {net_name}: expected also layers {some(missing, 5)}; "
+            f"found layers {some(layers, 5)}; {remedy}"
         )
     if most > len(MODELS[net_name].layers):
         raise UserError(f"these are not the weights of {net_name} but of {fitting[0]}, of which it has some layers")
     rest = {name: arrays for name, arrays in layers.items() if name not in found.values()}
     if further := _further(rest, MODELS[net_name]):
         raise UserError(
-            f"these are not the weights of {net_name} alone: found also layers {_some(further)}, as of a deeper net or "
-            "a second one; give a file of one net that is among the known"
+            f"these are not the weights of {net_name} alone: found also layers {some(further, 5)}, as of a deeper net "
+            "or a second one; give a file of one net that is among the known"
         )
     return found
 
@@ -172,22 +167,6 @@ def _with_channels(variable: Variable, channels: int) -> Variable:
     """The kernel [H, W, C, N] of a first convolution, for pictures of `channels`."""
     height, width, _, filters = variable.shape
     return variable._replace(shape=[height, width, channels, filters], keras_shape=[height, width, channels, filters])
-
-
-def _checked(array: np.ndarray, name: str, variable: Variable) -> np.ndarray:
-    """An array of the file's layer `name` as float32. Raises UserError for values that no training has made."""
-    with np.errstate(over="ignore"):  # infinite after that
-        values = np.asarray(array, np.float32).reshape(variable.shape)
-    wrong = None
-    if array.dtype.kind != "f":
-        wrong = f"is {array.dtype}, not a float"
-    elif not np.isfinite(values).all():
-        wrong = "holds numbers that are not finite"
-    elif variable.name.endswith("/moving_variance") and (values < 0).any():
-        wrong = "holds negative variances"
-    if wrong:
-        raise UserError(f"layer {name} of the file {wrong}, for {variable.name}")
-    return values
 
 
 def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -219,8 +198,8 @@ def to_slim(layers: Layers, net_name: str) -> tuple[dict[str, np.ndarray], dict[
                 f"{'' if layer.names else numbered}"
             )
         for array, variable in zip(arrays, variables, strict=True):
-            array = _rgb_bgr(_checked(array, found[layer], variable), layer, model)
-            values[variable.name] = np.ascontiguousarray(array)
+            array = as_float32(array, f"layer {found[layer]} of the file", variable.name).reshape(variable.shape)
+            values[variable.name] = np.ascontiguousarray(_rgb_bgr(array, layer, model))
     reason = f"{net_name} has no such layer"
     others = [name for name in layers if name not in found.values()]
     return values, {f"{name}/{i}": reason for name in others for i in range(len(layers[name]))}
@@ -239,7 +218,7 @@ def to_keras(values: dict[str, np.ndarray], net_name: str) -> Layers:
         variables = {layer: found for layer, found in variables.items() if not layer.in_head}
     if missing := [v.name for found in variables.values() for v in found if v.name not in values]:
         raise UserError(
-            f"these are not all variables of {net_name}: {_some(missing)} missing; only the whole head may be missing"
+            f"these are not all variables of {net_name}: {some(missing, 5)} missing; only the whole head may be missing"
         )
     layers: Layers = {}
     names = names_in_keras(model)

@@ -18,6 +18,7 @@ import nets
 from checkpoints import PYTORCH, SAFETENSORS, check_new, foreign, write_checkpoint
 from errors import UserError
 from files import MOST_BYTES, atomic_directory, check_unpacked
+from nets.weights.array_checks import as_float32, check_size, some
 from nets.weights.torch_layers import MODELS, PARTS, Layer, Model, model_of
 
 Arrays = dict[str, np.ndarray]
@@ -99,11 +100,9 @@ def _package(name: str, path: str) -> ModuleType:
     return module
 
 
-def _check_size(shapes: Iterable[Iterable[int]]) -> None:
-    """Raises ValueError for arrays that would fill the memory: a small file can hold views of any shape."""
-    size = 4 * sum(map(math.prod, shapes))
-    if size > MOST_BYTES:
-        raise ValueError(f"its arrays take {size / 2**30:,.1f} GiB; at most {MOST_BYTES >> 30} GiB are read")
+def _check_shapes(shapes: Iterable[Iterable[int]]) -> None:
+    """Raises ValueError for arrays that would fill the memory as float32: a small file can hold views of any shape."""
+    check_size(4 * sum(map(math.prod, shapes)), "arrays")
 
 
 def _read_safetensors(path: str, safetensors: ModuleType) -> tuple[Arrays, list[str]]:
@@ -111,7 +110,7 @@ def _read_safetensors(path: str, safetensors: ModuleType) -> tuple[Arrays, list[
 
     with safetensors.safe_open(path, framework="np") as file:
         names = list(file.keys())
-        _check_size(file.get_slice(name).get_shape() for name in names)
+        _check_shapes(file.get_slice(name).get_shape() for name in names)
         return {name: file.get_tensor(name) for name in names}, []
 
 
@@ -131,7 +130,7 @@ def _read_pickle(path: str, torch: ModuleType) -> tuple[Arrays, list[str]]:
     }
     if not tensors:
         raise ValueError("it holds no arrays with names")
-    _check_size(tensor.shape for tensor in tensors.values())
+    _check_shapes(tensor.shape for tensor in tensors.values())
     short = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype == torch.bfloat16})
     lines += [f"converted from {name} to float32" for name in short]  # NumPy has none: converted here
     return {
@@ -173,15 +172,7 @@ def to_slim(arrays: Mapping[str, np.ndarray], net_name: str) -> tuple[Arrays, li
     values = {}
     for name, variable, kernel in uses:
         array = arrays[name]
-        wrong = None
-        if array.dtype != np.float32:
-            wrong = f"is {array.dtype}, not a float"
-        elif not np.isfinite(array).all():
-            wrong = "holds numbers that are not finite"
-        elif variable.endswith("/moving_variance") and (array < 0).any():
-            wrong = "holds negative variances"
-        if wrong:
-            raise UserError(f"{name} of the file {wrong}, for {variable}")
+        array = as_float32(array, f"{name} of the file", variable)
         # A dense layer flattens channels first; ours is stored as a convolution, whose channels are last.
         values[variable] = np.ascontiguousarray(array.reshape(kernel).transpose(2, 3, 1, 0)) if kernel else array
     return values, unused
@@ -249,9 +240,9 @@ def _check_names(names: Mapping[str, str], needed: Iterable[str], net_name: str)
     more = [names[name] for name in names if name not in needed and name.partition(".")[0] in modules]
     if not missing and not more:
         return
-    sides = [f"it lacks {_some(missing)}"] if missing else []
+    sides = [f"it lacks {some(missing, 3)}"] if missing else []
     others = [original for name, original in names.items() if name not in needed]
-    sides += [f"it also has {_some(more)}"] if more else [f"it has {_some(others)}"] if others else []
+    sides += [f"it also has {some(more, 3)}"] if more else [f"it has {some(others, 3)}"] if others else []
     fitting = [name for name in MODELS if name != net_name and _is_of(names, MODELS[name])]
     remedy = f"; it looks like {' or '.join(fitting)}" if fitting else ""
     raise UserError(f"these are not the weights of {net_name}: {', and '.join(sides)}{remedy}")
@@ -262,8 +253,3 @@ def _is_of(names: Iterable[str], model: Model) -> bool:
     trunk = {layer.name for layer in model.layers if not layer.in_head}
     modules = {name.partition(".")[0] for name in trunk}
     return trunk == {name.rpartition(".")[0] for name in names if name.partition(".")[0] in modules}
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -17,7 +17,7 @@ import pytest
 from checkpoints import locate, write_checkpoint
 from errors import UserError
 from nets import NETS
-from nets.weights import keras_files
+from nets.weights import array_checks, keras_files
 from nets.weights.keras_files import read_weights, write_weights
 from nets.weights.keras_layers import to_keras, to_slim
 from tfcompat import eager_mode, tf
@@ -497,9 +497,9 @@ def test_a_checkpoint_with_names_of_its_own_is_not_imported(tmp_path):
 
 @pytest.mark.parametrize("form", ["npz", "keras", "keras 2", "keras 3"])
 def test_weights_that_unpack_to_more_than_the_memory_are_not_read(tmp_path, monkeypatch, form):
-    path, size = tmp_path / "bomb", keras_files.MOST_BYTES
+    path, size = tmp_path / "bomb", array_checks.MOST_BYTES
     if form in ("npz", "keras"):
-        monkeypatch.setattr(keras_files, "MOST_BYTES", 2**30)
+        monkeypatch.setattr(array_checks, "MOST_BYTES", 2**30)
         name, size = ("conv1|kernel.npy", 2**30) if form == "npz" else ("model.weights.h5", 2**30)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(name, b"")

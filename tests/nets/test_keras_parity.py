@@ -8,12 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+from without_dropout import built
 
-from nets import NETS, mobilenet
+from nets import mobilenet
 from nets.weights import export_keras, import_keras
 from nets.weights.keras_files import read_weights
 from nets.weights.keras_models import MODELS
-from tfcompat import dropout, slim, tf
+from tfcompat import tf
 
 CLASSES, BATCH = 7, 4
 # Net to side of the picture, of the nets that no other test compares with Keras. Small sides: Keras's NASNet is built
@@ -86,24 +87,12 @@ np.savez("logits.npz", **outputs)
 """
 
 
-def without_dropout(name):
-    if name.startswith(("densenet", "resnet")):
-        return {}
-    return {"dropout_keep_prob": 1.0, **({"keep_path": 1.0} if "nasnet" in name else {})}
-
-
 def logits_of(name, prefix, pictures):
     """Our logits with an imported checkpoint, in evaluation and in training."""
-    net = NETS[name]
     outputs = {}
     for mode in ("evaluation", "training"):
         with tf.Graph().as_default(), tf.Session() as session:
-            with (
-                slim.arg_scope(net.arg_scope(net.weight_decay)),
-                slim.arg_scope([dropout], seed=tf.constant([0, 0])),
-            ):
-                options = {"is_training": mode == "training", "scope": net.scope, **without_dropout(name)}
-                logits, _ = net.function(tf.constant(pictures), CLASSES, **options)
+            logits, _ = built(name, tf.constant(pictures), CLASSES, mode == "training")
             held = {variable for variable, _ in tf.train.list_variables(prefix)}
             variables = tf.global_variables()
             absent = [v for v in variables if v.op.name not in held]

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import write_checkpoint
 from errors import UserError
 from nets import NETS
-from nets.weights import export_keras, import_keras, keras_files, keras_layers
+from nets.weights import array_checks, export_keras, import_keras, keras_layers
 from nets.weights.keras_files import read_weights
 from nets.weights.keras_layers import names_in_keras, to_keras, to_slim
 from nets.weights.keras_models import MODELS
@@ -156,7 +156,7 @@ def test_pictures_may_have_other_channels(layers):
 
 
 def test_links_to_one_array_count_each_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras_files, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(array_checks, "MOST_BYTES", 2**20)
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("data", (2**17,), np.float32)
         for i in range(3):

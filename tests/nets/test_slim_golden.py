@@ -8,9 +8,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from without_dropout import built
 
 from nets import NETS
-from tfcompat import dropout, slim, tf
+from tfcompat import tf
 
 GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
 SHAPES = json.loads(gzip.decompress((GOLDEN / "slim_variables.json.gz").read_bytes()))
@@ -30,12 +31,6 @@ def reference():
     return module
 
 
-def without_dropout(name):
-    if name.startswith("resnet"):
-        return {}
-    return {"dropout_keep_prob": 1.0, **({"keep_path": 1.0} if "nasnet" in name else {})}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_variables_are_tf_slims(name):
     assert NETS[name].variable_shapes(1001) == SHAPES[name]
@@ -48,12 +43,7 @@ def test_outputs_are_tf_slims(name):
     inputs = drawn.pictures(drawn.SIZES[name])
     for mode in ("evaluation", "training"):
         with tf.Graph().as_default(), tf.Session() as session:
-            with (
-                slim.arg_scope(net.arg_scope(net.weight_decay)),
-                slim.arg_scope([dropout], seed=tf.constant([0, 0])),
-            ):
-                options = {"is_training": mode == "training", "scope": net.scope, **without_dropout(name)}
-                logits, end_points = net.function(tf.constant(inputs), drawn.CLASSES, **options)
+            logits, end_points = built(name, tf.constant(inputs), drawn.CLASSES, mode == "training")
             variables = tf.global_variables()
             values = {v.initializer.inputs[1]: drawn.value(v.op.name, v.shape.as_list()) for v in variables}
             session.run([v.initializer for v in variables], values)

@@ -5,9 +5,10 @@ import functools
 import numpy as np
 import pytest
 from tf_slim.nets import alexnet, inception_v1, inception_v2, inception_v3, overfeat, resnet_v1, resnet_v2, vgg
+from without_dropout import built
 
 from nets import NETS
-from tfcompat import dropout, slim, tf
+from tfcompat import slim, tf
 
 THEIRS = {  # function, arg scope, arguments that turn dropout off
     "alexnet_v2": (alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope, {"dropout_keep_prob": 1.0}),
@@ -54,9 +55,7 @@ def their_logits(name, inputs, is_training, num_classes=CLASSES):
 
 
 def our_logits(name, inputs, is_training):
-    net = NETS[name]
-    with slim.arg_scope(net.arg_scope(net.weight_decay)), slim.arg_scope([dropout], seed=tf.constant([0, 0])):
-        return net.function(inputs, CLASSES, is_training=is_training, scope=net.scope, **THEIRS[name][2])[0]
+    return built(name, inputs, CLASSES, is_training)[0]
 
 
 @functools.cache
@@ -93,9 +92,9 @@ def test_initial_values_are_distributed_as_tf_slims(name):
         tf.set_random_seed(1)
         our_logits(name, tf.placeholder(tf.float32, [1, 224, 224, 3]), is_training=False)
     values = []
-    for built in ours, their_graph(name):
-        variables = built.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
-        with tf.Session(graph=built) as session:  # fc6 and fc7 are like fc8, but large
+    for graph in ours, their_graph(name):
+        variables = graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        with tf.Session(graph=graph) as session:  # fc6 and fc7 are like fc8, but large
             small = {v.op.name: v.initial_value for v in variables if np.prod(v.shape.as_list()) < 5e6}
             values.append(session.run(small))
     for variable, expected in values[1].items():

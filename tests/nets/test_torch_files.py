@@ -21,7 +21,7 @@ from checkpoints import shapes_of
 from errors import UserError
 from nets import NETS
 from nets.weights import __main__ as command
-from nets.weights import torch_files
+from nets.weights import array_checks, torch_files
 from nets.weights.torch_files import choose, import_torch, matched, read_state_dict, to_slim
 from nets.weights.torch_layers import DIFFERENT, MODELS
 from tfcompat import tf
@@ -353,7 +353,7 @@ def test_short_floats(kind, content, values, line, tmp_path):
 def test_damaged_and_large_safetensors(tmp_path, monkeypatch):
     pytest.importorskip("safetensors", reason="pip install -r requirements-torch.txt")
     path = safetensors_file(tmp_path / "a.safetensors", {"a": np.ones(200, np.float32)})
-    monkeypatch.setattr(torch_files, "MOST_BYTES", 799)
+    monkeypatch.setattr(array_checks, "MOST_BYTES", 799)
     with pytest.raises(UserError, match=r"a\.safetensors: cannot be read as a state dict \(its arrays take .*at most"):
         read_state_dict(str(path))
     path.write_bytes(path.read_bytes()[:-1])
