@@ -3,7 +3,7 @@
 - `inception_v2`: GoogLeNet with batch norm (arXiv:1502.03167), two 3×3 in the place of each 5×5. TF-Slim's first layer
   is a separable convolution of 8 filters for each colour, with biases, not the paper's 7×7.
 - `inception_v3`: convolutions factored into 1×7 and 7×1, 1×3 and 3×1 (arXiv:1512.00567, §5 and 6).
-- `inception_v4`, `inception_resnet_v2`: arXiv:1602.07261, §3.1 to 3.3; x
+- `inception_v4`, `inception_resnet_v2`: arXiv:1602.07261, §3.1 to 3.3.
 
 Batch norm without gamma after each convolution, decay 0.9997, epsilon 0.001. The papers do not give initial weights; as
 in TF-Slim they are scaled by the fan-in, in inception_resnet_v2 Xavier's; inception_v2's reductions have truncated
